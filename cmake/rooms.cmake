@@ -1,0 +1,62 @@
+# One CMake target per room (a folder of src/). Link lines are the only way to reach another room's headers'
+# implementation; tools/check_rooms.py checks the includes against the same one-way order.
+
+find_package(OpenMP REQUIRED)
+find_package(fmt REQUIRED)
+find_package(Threads REQUIRED)
+
+add_library(swiftkv_options INTERFACE)
+target_include_directories(swiftkv_options INTERFACE ${PROJECT_SOURCE_DIR}/src)
+# The portable baseline: kernels for AVX2, AVX-512 and AMX are compiled per function and chosen at run time.
+target_compile_options(swiftkv_options INTERFACE -march=x86-64-v2 -Wall -Wextra -Werror -fno-math-errno)
+target_compile_definitions(swiftkv_options INTERFACE SWIFTKV_VERSION="${PROJECT_VERSION}")
+if(SWIFTKV_SANITIZE)
+  target_compile_options(swiftkv_options INTERFACE -fsanitize=${SWIFTKV_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  target_link_options(swiftkv_options INTERFACE -fsanitize=${SWIFTKV_SANITIZE})
+endif()
+if(SWIFTKV_BUILD_FUZZERS)
+  target_compile_options(swiftkv_options INTERFACE -fsanitize=fuzzer-no-link)
+endif()
+target_link_libraries(swiftkv_options INTERFACE OpenMP::OpenMP_CXX fmt::fmt Threads::Threads)
+
+# swiftkv_room(NAME SOURCES... [DEPS rooms or libraries...])
+function(swiftkv_room name)
+  cmake_parse_arguments(ROOM "" "" "SOURCES;DEPS" ${ARGN})
+  add_library(swiftkv_${name} STATIC ${ROOM_SOURCES})
+  target_link_libraries(swiftkv_${name} PUBLIC swiftkv_options ${ROOM_DEPS})
+endfunction()
+
+# swiftkv_room_test(NAME SOURCES... [DEPS...]): one GoogleTest binary, every test a CTest case.
+function(swiftkv_room_test name)
+  if(NOT SWIFTKV_BUILD_TESTS)
+    return()
+  endif()
+  find_package(GTest REQUIRED)
+  include(GoogleTest)
+  cmake_parse_arguments(ROOM "" "" "SOURCES;DEPS" ${ARGN})
+  add_executable(${name}_test ${ROOM_SOURCES})
+  target_link_libraries(${name}_test PRIVATE ${ROOM_DEPS} GTest::gmock GTest::gtest_main)
+  target_compile_definitions(${name}_test PRIVATE SWIFTKV_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  gtest_discover_tests(${name}_test DISCOVERY_MODE PRE_TEST PROPERTIES TIMEOUT 600)
+endfunction()
+
+# swiftkv_room_bench(NAME SOURCES... [DEPS...]): one Google Benchmark binary; benchmarks report, they never fail.
+function(swiftkv_room_bench name)
+  if(NOT SWIFTKV_BUILD_TESTS)
+    return()
+  endif()
+  find_package(benchmark REQUIRED)
+  cmake_parse_arguments(ROOM "" "" "SOURCES;DEPS" ${ARGN})
+  add_executable(${name}_bench ${ROOM_SOURCES})
+  target_link_libraries(${name}_bench PRIVATE ${ROOM_DEPS} benchmark::benchmark_main)
+endfunction()
+
+# swiftkv_fuzzer(NAME SOURCE [DEPS...]): a libFuzzer target, built by the fuzz preset only.
+function(swiftkv_fuzzer name source)
+  if(NOT SWIFTKV_BUILD_FUZZERS)
+    return()
+  endif()
+  add_executable(fuzz_${name} ${source})
+  target_link_libraries(fuzz_${name} PRIVATE ${ARGN})
+  target_link_options(fuzz_${name} PRIVATE -fsanitize=fuzzer)
+endfunction()

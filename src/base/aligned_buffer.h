@@ -1,0 +1,43 @@
+// Owned memory for tensors: 64-byte aligned, zero-filled, backed by huge pages where the kernel grants them.
+// Allocation failure is an error value, because sizes follow from files and flags.
+#ifndef SWIFTKV_BASE_ALIGNED_BUFFER_H_
+#define SWIFTKV_BASE_ALIGNED_BUFFER_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "base/status.h"
+
+namespace swiftkv {
+
+class AlignedBuffer {
+ public:
+  AlignedBuffer() = default;
+  // Error kResourceExhausted (message names `what` and the size) if the system has not that much memory.
+  static Result<AlignedBuffer> Allocate(int64_t bytes, const char* what);
+
+  std::byte* data() { return data_.get(); }
+  const std::byte* data() const { return data_.get(); }
+  int64_t bytes() const { return bytes_; }
+  template <class T>
+  T* as() {
+    return reinterpret_cast<T*>(data_.get());
+  }
+  template <class T>
+  const T* as() const {
+    return reinterpret_cast<const T*>(data_.get());
+  }
+
+ private:
+  struct Unmap {
+    int64_t mapped;
+    void operator()(std::byte* data) const;
+  };
+  std::unique_ptr<std::byte, Unmap> data_{nullptr, Unmap{0}};
+  int64_t bytes_ = 0;
+};
+
+}  // namespace swiftkv
+
+#endif  // SWIFTKV_BASE_ALIGNED_BUFFER_H_

@@ -1,0 +1,136 @@
+#include "base/file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+namespace swiftkv {
+namespace {
+
+// Closes on every path out of a function.
+struct FileDescriptor {
+  int fd = -1;
+  ~FileDescriptor() {
+    if (fd >= 0) close(fd);
+  }
+};
+
+tl::unexpected<Error> OpenError(const std::string& path) {
+  if (errno == ENOENT || errno == ENOTDIR) return NotFound("{}: no such file", path);
+  return IoError("{}: cannot open: {}", path, std::strerror(errno));
+}
+
+Result<int64_t> RegularFileSize(int fd, const std::string& path) {
+  struct stat info {};
+  if (fstat(fd, &info) != 0) return IoError("{}: cannot stat: {}", path, std::strerror(errno));
+  if (!S_ISREG(info.st_mode)) return InvalidInput("{}: not a regular file", path);
+  return static_cast<int64_t>(info.st_size);
+}
+
+}  // namespace
+
+Result<std::shared_ptr<MappedFile>> MappedFile::Open(const std::string& path) {
+  // O_NONBLOCK: opening a FIFO must not hang.
+  const FileDescriptor file{open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
+  if (file.fd < 0) return OpenError(path);
+  SWIFTKV_ASSIGN_OR_RETURN(const int64_t size, RegularFileSize(file.fd, path));
+  std::shared_ptr<MappedFile> mapped(new MappedFile());
+  mapped->path_ = path;
+  if (size > 0) {
+    void* data = mmap(nullptr, static_cast<size_t>(size), PROT_READ, MAP_PRIVATE, file.fd, 0);
+    if (data == MAP_FAILED) return IoError("{}: cannot map {} bytes: {}", path, size, std::strerror(errno));
+    mapped->data_ = static_cast<const std::byte*>(data);
+    mapped->size_ = static_cast<size_t>(size);
+  }
+  return mapped;
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) munmap(const_cast<std::byte*>(data_), size_);
+}
+
+void MappedFile::Release(std::span<const std::byte> part) const {
+  if (part.empty()) return;
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(part.data()) + page - 1) / page * page;
+  const uintptr_t end = reinterpret_cast<uintptr_t>(part.data() + part.size()) / page * page;
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
+
+Result<std::string> ReadFile(const std::string& path, int64_t max_bytes) {
+  const FileDescriptor file{open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
+  if (file.fd < 0) return OpenError(path);
+  SWIFTKV_ASSIGN_OR_RETURN(const int64_t size, RegularFileSize(file.fd, path));
+  if (size > max_bytes) return InvalidInput("{}: {} bytes, the limit is {}", path, size, max_bytes);
+  std::string text(static_cast<size_t>(size), '\0');
+  size_t done = 0;
+  while (done < text.size()) {
+    const ssize_t got = read(file.fd, text.data() + done, text.size() - done);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return IoError("{}: cannot read: {}", path, std::strerror(errno));
+    if (got == 0) break;
+    done += static_cast<size_t>(got);
+  }
+  text.resize(done);
+  return text;
+}
+
+Result<AtomicFile> AtomicFile::Create(const std::string& path) {
+  AtomicFile file;
+  file.path_ = path;
+  file.temporary_ = fmt::format("{}.tmp-{}", path, getpid());
+  file.fd_ = open(file.temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  if (file.fd_ < 0) return IoError("{}: cannot create: {}", path, std::strerror(errno));
+  return file;
+}
+
+AtomicFile::AtomicFile(AtomicFile&& other) noexcept
+    : path_(std::move(other.path_)), temporary_(std::move(other.temporary_)), fd_(std::exchange(other.fd_, -1)) {}
+
+AtomicFile::~AtomicFile() {
+  if (fd_ < 0) return;
+  close(fd_);
+  unlink(temporary_.c_str());
+}
+
+Status AtomicFile::Append(std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t put = write(fd_, bytes.data(), bytes.size());
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0) {
+      if (errno == ENOSPC) return IoError("{}: the disk is full", path_);
+      return IoError("{}: cannot write: {}", path_, std::strerror(errno));
+    }
+    bytes = bytes.subspan(static_cast<size_t>(put));
+  }
+  return Ok();
+}
+
+Status AtomicFile::Append(std::string_view text) { return Append(std::as_bytes(std::span(text.data(), text.size()))); }
+
+Status AtomicFile::Commit() {
+  if (fsync(fd_) != 0) return IoError("{}: cannot sync: {}", path_, std::strerror(errno));
+  if (rename(temporary_.c_str(), path_.c_str()) != 0) {
+    return IoError("{}: cannot rename into place: {}", path_, std::strerror(errno));
+  }
+  close(std::exchange(fd_, -1));
+  const std::filesystem::path folder = std::filesystem::path(path_).parent_path();
+  const FileDescriptor parent{open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+  if (parent.fd >= 0 && fsync(parent.fd) != 0 && errno != EINVAL) {
+    return IoError("{}: cannot sync its folder: {}", path_, std::strerror(errno));
+  }
+  return Ok();
+}
+
+Status WriteFile(const std::string& path, std::string_view text) {
+  SWIFTKV_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
+  SWIFTKV_RETURN_IF_ERROR(file.Append(text));
+  return file.Commit();
+}
+
+}  // namespace swiftkv

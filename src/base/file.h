@@ -1,0 +1,65 @@
+// Files: reading whole, mapping, and writing so that a crash, a full disk or a kill leaves the old file or the new one.
+#ifndef SWIFTKV_BASE_FILE_H_
+#define SWIFTKV_BASE_FILE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "base/status.h"
+
+namespace swiftkv {
+
+// A file mapped read-only. The size is taken once, at Open; the mapping stays valid when the file is renamed or
+// removed.
+class MappedFile {
+ public:
+  // Errors: kNotFound, kInvalidInput (a folder, a device), kIo.
+  static Result<std::shared_ptr<MappedFile>> Open(const std::string& path);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+
+  const std::string& path() const { return path_; }
+  std::span<const std::byte> bytes() const { return {data_, size_}; }
+  // Tells the kernel that these bytes are not needed soon, so that they stop counting as resident.
+  void Release(std::span<const std::byte> part) const;
+
+ private:
+  MappedFile() = default;
+  std::string path_;
+  const std::byte* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+// The whole file as text. Error kInvalidInput if it is larger than `max_bytes`.
+Result<std::string> ReadFile(const std::string& path, int64_t max_bytes);
+
+// Writes `path` through a temporary neighbour: Append..., then Commit (fsync, rename, fsync of the folder).
+// Without Commit the destructor removes the temporary file and `path` is untouched.
+class AtomicFile {
+ public:
+  static Result<AtomicFile> Create(const std::string& path);
+  AtomicFile(AtomicFile&& other) noexcept;
+  AtomicFile& operator=(AtomicFile&& other) = delete;
+  ~AtomicFile();
+  Status Append(std::span<const std::byte> bytes);
+  Status Append(std::string_view text);
+  Status Commit();
+
+ private:
+  AtomicFile() = default;
+  std::string path_;
+  std::string temporary_;
+  int fd_ = -1;
+};
+
+// AtomicFile in one call.
+Status WriteFile(const std::string& path, std::string_view text);
+
+}  // namespace swiftkv
+
+#endif  // SWIFTKV_BASE_FILE_H_

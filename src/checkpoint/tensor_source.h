@@ -1,0 +1,59 @@
+// Named tensors in files: what safetensors and GGUF have in common. Knows no model.
+//
+//   SWIFTKV_ASSIGN_OR_RETURN(auto source, OpenSafetensors(folder));
+//   const StoredTensor* norm = source->Find("model.norm.weight");   // null if absent
+//   SWIFTKV_RETURN_IF_ERROR(DecodeRows(*norm, 0, 1, values));       // any stored type -> float32
+//
+// Sizes in files are hostile: everything in a StoredTensor has been checked against the file's size.
+#ifndef SWIFTKV_CHECKPOINT_TENSOR_SOURCE_H_
+#define SWIFTKV_CHECKPOINT_TENSOR_SOURCE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/dtype.h"
+#include "base/file.h"
+#include "base/status.h"
+
+namespace swiftkv {
+
+struct StoredTensor {
+  std::string name;
+  DType dtype = DType::kF32;
+  std::vector<int64_t> shape;       // row-major; a weight matrix is [out, in]
+  std::span<const std::byte> data;  // inside `file`'s mapping
+  std::shared_ptr<const MappedFile> file;
+  // F8_E4M3 only: the companion `<name>_scale`, one value (per tensor) or one a row (per channel). Empty: scale 1.
+  std::vector<float> row_scale;
+  // > 0: rows are stored in llama.cpp's q/k order for that many heads (pairs interleaved); DecodeRows undoes it.
+  int64_t permuted_heads = 0;
+
+  // A vector counts as one row: rows() * columns() elements in all.
+  int64_t rows() const;
+  int64_t columns() const;
+};
+
+class TensorSource {
+ public:
+  virtual ~TensorSource() = default;
+  // Sorted.
+  virtual const std::vector<std::string>& names() const = 0;
+  // Null if there is no such tensor. The pointer lives as long as the source.
+  virtual const StoredTensor* Find(std::string_view name) const = 0;
+};
+
+// `path`: a .safetensors file, or a folder with model.safetensors or model.safetensors.index.json and its shards.
+Result<std::unique_ptr<TensorSource>> OpenSafetensors(const std::string& path);
+
+// Rows [row_begin, row_begin + row_count) as float32 [row_count, columns]. Exact for every stored type (block types by
+// their own formula). Error kInvalidInput: the dtype is no weight type (I64, ...).
+Status DecodeRows(const StoredTensor& tensor, int64_t row_begin, int64_t row_count, float* out);
+
+}  // namespace swiftkv
+
+#endif  // SWIFTKV_CHECKPOINT_TENSOR_SOURCE_H_

@@ -1,0 +1,184 @@
+// Every operation that the model needs, as one interface with twins: ref (oracle and documentation), avx2, avx512,
+// avx512_bf16, amx, later cuda. The best twin for this machine is chosen at run time; SWIFTKV_ISA=<name> forces one.
+//
+//   const kernels::Backend& ops = kernels::DefaultBackend();
+//   SWIFTKV_ASSIGN_OR_RETURN(kernels::PackedMatrix w, ops.AllocatePacked(n, k, DType::kBF16));
+//   ops.PackRows(rows, 0, n, &w);
+//   ops.Gemm({.x = x, .x_stride = k, .m = tokens, .w = &w, .y = y, .y_stride = n, .y_dtype = DType::kF32});
+//
+// Kernels take raw pointers and plain structs and cannot fail: callers have checked shapes. "Activation type" is the
+// dtype of the packed weights in use: kBF16 (products of bf16 inputs, sums in float32) or kF32. Strides count elements.
+//
+// Batch invariance is a promise: the bytes of one output row depend on that row's inputs alone, never on how many rows
+// stand beside it, on the number of threads, or on how a sequence was cut into steps. So each output element is summed
+// over K in one fixed order, and attention walks the cache in partitions of kAttentionPartition tokens from position 0.
+#ifndef SWIFTKV_KERNELS_OPS_H_
+#define SWIFTKV_KERNELS_OPS_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "base/aligned_buffer.h"
+#include "base/dtype.h"
+#include "base/status.h"
+
+namespace swiftkv::kernels {
+
+inline constexpr int64_t kBlockTokens = 16;          // tokens in one block of the K/V cache
+inline constexpr int64_t kAttentionPartition = 512;  // cache tokens whose partial softmax is merged as one unit
+
+// A weight matrix [n, k] (output features, input features) in the layout of the backend that allocated it.
+// The layout is one for every m, so that weights exist once.
+struct PackedMatrix {
+  int64_t n = 0;
+  int64_t k = 0;
+  DType dtype = DType::kF32;  // kF32 or kBF16
+  AlignedBuffer data;
+};
+
+// y = x wᵀ + bias, or y += x wᵀ + bias.
+struct GemmArgs {
+  const void* x = nullptr;  // [m, k], the activation type (w->dtype)
+  int64_t x_stride = 0;
+  int64_t m = 0;
+  const PackedMatrix* w = nullptr;
+  const float* bias = nullptr;  // [n] or null
+  void* y = nullptr;            // [m, n], y_dtype
+  int64_t y_stride = 0;
+  DType y_dtype = DType::kF32;  // kF32 or kBF16
+  bool accumulate = false;      // only with y_dtype kF32
+};
+
+// out[r, i] = x[r, i] / sqrt(mean(x[r]²) + eps) * weight[i]
+struct RmsNormArgs {
+  const float* x = nullptr;  // [rows, size]
+  int64_t x_stride = 0;
+  const float* weight = nullptr;  // [size]
+  float eps = 0;
+  int64_t rows = 0;
+  int64_t size = 0;
+  void* out = nullptr;  // [rows, size], out_dtype
+  int64_t out_stride = 0;
+  DType out_dtype = DType::kF32;
+};
+
+// In place on x: optional RMSNorm of each head (Qwen3's q_norm, k_norm), then rotary embedding in the rotate-half
+// (NeoX) convention: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin) with x2 the second half of the head.
+struct RopeArgs {
+  float* x = nullptr;  // [rows, heads, head_dim]; heads are adjacent, rows x_stride apart
+  int64_t x_stride = 0;
+  int64_t rows = 0;
+  int64_t heads = 0;
+  int64_t head_dim = 0;
+  const int32_t* positions = nullptr;  // [rows]
+  const float* cos = nullptr;          // [max position + 1, head_dim / 2]
+  const float* sin = nullptr;          // [max position + 1, head_dim / 2]
+  const float* norm_weight = nullptr;  // [head_dim] or null
+  float norm_eps = 0;
+};
+
+// Writes K (rotated) and V rows of one KV group into its cache blocks. The layout inside a block is the backend's own
+// (made so that attention reads it without a gather copy); its size is KvBlockBytes.
+struct KvWriteArgs {
+  const float* k = nullptr;  // [rows, kv_heads, head_dim]
+  const float* v = nullptr;  // [rows, kv_heads, head_dim]
+  int64_t k_stride = 0;
+  int64_t v_stride = 0;
+  int64_t rows = 0;
+  int64_t kv_heads = 0;
+  int64_t head_dim = 0;
+  const int64_t* slots = nullptr;   // [rows] block * kBlockTokens + offset in the block
+  std::byte* cache = nullptr;       // the group's blocks, KvBlockBytes apart
+  DType cache_dtype = DType::kF32;  // kF32 or kBF16
+};
+
+// Some rows of one sequence. Row r at position p attends to cache tokens max(0, p - window + 1) .. p (window 0: all).
+// The rows' own K and V are in the cache already.
+struct AttentionSequence {
+  int64_t row_begin = 0;  // first row in q and out
+  int64_t rows = 0;
+  const int32_t* positions = nullptr;    // [rows], ascending, not necessarily adjacent
+  const int32_t* block_table = nullptr;  // [last position / kBlockTokens + 1] block numbers
+};
+
+// out = softmax(scale q Kᵀ) V, causal, grouped heads (query head h reads KV head h / (heads / kv_heads)).
+// Slots after a row's position may hold anything finite; new blocks are zeroed by the block pool.
+struct AttentionArgs {
+  const float* q = nullptr;  // [rows, heads, head_dim], rotated
+  int64_t q_stride = 0;
+  int64_t heads = 0;
+  int64_t kv_heads = 0;
+  int64_t head_dim = 0;
+  float scale = 0;
+  int64_t window = 0;
+  const std::byte* cache = nullptr;  // the KV group's blocks
+  DType cache_dtype = DType::kF32;
+  std::span<const AttentionSequence> sequences;
+  void* out = nullptr;  // [rows, heads, head_dim], out_dtype
+  int64_t out_stride = 0;
+  DType out_dtype = DType::kF32;
+};
+
+// out[r, i] = silu(gate_up[r, i]) * gate_up[r, size + i]
+struct SiluMulArgs {
+  const void* gate_up = nullptr;  // [rows, 2 * size], dtype
+  int64_t gate_up_stride = 0;
+  int64_t rows = 0;
+  int64_t size = 0;
+  void* out = nullptr;  // [rows, size], dtype
+  int64_t out_stride = 0;
+  DType dtype = DType::kF32;
+};
+
+// What sampling and scoring need of one row of logits.
+struct LogitStats {
+  int32_t argmax = 0;  // the first of equal maxima
+  float max = 0;
+  float log_sum_exp = 0;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string_view name() const = 0;
+
+  // Memory for an [n, k] matrix; kResourceExhausted if the system has not that much.
+  virtual Result<PackedMatrix> AllocatePacked(int64_t n, int64_t k, DType dtype) const = 0;
+  // Packs rows [row_begin, row_begin + row_count) from float32 [row_count, k]. Any order; may be called in parallel for
+  // ranges that begin at multiples of 64.
+  virtual void PackRows(const float* rows, int64_t row_begin, int64_t row_count, PackedMatrix* w) const = 0;
+  // The inverse, for embedding look-ups from a tied lm_head: out [count, k] gets rows `ids` of w.
+  virtual void UnpackRows(const PackedMatrix& w, const int32_t* ids, int64_t count, float* out) const = 0;
+
+  virtual void Gemm(const GemmArgs& args) const = 0;
+  virtual void RmsNorm(const RmsNormArgs& args) const = 0;
+  virtual void Rope(const RopeArgs& args) const = 0;
+  virtual void SiluMul(const SiluMulArgs& args) const = 0;
+
+  // Bytes of one block (K and V of kBlockTokens tokens) of one KV group.
+  virtual int64_t KvBlockBytes(int64_t kv_heads, int64_t head_dim, DType cache_dtype) const = 0;
+  virtual void WriteKv(const KvWriteArgs& args) const = 0;
+  virtual void Attention(const AttentionArgs& args) const = 0;
+
+  // stats[r] of logits [rows, vocab].
+  virtual void ComputeLogitStats(const float* logits, int64_t rows, int64_t vocab, LogitStats* stats) const = 0;
+  // kl[r] = sum_i p_i (log p_i - log q_i), p = softmax(p_logits[r]), q = softmax(q_logits[r]); both [rows, vocab].
+  virtual void KlDivergence(const float* p_logits, const float* q_logits, int64_t rows, int64_t vocab,
+                            float* kl) const = 0;
+};
+
+// The oracle: plain loops, one thread, nothing clever.
+const Backend& RefBackend();
+// The twins that this CPU can run, slowest first, ref included.
+const std::vector<const Backend*>& AvailableBackends();
+// The fastest of them, or the one named by SWIFTKV_ISA.
+const Backend& DefaultBackend();
+// Error kInvalidInput: SWIFTKV_ISA names no backend, or one that this CPU can't run (the message lists those it can).
+Status CheckBackendChoice();
+
+}  // namespace swiftkv::kernels
+
+#endif  // SWIFTKV_KERNELS_OPS_H_

@@ -1,0 +1,70 @@
+// One step of the model: the tokens that a scheduler chose, through the layers, into the cache and out as logits.
+// SwiftKV is a segment of this function, not a subclass (design section 4).
+#ifndef SWIFTKV_MODEL_FORWARD_H_
+#define SWIFTKV_MODEL_FORWARD_H_
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/status.h"
+#include "cache/kv_cache.h"
+#include "model/weights.h"
+
+namespace swiftkv {
+
+// Adjacent tokens of one sequence in a step.
+struct SequenceChunk {
+  int64_t token_begin = 0;  // first row of the step
+  int64_t tokens = 0;
+  int32_t position = 0;  // absolute position of the first token = tokens of this sequence already in the cache
+  std::span<const int32_t> block_table;  // covers position + tokens
+};
+
+struct Step {
+  std::vector<int32_t> token_ids;  // [tokens], each in [0, vocab_size)
+  std::vector<SequenceChunk> chunks;
+  std::vector<int32_t> logit_rows;  // ascending rows of the step whose logits are wanted; may be empty
+};
+
+// Sees what calibration and distillation need, while a step runs; null pointers are what the step did not compute.
+class ForwardObserver {
+ public:
+  virtual ~ForwardObserver() = default;
+  // The residual stream before layer j, float32 [tokens, hidden]; j = num_hidden_layers: before the final norm.
+  virtual void LayerInput(int64_t /*layer*/, std::span<const float> /*hidden*/) {}
+  // Projections of layer j before q/k norms and RoPE, float32: q [tokens, q_size], k and v [tokens, kv_size].
+  virtual void Projections(int64_t /*layer*/, std::span<const float> /*q*/, std::span<const float> /*k*/,
+                           std::span<const float> /*v*/) {}
+};
+
+// Runs steps with one set of weights. Holds the work buffers; not thread-safe, one owner at a time.
+class Forward {
+ public:
+  // `mode`: the teacher runs every layer with the original q/k/v; the student is SwiftKV. A plain model has only
+  // kTeacher.
+  Forward(const Weights& weights, Mode mode);
+  ~Forward();
+
+  // Layout that a cache for this mode must have.
+  KvLayout cache_layout() const;
+
+  // Runs the step: writes K/V of every token of every KV group, and keeps the final hidden states (after the last
+  // norm) of the logit rows for Logits(). Without logit rows it stops after the last cache write.
+  // Errors: kInvalidInput (token id, position or logit row out of range), kResourceExhausted (work buffers).
+  Status Run(const Step& step, KvCache* cache, ForwardObserver* observer = nullptr);
+
+  // Logits of logit rows [begin, begin + count) of the last step, float32 [count, vocab_size].
+  void Logits(int64_t begin, int64_t count, float* out);
+
+ private:
+  struct Buffers;
+  const Weights* weights_;
+  Mode mode_;
+  std::unique_ptr<Buffers> buffers_;
+};
+
+}  // namespace swiftkv
+
+#endif  // SWIFTKV_MODEL_FORWARD_H_

@@ -1,0 +1,72 @@
+// All weights of a model, packed once for the backend that runs them. One set serves two modes: the teacher (original
+// q/k/v) and the student (SwiftKV); loading takes only what the wanted modes use.
+#ifndef SWIFTKV_MODEL_WEIGHTS_H_
+#define SWIFTKV_MODEL_WEIGHTS_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "checkpoint/tensor_source.h"
+#include "kernels/ops.h"
+#include "model/config.h"
+
+namespace swiftkv {
+
+enum class Mode { kTeacher, kStudent };
+
+struct LayerWeights {
+  std::vector<float> input_layernorm;           // [hidden]
+  std::vector<float> post_attention_layernorm;  // [hidden]
+  // Layers < n in any mode; layers >= n only where the teacher was asked for.
+  kernels::PackedMatrix qkv_proj;  // [q_size + 2 kv_size, hidden]
+  std::vector<float> qkv_bias;     // [q_size + 2 kv_size] or empty
+  std::vector<float> q_norm;       // [head_dim] or empty
+  std::vector<float> k_norm;       // [head_dim] or empty
+  // Layers >= n of the student.
+  kernels::PackedMatrix q_proj_swiftkv;  // [q_size, hidden]
+  std::vector<float> q_bias_swiftkv;     // [q_size] or empty
+  std::vector<float> q_norm_swiftkv;     // [head_dim] or empty
+  kernels::PackedMatrix o_proj;          // [hidden, q_size]
+  std::vector<float> o_bias;             // [hidden] or empty
+  kernels::PackedMatrix gate_up_proj;    // [2 intermediate, hidden]: gate rows, then up rows
+  std::vector<float> gate_up_bias;       // [2 intermediate] or empty
+  kernels::PackedMatrix down_proj;       // [hidden, intermediate]
+  std::vector<float> down_bias;          // [hidden] or empty
+};
+
+// K/V of every layer >= n from one input: all KV groups' projections as one matrix, so that a step runs one GEMM.
+struct LaterKvWeights {
+  std::vector<float> norm_swiftkv;         // [hidden]
+  kernels::PackedMatrix kv_proj;           // [(L - n) / g * 2 kv_size, hidden]: k then v of each group
+  std::vector<float> kv_bias;              // [(L - n) / g * 2 kv_size] or empty
+  std::vector<std::vector<float>> k_norm;  // [(L - n) / g][head_dim] or empty
+};
+
+struct Weights {
+  ModelConfig config;
+  const kernels::Backend* backend = nullptr;
+  DType dtype = DType::kBF16;  // of activations and packed weights
+  bool has_teacher = false;
+  bool has_student = false;
+  kernels::PackedMatrix embed_tokens;  // [vocab, hidden]; empty when tied: rows are read from lm_head
+  kernels::PackedMatrix lm_head;       // [vocab, hidden]
+  std::vector<float> norm;             // [hidden]
+  std::vector<LayerWeights> layers;    // [L]
+  LaterKvWeights later;
+};
+
+struct LoadOptions {
+  DType dtype = DType::kBF16;                 // kBF16 or kF32
+  bool teacher = false;                       // load the original q/k/v of layers >= n; implied by a plain model
+  bool student = true;                        // load the SwiftKV tensors; ignored for a plain model
+  const kernels::Backend* backend = nullptr;  // null: kernels::DefaultBackend()
+};
+
+// Reads tensors under their Hugging Face names from `base`, SwiftKV ones from `adapter` first where it is not null.
+// Peak memory at most 1.15 times the packed weights. Errors: a missing tensor, a wrong shape, NaN or infinite values.
+Result<Weights> LoadWeights(const ModelConfig& config, const TensorSource& base, const TensorSource* adapter,
+                            const LoadOptions& options);
+
+}  // namespace swiftkv
+
+#endif  // SWIFTKV_MODEL_WEIGHTS_H_
