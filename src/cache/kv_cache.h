@@ -26,7 +26,7 @@ struct KvLayout {
 // Memory of `blocks` blocks for every group, and the free list with reference counts. Not thread-safe: one owner.
 class KvCache {
  public:
-  // Error kResourceExhausted if the memory can't be had.
+  // Errors: kInvalidInput (a size below 1, or more than 2^31 - 1 blocks), kResourceExhausted (no memory).
   static Result<KvCache> Create(const KvLayout& layout, int64_t blocks);
 
   const KvLayout& layout() const { return layout_; }
@@ -50,6 +50,7 @@ class KvCache {
   AlignedBuffer memory_;  // [groups, blocks, block_bytes]
   std::vector<int32_t> references_;
   std::vector<int32_t> free_;  // a heap, lowest number on top
+  int32_t never_used_ = 0;     // blocks from here on still hold the zeros that the system gave
 };
 
 }  // namespace swiftkv
