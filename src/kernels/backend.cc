@@ -1,0 +1,55 @@
+// The choice of a backend: the one place that knows which twins exist.
+#include <cstdlib>
+#include <string>
+
+#include "kernels/ops.h"
+
+namespace swiftkv::kernels {
+namespace {
+
+std::vector<const Backend*> MakeAvailable() {
+  std::vector<const Backend*> backends = {&RefBackend()};
+  return backends;
+}
+
+const Backend* Find(std::string_view name) {
+  for (const Backend* backend : AvailableBackends()) {
+    if (backend->name() == name) return backend;
+  }
+  return nullptr;
+}
+
+// SWIFTKV_ISA, or "" where it is unset or empty.
+std::string_view ForcedName() {
+  const char* name = std::getenv("SWIFTKV_ISA");
+  return name == nullptr ? std::string_view() : std::string_view(name);
+}
+
+}  // namespace
+
+const std::vector<const Backend*>& AvailableBackends() {
+  static const std::vector<const Backend*> backends = MakeAvailable();
+  return backends;
+}
+
+const Backend& DefaultBackend() {
+  static const Backend& chosen = []() -> const Backend& {
+    const Backend* forced = ForcedName().empty() ? nullptr : Find(ForcedName());
+    return forced != nullptr ? *forced : *AvailableBackends().back();
+  }();
+  return chosen;
+}
+
+Status CheckBackendChoice() {
+  const std::string_view name = ForcedName();
+  if (name.empty() || Find(name) != nullptr) return Ok();
+  std::string known;
+  for (const Backend* backend : AvailableBackends()) {
+    if (!known.empty()) known += ", ";
+    known += backend->name();
+  }
+  return InvalidInput("SWIFTKV_ISA={}: this CPU can't run a backend of that name; it can run: {}", name.substr(0, 40),
+                      known);
+}
+
+}  // namespace swiftkv::kernels

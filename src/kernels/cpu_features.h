@@ -1,0 +1,19 @@
+// What this CPU can run and the operating system lets us use.
+#ifndef SWIFTKV_KERNELS_CPU_FEATURES_H_
+#define SWIFTKV_KERNELS_CPU_FEATURES_H_
+
+namespace swiftkv::kernels {
+
+struct CpuFeatures {
+  bool avx2 = false;         // AVX2, FMA, F16C
+  bool avx512 = false;       // AVX-512 F, BW, DQ, VL, and avx2
+  bool avx512_bf16 = false;  // VDPBF16PS, and avx512
+  bool amx_bf16 = false;     // AMX tiles with BF16, permitted by the kernel for this process, and avx512_bf16
+};
+
+// Detected once. The first call asks the kernel for permission to use AMX tile registers.
+const CpuFeatures& Cpu();
+
+}  // namespace swiftkv::kernels
+
+#endif  // SWIFTKV_KERNELS_CPU_FEATURES_H_
