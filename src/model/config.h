@@ -87,6 +87,16 @@ struct ModelConfig {
 // size out of range is refused with a sentence.
 Result<ModelConfig> ParseHfConfig(const nlohmann::ordered_json& json, const std::string& origin);
 
+// What holds between the sizes of any config, wherever it came from. Part of ParseHfConfig.
+Status CheckConfig(const ModelConfig& config, const std::string& origin);
+
+// Adds the stop tokens of generation_config.json to `config`.
+Status MergeGenerationConfig(const nlohmann::ordered_json& json, const std::string& origin, ModelConfig* config);
+
+// Turns the config of a base model into that of the base model with an adapter: the adapter's config.json must be for
+// the same family and sizes, and gives num_key_value_layers and key_value_group_size.
+Status MergeAdapterConfig(const nlohmann::ordered_json& json, const std::string& origin, ModelConfig* config);
+
 }  // namespace swiftkv
 
 #endif  // SWIFTKV_MODEL_CONFIG_H_
