@@ -14,12 +14,12 @@
 
 namespace swiftkv {
 
-// Adjacent tokens of one sequence in a step.
+// Adjacent tokens of one sequence in a step. The chunks of a step follow one another without gaps.
 struct SequenceChunk {
   int64_t token_begin = 0;  // first row of the step
   int64_t tokens = 0;
   int32_t position = 0;  // absolute position of the first token = tokens of this sequence already in the cache
-  std::span<const int32_t> block_table;  // covers position + tokens
+  std::span<const int32_t> block_table;  // at least (position + tokens) / 16 entries, rounded up
 };
 
 struct Step {
@@ -28,13 +28,17 @@ struct Step {
   std::vector<int32_t> logit_rows;  // ascending rows of the step whose logits are wanted; may be empty
 };
 
-// Sees what calibration and distillation need, while a step runs; null pointers are what the step did not compute.
+// Sees what calibration and distillation need, while a step runs. Spans live during the call only.
 class ForwardObserver {
  public:
   virtual ~ForwardObserver() = default;
-  // The residual stream before layer j, float32 [tokens, hidden]; j = num_hidden_layers: before the final norm.
+  // The residual stream before layer j, float32 [rows, hidden]; j = num_hidden_layers: before the final norm.
+  // Rows: all tokens of the step up to the layer at which only the logit rows go on (n in the student; the last one in
+  // the teacher), that layer included; the logit rows above it.
   virtual void LayerInput(int64_t /*layer*/, std::span<const float> /*hidden*/) {}
-  // Projections of layer j before q/k norms and RoPE, float32: q [tokens, q_size], k and v [tokens, kv_size].
+  // Projections of layer j before q/k norms and RoPE, float32: q [rows, q_size], k and v [rows, kv_size]. Where the K/V
+  // of all tokens and the queries of the logit rows are computed apart (the student's layers >= n, the teacher's last),
+  // two calls come, k and v first; what a call does not bring is empty.
   virtual void Projections(int64_t /*layer*/, std::span<const float> /*q*/, std::span<const float> /*k*/,
                            std::span<const float> /*v*/) {}
 };
@@ -42,27 +46,28 @@ class ForwardObserver {
 // Runs steps with one set of weights. Holds the work buffers; not thread-safe, one owner at a time.
 class Forward {
  public:
-  // `mode`: the teacher runs every layer with the original q/k/v; the student is SwiftKV. A plain model has only
-  // kTeacher.
+  // `mode`: the teacher runs every layer with the original q/k/v; the student is SwiftKV (a plain model's student is
+  // the plain model). `weights` must hold that mode and outlive this.
   Forward(const Weights& weights, Mode mode);
   ~Forward();
+  Forward(Forward&&) noexcept;
+  Forward& operator=(Forward&&) noexcept;
 
   // Layout that a cache for this mode must have.
   KvLayout cache_layout() const;
 
   // Runs the step: writes K/V of every token of every KV group, and keeps the final hidden states (after the last
   // norm) of the logit rows for Logits(). Without logit rows it stops after the last cache write.
-  // Errors: kInvalidInput (token id, position or logit row out of range), kResourceExhausted (work buffers).
+  // Errors: kInvalidInput (token id, position, block or logit row out of range), kResourceExhausted (work buffers);
+  // the cache is then untouched.
   Status Run(const Step& step, KvCache* cache, ForwardObserver* observer = nullptr);
 
   // Logits of logit rows [begin, begin + count) of the last step, float32 [count, vocab_size].
   void Logits(int64_t begin, int64_t count, float* out);
 
  private:
-  struct Buffers;
-  const Weights* weights_;
-  Mode mode_;
-  std::unique_ptr<Buffers> buffers_;
+  class Impl;
+  std::unique_ptr<Impl> impl_;
 };
 
 }  // namespace swiftkv

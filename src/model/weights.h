@@ -37,8 +37,8 @@ struct LayerWeights {
 // K/V of every layer >= n from one input: all KV groups' projections as one matrix, so that a step runs one GEMM.
 struct LaterKvWeights {
   std::vector<float> norm_swiftkv;         // [hidden]
-  kernels::PackedMatrix kv_proj;           // [(L - n) / g * 2 kv_size, hidden]: k then v of each group
-  std::vector<float> kv_bias;              // [(L - n) / g * 2 kv_size] or empty
+  kernels::PackedMatrix kv_proj;           // [2 (L - n) / g kv_size, hidden]: k of every group, then v of every group
+  std::vector<float> kv_bias;              // [2 (L - n) / g kv_size] or empty
   std::vector<std::vector<float>> k_norm;  // [(L - n) / g][head_dim] or empty
 };
 
@@ -63,9 +63,14 @@ struct LoadOptions {
 };
 
 // Reads tensors under their Hugging Face names from `base`, SwiftKV ones from `adapter` first where it is not null.
-// Peak memory at most 1.15 times the packed weights. Errors: a missing tensor, a wrong shape, NaN or infinite values.
+// Peak memory at most 1.15 times the packed weights: the pages of a mapped file are given back as they are packed.
+// Errors: kNotFound (a missing tensor), kInvalidInput (a wrong shape, NaN or infinite values), kResourceExhausted.
 Result<Weights> LoadWeights(const ModelConfig& config, const TensorSource& base, const TensorSource* adapter,
                             const LoadOptions& options);
+
+// A model of the same shapes with pseudo-random weights (norms near 1), for benchmarks and tests that need no
+// checkpoint. The same seed gives the same values at any thread count.
+Result<Weights> RandomWeights(const ModelConfig& config, uint64_t seed, const LoadOptions& options);
 
 }  // namespace swiftkv
 

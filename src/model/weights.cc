@@ -1,0 +1,300 @@
+#include "model/weights.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <string>
+#include <utility>
+
+#include "base/parallel.h"
+
+namespace swiftkv {
+namespace {
+
+using kernels::PackedMatrix;
+
+// Float32 rows [begin, begin + count) of one tensor into `out`; called from several threads.
+using RowReader = std::function<Status(int64_t begin, int64_t count, float* out)>;
+// Where weights come from: finds the tensor `name` of that shape ([size] or [rows, columns]).
+using OpenTensor = std::function<Result<RowReader>(const std::string& name, const std::vector<int64_t>& shape)>;
+
+// A tensor as a run of rows of a packed matrix, or a run of values of a vector.
+struct Part {
+  std::string name;
+  int64_t rows;
+};
+
+constexpr int64_t kPackRows = 64;                       // PackRows may run in parallel from multiples of 64
+constexpr int64_t kTaskElements = int64_t{256} * 1024;  // float32 work memory of a packing task, about 1 MiB
+
+class WeightsBuilder {
+ public:
+  WeightsBuilder(const ModelConfig& config, const LoadOptions& options, OpenTensor open)
+      : config_(config), options_(options), open_(std::move(open)) {}
+
+  Result<Weights> Build();
+
+ private:
+  Status BuildLayer(int64_t layer, LayerWeights* w);
+  Status BuildAttention(int64_t layer, LayerWeights* w);
+  Status BuildLater();
+
+  // All parts below one another as one packed matrix of `columns` input features.
+  Status Matrix(const std::vector<Part>& parts, int64_t columns, PackedMatrix* out);
+  Status PackTask(const std::vector<Part>& parts, const std::vector<RowReader>& readers, int64_t begin, int64_t count,
+                  PackedMatrix* out);
+  // All parts after one another.
+  Status Vector(const std::vector<Part>& parts, std::vector<float>* out);
+  // A projection's weight and, where the family has one, its bias; `projections` without ".weight".
+  Status Projection(const std::vector<Part>& projections, int64_t columns, bool has_bias, PackedMatrix* weight,
+                    std::vector<float>* bias);
+  Status CheckFinite(const std::string& name, const float* values, int64_t count) const;
+
+  const ModelConfig& config_;
+  const LoadOptions& options_;
+  const OpenTensor open_;
+  Weights weights_;
+};
+
+std::vector<Part> WithSuffix(const std::vector<Part>& parts, const char* suffix) {
+  std::vector<Part> named;
+  for (const Part& part : parts) named.push_back({part.name + suffix, part.rows});
+  return named;
+}
+
+Status WeightsBuilder::CheckFinite(const std::string& name, const float* values, int64_t count) const {
+  // The largest bfloat16; a float32 above it would round to infinity.
+  constexpr float kMaxBFloat16 = 3.38953139e38f;
+  const float limit = options_.dtype == DType::kBF16 ? kMaxBFloat16 : std::numeric_limits<float>::max();
+  bool finite = true;
+  for (int64_t i = 0; i < count; ++i) finite &= std::fabs(values[i]) <= limit;  // false for NaN
+  if (finite) return Ok();
+  return InvalidInput("{}: NaN, infinite or above {} in magnitude, which {} can't hold", name, limit,
+                      Name(options_.dtype));
+}
+
+Status WeightsBuilder::Vector(const std::vector<Part>& parts, std::vector<float>* out) {
+  for (const Part& part : parts) {
+    SWIFTKV_ASSIGN_OR_RETURN(const RowReader read, open_(part.name, {part.rows}));
+    const size_t begin = out->size();
+    out->resize(begin + static_cast<size_t>(part.rows));
+    SWIFTKV_RETURN_IF_ERROR(read(0, 1, out->data() + begin));
+    SWIFTKV_RETURN_IF_ERROR(CheckFinite(part.name, out->data() + begin, part.rows));
+  }
+  return Ok();
+}
+
+// Rows [begin, begin + count) of the stacked matrix, which may span several parts.
+Status WeightsBuilder::PackTask(const std::vector<Part>& parts, const std::vector<RowReader>& readers, int64_t begin,
+                                int64_t count, PackedMatrix* out) {
+  const std::unique_ptr<float[]> rows(new (std::nothrow) float[static_cast<size_t>(count * out->k)]);
+  if (rows == nullptr) return ResourceExhausted("{}: no memory to pack {} rows", parts.front().name, count);
+  int64_t part_begin = 0;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const int64_t from = std::max(begin, part_begin);
+    const int64_t to = std::min(begin + count, part_begin + parts[i].rows);
+    if (from < to) {
+      float* values = rows.get() + (from - begin) * out->k;
+      SWIFTKV_RETURN_IF_ERROR(readers[i](from - part_begin, to - from, values));
+      SWIFTKV_RETURN_IF_ERROR(CheckFinite(parts[i].name, values, (to - from) * out->k));
+    }
+    part_begin += parts[i].rows;
+  }
+  weights_.backend->PackRows(rows.get(), begin, count, out);
+  return Ok();
+}
+
+Status WeightsBuilder::Matrix(const std::vector<Part>& parts, int64_t columns, PackedMatrix* out) {
+  std::vector<RowReader> readers;
+  int64_t rows = 0;
+  for (const Part& part : parts) {
+    SWIFTKV_ASSIGN_OR_RETURN(RowReader read, open_(part.name, {part.rows, columns}));
+    readers.push_back(std::move(read));
+    rows += part.rows;
+  }
+  SWIFTKV_ASSIGN_OR_RETURN(*out, weights_.backend->AllocatePacked(rows, columns, options_.dtype));
+
+  const int64_t task_rows = std::max<int64_t>(1, kTaskElements / columns / kPackRows) * kPackRows;
+  std::mutex mutex;
+  Status status;
+  ParallelFor((rows + task_rows - 1) / task_rows, [&](int64_t task) {
+    const int64_t begin = task * task_rows;
+    Status packed = PackTask(parts, readers, begin, std::min(task_rows, rows - begin), out);
+    if (packed) return;
+    const std::lock_guard lock(mutex);
+    if (status) status = std::move(packed);
+  });
+  return status;
+}
+
+Status WeightsBuilder::Projection(const std::vector<Part>& projections, int64_t columns, bool has_bias,
+                                  PackedMatrix* weight, std::vector<float>* bias) {
+  SWIFTKV_RETURN_IF_ERROR(Matrix(WithSuffix(projections, ".weight"), columns, weight));
+  return has_bias ? Vector(WithSuffix(projections, ".bias"), bias) : Ok();
+}
+
+Status WeightsBuilder::BuildAttention(int64_t layer, LayerWeights* w) {
+  const ModelConfig& c = config_;
+  const std::string prefix = fmt::format("model.layers.{}.self_attn.", layer);
+  const bool later = layer >= c.num_key_value_layers;
+  if (!later || weights_.has_teacher) {
+    SWIFTKV_RETURN_IF_ERROR(Projection(
+        {{prefix + "q_proj", c.q_size()}, {prefix + "k_proj", c.kv_size()}, {prefix + "v_proj", c.kv_size()}},
+        c.hidden_size, c.qkv_bias, &w->qkv_proj, &w->qkv_bias));
+    if (c.qk_norm) {
+      SWIFTKV_RETURN_IF_ERROR(Vector({{prefix + "q_norm.weight", c.head_dim}}, &w->q_norm));
+      SWIFTKV_RETURN_IF_ERROR(Vector({{prefix + "k_norm.weight", c.head_dim}}, &w->k_norm));
+    }
+  }
+  if (later && weights_.has_student) {
+    SWIFTKV_RETURN_IF_ERROR(Projection({{prefix + "q_proj_swiftkv", c.q_size()}}, c.hidden_size, c.qkv_bias,
+                                       &w->q_proj_swiftkv, &w->q_bias_swiftkv));
+    if (c.qk_norm) {
+      SWIFTKV_RETURN_IF_ERROR(Vector({{prefix + "q_norm_swiftkv.weight", c.head_dim}}, &w->q_norm_swiftkv));
+    }
+  }
+  return Projection({{prefix + "o_proj", c.hidden_size}}, c.q_size(), c.o_bias, &w->o_proj, &w->o_bias);
+}
+
+Status WeightsBuilder::BuildLayer(int64_t layer, LayerWeights* w) {
+  const ModelConfig& c = config_;
+  const std::string prefix = fmt::format("model.layers.{}.", layer);
+  SWIFTKV_RETURN_IF_ERROR(Vector({{prefix + "input_layernorm.weight", c.hidden_size}}, &w->input_layernorm));
+  SWIFTKV_RETURN_IF_ERROR(
+      Vector({{prefix + "post_attention_layernorm.weight", c.hidden_size}}, &w->post_attention_layernorm));
+  SWIFTKV_RETURN_IF_ERROR(BuildAttention(layer, w));
+  SWIFTKV_RETURN_IF_ERROR(
+      Projection({{prefix + "mlp.gate_proj", c.intermediate_size}, {prefix + "mlp.up_proj", c.intermediate_size}},
+                 c.hidden_size, c.mlp_bias, &w->gate_up_proj, &w->gate_up_bias));
+  return Projection({{prefix + "mlp.down_proj", c.hidden_size}}, c.intermediate_size, c.mlp_bias, &w->down_proj,
+                    &w->down_bias);
+}
+
+Status WeightsBuilder::BuildLater() {
+  const ModelConfig& c = config_;
+  LaterKvWeights& later = weights_.later;
+  SWIFTKV_RETURN_IF_ERROR(Vector({{"model.norm_swiftkv.weight", c.hidden_size}}, &later.norm_swiftkv));
+  std::vector<Part> keys;
+  std::vector<Part> values;
+  for (int64_t layer = c.num_key_value_layers; layer < c.num_hidden_layers; layer += c.key_value_group_size) {
+    const std::string prefix = fmt::format("model.layers.{}.self_attn.", layer);
+    keys.push_back({prefix + "k_proj_swiftkv", c.kv_size()});
+    values.push_back({prefix + "v_proj_swiftkv", c.kv_size()});
+    if (c.qk_norm) {
+      later.k_norm.emplace_back();
+      SWIFTKV_RETURN_IF_ERROR(Vector({{prefix + "k_norm_swiftkv.weight", c.head_dim}}, &later.k_norm.back()));
+    }
+  }
+  std::vector<Part> parts = std::move(keys);
+  parts.insert(parts.end(), values.begin(), values.end());
+  return Projection(parts, c.hidden_size, c.qkv_bias, &later.kv_proj, &later.kv_bias);
+}
+
+Result<Weights> WeightsBuilder::Build() {
+  const ModelConfig& c = config_;
+  weights_.config = c;
+  weights_.backend = options_.backend != nullptr ? options_.backend : &kernels::DefaultBackend();
+  weights_.dtype = options_.dtype;
+  weights_.has_teacher = options_.teacher || !c.is_swiftkv();
+  weights_.has_student = options_.student && c.is_swiftkv();
+  if (options_.dtype != DType::kBF16 && options_.dtype != DType::kF32) {
+    return InvalidInput("weights can be packed as BF16 or F32, not as {}", Name(options_.dtype));
+  }
+  if (!weights_.has_teacher && !weights_.has_student) {
+    return InvalidInput("neither the teacher nor the student of the model was asked for");
+  }
+  const Part embed = {"model.embed_tokens.weight", c.vocab_size};
+  if (c.tie_word_embeddings) {
+    SWIFTKV_RETURN_IF_ERROR(Matrix({embed}, c.hidden_size, &weights_.lm_head));
+  } else {
+    SWIFTKV_RETURN_IF_ERROR(Matrix({embed}, c.hidden_size, &weights_.embed_tokens));
+    SWIFTKV_RETURN_IF_ERROR(Matrix({{"lm_head.weight", c.vocab_size}}, c.hidden_size, &weights_.lm_head));
+  }
+  weights_.layers.resize(static_cast<size_t>(c.num_hidden_layers));
+  for (int64_t layer = 0; layer < c.num_hidden_layers; ++layer) {
+    SWIFTKV_RETURN_IF_ERROR(BuildLayer(layer, &weights_.layers[static_cast<size_t>(layer)]));
+  }
+  if (weights_.has_student) SWIFTKV_RETURN_IF_ERROR(BuildLater());
+  SWIFTKV_RETURN_IF_ERROR(Vector({{"model.norm.weight", c.hidden_size}}, &weights_.norm));
+  return std::move(weights_);
+}
+
+Result<RowReader> OpenStored(const TensorSource& base, const TensorSource* adapter, const std::string& name,
+                             const std::vector<int64_t>& shape) {
+  const StoredTensor* tensor = nullptr;
+  if (adapter != nullptr && name.find("_swiftkv") != std::string::npos) tensor = adapter->Find(name);
+  if (tensor == nullptr) tensor = base.Find(name);
+  if (tensor == nullptr) return NotFound("{}: the checkpoint has no such tensor", name);
+  if (tensor->shape != shape) {
+    return InvalidInput("{}: shape [{}], the config asks for [{}]", name, fmt::join(tensor->shape, ", "),
+                        fmt::join(shape, ", "));
+  }
+  return [tensor](int64_t begin, int64_t count, float* out) -> Status {
+    SWIFTKV_RETURN_IF_ERROR(DecodeRows(*tensor, begin, count, out));
+    const size_t row_bytes = tensor->data.size() / static_cast<size_t>(tensor->rows());
+    // A few pages too many never matter: they are read again from the file.
+    if (tensor->file != nullptr) {
+      tensor->file->Release(
+          tensor->data.subspan(static_cast<size_t>(begin) * row_bytes, static_cast<size_t>(count) * row_bytes));
+    }
+    return Ok();
+  };
+}
+
+// splitmix64 (public domain, Sebastiano Vigna).
+uint64_t NextRandom(uint64_t* state) {
+  *state += 0x9e3779b97f4a7c15u;
+  uint64_t z = *state;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return z ^ (z >> 31);
+}
+
+// Uniform values: of variance 1 / columns in a matrix, so that activations keep their size; within 0.1 of their usual
+// value in norms (1) and biases (0).
+RowReader RandomRows(uint64_t seed, const std::string& name, const std::vector<int64_t>& shape) {
+  const bool is_norm = name.find("norm") != std::string::npos;
+  const int64_t columns = shape.back();
+  const float center = is_norm ? 1.0f : 0.0f;
+  const float range = shape.size() == 1 ? 0.1f : std::sqrt(3.0f / static_cast<float>(columns));
+  uint64_t tensor_seed = seed;
+  for (const char c : name) tensor_seed = (tensor_seed ^ static_cast<uint8_t>(c)) * 0x100000001b3u;  // FNV-1a
+  return [=](int64_t begin, int64_t count, float* out) -> Status {
+    for (int64_t row = begin; row < begin + count; ++row) {
+      uint64_t state = tensor_seed + static_cast<uint64_t>(row) * 0xd1342543de82ef95u;
+      for (int64_t i = 0; i < columns; ++i) {
+        const auto bits = static_cast<int32_t>(NextRandom(&state) >> 32);
+        *out++ = center + range * (static_cast<float>(bits) * 0x1p-31f);
+      }
+    }
+    return Ok();
+  };
+}
+
+}  // namespace
+
+Result<Weights> LoadWeights(const ModelConfig& config, const TensorSource& base, const TensorSource* adapter,
+                            const LoadOptions& options) {
+  return WeightsBuilder(config, options,
+                        [&](const std::string& name, const std::vector<int64_t>& shape) {
+                          return OpenStored(base, adapter, name, shape);
+                        })
+      .Build();
+}
+
+Result<Weights> RandomWeights(const ModelConfig& config, uint64_t seed, const LoadOptions& options) {
+  return WeightsBuilder(config, options,
+                        [seed](const std::string& name, const std::vector<int64_t>& shape) -> Result<RowReader> {
+                          return RandomRows(seed, name, shape);
+                        })
+      .Build();
+}
+
+}  // namespace swiftkv
