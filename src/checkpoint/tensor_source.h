@@ -25,11 +25,11 @@ namespace swiftkv {
 struct StoredTensor {
   std::string name;
   DType dtype = DType::kF32;
-  std::vector<int64_t> shape;       // row-major; a weight matrix is [out, in]
-  std::span<const std::byte> data;  // inside `file`'s mapping
-  std::shared_ptr<const MappedFile> file;
+  std::vector<int64_t> shape = {};       // row-major; a weight matrix is [out, in]
+  std::span<const std::byte> data = {};  // inside `file`'s mapping
+  std::shared_ptr<const MappedFile> file = {};
   // F8_E4M3 only: the companion `<name>_scale`, one value (per tensor) or one a row (per channel). Empty: scale 1.
-  std::vector<float> row_scale;
+  std::vector<float> row_scale = {};
   // > 0: rows are stored in llama.cpp's q/k order for that many heads (pairs interleaved); DecodeRows undoes it.
   int64_t permuted_heads = 0;
 

@@ -8,6 +8,8 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "checkpoint/printable.h"
+
 namespace swiftkv {
 namespace {
 
@@ -175,7 +177,7 @@ Result<Architecture> FindArchitecture(Fields& fields) {
     return InvalidInput(
         "{}: model_type \"{}\" is not supported; supported are llama, mistral, qwen2, qwen3 and llama_swiftkv, "
         "qwen2_swiftkv, qwen3_swiftkv",
-        fields.origin(), model_type.substr(0, 64));
+        fields.origin(), Printable(model_type));
   }
   return *found;
 }
@@ -203,7 +205,7 @@ void CheckQuantization(Fields& fields) {
     fields.Fail(
         "{}: quantization_config with quant_method \"{}\" and format \"{}\" is not supported; supported is "
         "compressed-tensors with float-quantized",
-        fields.origin(), method.substr(0, 64), format.substr(0, 64));
+        fields.origin(), Printable(method), Printable(format));
   }
 }
 
@@ -240,7 +242,7 @@ void ParseOptions(Fields& fields, ModelConfig* config) {
   config->mlp_bias = family == Family::kLlama && fields.Bool("mlp_bias", false);
   config->qk_norm = family == Family::kQwen3;
   if (const std::string activation = fields.String("hidden_act", "silu"); activation != "silu") {
-    fields.Fail("{}: hidden_act \"{}\" is not supported; supported is silu", fields.origin(), activation.substr(0, 64));
+    fields.Fail("{}: hidden_act \"{}\" is not supported; supported is silu", fields.origin(), Printable(activation));
   }
   // transformers 5 writes dtype, transformers 4 torch_dtype.
   const std::string dtype = fields.String("dtype", fields.String("torch_dtype", "float32").c_str());
@@ -252,7 +254,7 @@ void ParseOptions(Fields& fields, ModelConfig* config) {
     config->dtype = DType::kBF16;
   } else {
     fields.Fail("{}: dtype \"{}\" is not supported; supported are float32, float16 and bfloat16", fields.origin(),
-                dtype.substr(0, 64));
+                Printable(dtype));
   }
 }
 
@@ -353,7 +355,7 @@ Status ParseRope(Fields& fields, ModelConfig* config) {
     ParseYarn(rope, positions, &config->rope);
   } else {
     rope.Fail("{}: rope_type \"{}\" is not supported; supported are default, linear, llama3 and yarn", rope.origin(),
-              type.substr(0, 64));
+              Printable(type));
   }
   SWIFTKV_RETURN_IF_ERROR(fields.status());
   return rope.status();

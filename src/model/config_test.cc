@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 namespace swiftkv {
@@ -70,6 +71,58 @@ TEST(ConfigTest, ReadsTheOfficialSwiftKvFields) {
   plain["num_key_value_layers"] = nullptr;
   plain.erase("key_value_group_size");
   EXPECT_EQ(Parse(plain).num_key_value_layers, 32);
+}
+
+RopeType RopeTypeOf(const std::string& name) {
+  if (name == "linear") return RopeType::kLinear;
+  if (name == "llama3") return RopeType::kLlama3;
+  return name == "yarn" ? RopeType::kYarn : RopeType::kDefault;
+}
+
+void ExpectRope(const RopeConfig& rope, const Json& expected) {
+  EXPECT_EQ(rope.rope_type, RopeTypeOf(expected["rope_type"]));
+  EXPECT_EQ(rope.rope_theta, expected["rope_theta"]);
+  EXPECT_EQ(rope.factor, expected.value("factor", 1.0));
+  if (expected.contains("original_max_position_embeddings")) {
+    EXPECT_EQ(rope.original_max_position_embeddings, expected["original_max_position_embeddings"]);
+  }
+  EXPECT_EQ(rope.low_freq_factor, expected.value("low_freq_factor", 1.0));
+  EXPECT_EQ(rope.high_freq_factor, expected.value("high_freq_factor", 4.0));
+  EXPECT_EQ(rope.beta_fast, expected.value("beta_fast", 32.0));
+  EXPECT_EQ(rope.beta_slow, expected.value("beta_slow", 1.0));
+  EXPECT_EQ(rope.attention_factor.value_or(-1), expected.value("attention_factor", -1.0));
+  EXPECT_EQ(rope.mscale.value_or(-1), expected.value("mscale", -1.0));
+  EXPECT_EQ(rope.mscale_all_dim.value_or(-1), expected.value("mscale_all_dim", -1.0));
+  EXPECT_EQ(rope.truncate, expected.value("truncate", true));
+}
+
+// Both spellings, defaults and null fields, against what transformers makes of the same files.
+TEST(ConfigTest, ResolvesFieldsAsTransformersDoes) {
+  std::ifstream file(SWIFTKV_SOURCE_DIR "/tests/golden/checkpoint/configs.json");
+  const Json golden = Json::parse(file);
+  ASSERT_GE(golden["cases"].size(), 15u);
+  for (const Json& one : golden["cases"]) {
+    SCOPED_TRACE(one["name"].get<std::string>());
+    const ModelConfig config = Parse(one["config"]);
+    const Json& expected = one["resolved"];
+    EXPECT_EQ(Name(config.family), one["config"]["model_type"].get<std::string>());
+    EXPECT_EQ(config.num_key_value_heads, expected["num_key_value_heads"]);
+    EXPECT_EQ(config.head_dim, expected["head_dim"]);
+    EXPECT_EQ(config.max_position_embeddings, expected["max_position_embeddings"]);
+    EXPECT_EQ(config.rms_norm_eps, expected["rms_norm_eps"]);
+    EXPECT_EQ(config.tie_word_embeddings, expected["tie_word_embeddings"]);
+    EXPECT_EQ(config.o_bias, expected["attention_bias"]);
+    EXPECT_EQ(config.qkv_bias, expected["attention_bias"] || config.family == Family::kQwen2);
+    EXPECT_EQ(config.mlp_bias, expected["mlp_bias"]);
+    EXPECT_EQ(config.qk_norm, config.family == Family::kQwen3);
+    EXPECT_EQ(Json(config.sliding_window), expected["sliding_window"]);
+    EXPECT_EQ(Json(config.eos_token_id), expected["eos_token_id"]);
+    EXPECT_EQ(config.bos_token_id ? Json(*config.bos_token_id) : Json(), expected["bos_token_id"]);
+    EXPECT_EQ(config.dtype, expected["dtype"] == "float16"    ? DType::kF16
+                            : expected["dtype"] == "bfloat16" ? DType::kBF16
+                                                              : DType::kF32);
+    ExpectRope(config.rope, expected["rope_parameters"]);
+  }
 }
 
 TEST(ConfigTest, MergesStopTokensOfTheGenerationConfig) {

@@ -1,0 +1,296 @@
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstring>
+
+#include "checkpoint/printable.h"
+#include "checkpoint/tensor_source.h"
+
+namespace swiftkv {
+namespace {
+
+// Decodes `elements` consecutive elements (a whole number of blocks).
+using Decoder = void (*)(const uint8_t* in, int64_t elements, float* out);
+
+template <class T>
+T Load(const uint8_t* from) {
+  T value;
+  std::memcpy(&value, from, sizeof(value));
+  return value;
+}
+
+// Masks instead of branches, so that compilers vectorise it without F16C.
+inline float HalfToFloat(uint16_t half) {
+  const uint32_t magnitude = (half & 0x7fffu) << 13;
+  const uint32_t exponent = magnitude & 0x0f800000u;
+  const uint32_t is_subnormal = -static_cast<uint32_t>(exponent == 0);
+  const uint32_t is_special = -static_cast<uint32_t>(exponent == 0x0f800000u);  // infinity, NaN
+  const uint32_t normal = magnitude + (112u << 23) + (is_special & (112u << 23));
+  const auto subnormal = std::bit_cast<uint32_t>(static_cast<float>(half & 0x3ff) * 0x1p-24f);
+  const uint32_t bits = (subnormal & is_subnormal) | (normal & ~is_subnormal);
+  return std::bit_cast<float>(bits | (half & 0x8000u) << 16);
+}
+
+inline float LoadHalf(const uint8_t* from) { return HalfToFloat(Load<uint16_t>(from)); }
+
+float F8E4M3ToFloat(uint8_t bits) {
+  const int exponent = bits >> 3 & 15;
+  const int mantissa = bits & 7;
+  float value = 0.0f;
+  if (exponent == 15 && mantissa == 7) {
+    value = std::bit_cast<float>(0x7fc00000u);
+  } else if (exponent == 0) {
+    value = static_cast<float>(mantissa) * 0x1p-9f;
+  } else {
+    value = std::bit_cast<float>(static_cast<uint32_t>(exponent + 120) << 23 | static_cast<uint32_t>(mantissa) << 20);
+  }
+  return bits & 0x80 ? -value : value;
+}
+
+void DecodeF32(const uint8_t* in, int64_t elements, float* out) {
+  if (elements > 0) std::memcpy(out, in, elements * sizeof(float));
+}
+
+void DecodeF16(const uint8_t* in, int64_t elements, float* out) {
+  for (int64_t i = 0; i < elements; ++i) out[i] = LoadHalf(in + 2 * i);
+}
+
+void DecodeBF16(const uint8_t* in, int64_t elements, float* out) {
+  for (int64_t i = 0; i < elements; ++i) {
+    out[i] = std::bit_cast<float>(static_cast<uint32_t>(Load<uint16_t>(in + 2 * i)) << 16);
+  }
+}
+
+void DecodeF8E4M3(const uint8_t* in, int64_t elements, float* out) {
+  static const auto kTable = [] {
+    std::array<float, 256> table;
+    for (int bits = 0; bits < 256; ++bits) table[bits] = F8E4M3ToFloat(static_cast<uint8_t>(bits));
+    return table;
+  }();
+  for (int64_t i = 0; i < elements; ++i) out[i] = kTable[in[i]];
+}
+
+// The block formats of ggml: each block holds its scale(s) as float16 and then its elements.
+
+// { d, int8[32] }: d q
+void DecodeQ8_0(const uint8_t* in, int64_t elements, float* out) {
+  for (; elements > 0; elements -= 32, in += 34, out += 32) {
+    const float d = LoadHalf(in);
+    for (int i = 0; i < 32; ++i) out[i] = static_cast<float>(static_cast<int8_t>(in[2 + i])) * d;
+  }
+}
+
+// { d, nibbles[16] }: d (q - 8). Low nibbles are the first 16 elements, high nibbles the others.
+void DecodeQ4_0(const uint8_t* in, int64_t elements, float* out) {
+  for (; elements > 0; elements -= 32, in += 18, out += 32) {
+    const float d = LoadHalf(in);
+    for (int i = 0; i < 16; ++i) out[i] = d * static_cast<float>((in[2 + i] & 15) - 8);
+    for (int i = 0; i < 16; ++i) out[16 + i] = d * static_cast<float>((in[2 + i] >> 4) - 8);
+  }
+}
+
+// { d, m, nibbles[16] }: d q + m
+void DecodeQ4_1(const uint8_t* in, int64_t elements, float* out) {
+  for (; elements > 0; elements -= 32, in += 20, out += 32) {
+    const float d = LoadHalf(in);
+    const float m = LoadHalf(in + 2);
+    for (int i = 0; i < 16; ++i) out[i] = d * static_cast<float>(in[4 + i] & 15) + m;
+    for (int i = 0; i < 16; ++i) out[16 + i] = d * static_cast<float>(in[4 + i] >> 4) + m;
+  }
+}
+
+// Element i of a 5-bit block: four bits in the nibbles, the fifth is bit i of `high`.
+inline void Unpack5(const uint8_t* nibbles, uint32_t high, int* q) {
+  for (int i = 0; i < 16; ++i) q[i] = (nibbles[i] & 15) | static_cast<int>(high >> i & 1) << 4;
+  for (int i = 0; i < 16; ++i) q[16 + i] = nibbles[i] >> 4 | static_cast<int>(high >> (16 + i) & 1) << 4;
+}
+
+// { d, uint32 high bits, nibbles[16] }: d (q - 16)
+void DecodeQ5_0(const uint8_t* in, int64_t elements, float* out) {
+  for (; elements > 0; elements -= 32, in += 22, out += 32) {
+    const float d = LoadHalf(in);
+    int q[32];
+    Unpack5(in + 6, Load<uint32_t>(in + 2), q);
+    for (int i = 0; i < 32; ++i) out[i] = d * static_cast<float>(q[i] - 16);
+  }
+}
+
+// { d, m, uint32 high bits, nibbles[16] }: d q + m
+void DecodeQ5_1(const uint8_t* in, int64_t elements, float* out) {
+  for (; elements > 0; elements -= 32, in += 24, out += 32) {
+    const float d = LoadHalf(in);
+    const float m = LoadHalf(in + 2);
+    int q[32];
+    Unpack5(in + 8, Load<uint32_t>(in + 4), q);
+    for (int i = 0; i < 32; ++i) out[i] = d * static_cast<float>(q[i]) + m;
+  }
+}
+
+// The eight 6-bit scales and minima of a Q4_K or Q5_K block, packed in 12 bytes: the first four of each in the low six
+// bits of bytes 0-3 and 4-7, the last four in the nibbles of bytes 8-11 with their upper two bits in bytes 0-7.
+struct KScales {
+  float scale[8];
+  float minimum[8];
+};
+inline KScales UnpackKScales(const uint8_t* in) {
+  const float d = LoadHalf(in);
+  const float dmin = LoadHalf(in + 2);
+  const uint8_t* packed = in + 4;
+  KScales result;
+  for (int i = 0; i < 4; ++i) {
+    const uint8_t scale = packed[i];
+    const uint8_t minimum = packed[4 + i];
+    const uint8_t last = packed[8 + i];
+    result.scale[i] = d * static_cast<float>(scale & 63);
+    result.minimum[i] = dmin * static_cast<float>(minimum & 63);
+    result.scale[4 + i] = d * static_cast<float>((last & 15) | (scale >> 6) << 4);
+    result.minimum[4 + i] = dmin * static_cast<float>(last >> 4 | (minimum >> 6) << 4);
+  }
+  return result;
+}
+
+// { d, dmin, scales[12], nibbles[128] }: eight groups of 32 elements, d scale q - dmin minimum. Two groups share 32
+// bytes: the first has the low nibbles.
+void DecodeQ4_K(const uint8_t* in, int64_t elements, float* out) {
+  for (; elements > 0; elements -= 256, in += 144, out += 256) {
+    const KScales k = UnpackKScales(in);
+    for (int group = 0; group < 8; ++group) {
+      const uint8_t* nibbles = in + 16 + group / 2 * 32;
+      const int shift = group % 2 * 4;
+      const float scale = k.scale[group];
+      const float minimum = k.minimum[group];
+      for (int i = 0; i < 32; ++i) out[32 * group + i] = scale * static_cast<float>(nibbles[i] >> shift & 15) - minimum;
+    }
+  }
+}
+
+// { d, dmin, scales[12], high bits[32], nibbles[128] }: as Q4_K; bit `group` of high[i] is element i's fifth.
+void DecodeQ5_K(const uint8_t* in, int64_t elements, float* out) {
+  for (; elements > 0; elements -= 256, in += 176, out += 256) {
+    const KScales k = UnpackKScales(in);
+    const uint8_t* high = in + 16;
+    for (int group = 0; group < 8; ++group) {
+      const uint8_t* nibbles = in + 48 + group / 2 * 32;
+      const int shift = group % 2 * 4;
+      const float scale = k.scale[group];
+      const float minimum = k.minimum[group];
+      for (int i = 0; i < 32; ++i) {
+        const int q = (nibbles[i] >> shift & 15) | (high[i] >> group & 1) << 4;
+        out[32 * group + i] = scale * static_cast<float>(q) - minimum;
+      }
+    }
+  }
+}
+
+// { low nibbles[128], high bit pairs[64], int8 scales[16], d }: d scale (q - 32), one scale for 16 elements. Each half
+// of 128 elements is four groups of 32: groups 0 and 1 are the low nibbles, 2 and 3 the high ones.
+void DecodeQ6_K(const uint8_t* in, int64_t elements, float* out) {
+  for (; elements > 0; elements -= 256, in += 210, out += 256) {
+    const float d = LoadHalf(in + 208);
+    for (int group = 0; group < 8; ++group) {
+      const int half = group / 4;
+      const uint8_t* low = in + 64 * half + 32 * (group % 2);
+      const uint8_t* high = in + 128 + 32 * half;
+      const int low_shift = group % 4 / 2 * 4;
+      const int high_shift = group % 4 * 2;
+      for (int part = 0; part < 2; ++part) {
+        const float scale = d * static_cast<float>(static_cast<int8_t>(in[192 + 2 * group + part]));
+        for (int i = 16 * part; i < 16 * part + 16; ++i) {
+          const int q = (low[i] >> low_shift & 15) | (high[i] >> high_shift & 3) << 4;
+          out[32 * group + i] = scale * static_cast<float>(q - 32);
+        }
+      }
+    }
+  }
+}
+
+Decoder DecoderFor(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return DecodeF32;
+    case DType::kF16:
+      return DecodeF16;
+    case DType::kBF16:
+      return DecodeBF16;
+    case DType::kF8E4M3:
+      return DecodeF8E4M3;
+    case DType::kQ8_0:
+      return DecodeQ8_0;
+    case DType::kQ4_0:
+      return DecodeQ4_0;
+    case DType::kQ4_1:
+      return DecodeQ4_1;
+    case DType::kQ5_0:
+      return DecodeQ5_0;
+    case DType::kQ5_1:
+      return DecodeQ5_1;
+    case DType::kQ4_K:
+      return DecodeQ4_K;
+    case DType::kQ5_K:
+      return DecodeQ5_K;
+    case DType::kQ6_K:
+      return DecodeQ6_K;
+    case DType::kI8:
+    case DType::kU8:
+    case DType::kI32:
+    case DType::kI64:
+      return nullptr;
+  }
+  return nullptr;
+}
+
+// llama.cpp stores the rows of a head, first half a0 a1 ... and second half b0 b1 ..., as a0 b0 a1 b1 ...
+// Returns the stored place of row (or vector element) `index` of Hugging Face's order.
+int64_t StoredIndex(int64_t index, int64_t count, int64_t heads) {
+  const int64_t head_dim = count / heads;
+  const int64_t within = index % head_dim;
+  return index - within + within % (head_dim / 2) * 2 + within / (head_dim / 2);
+}
+
+}  // namespace
+
+int64_t StoredTensor::rows() const { return shape.size() < 2 ? 1 : shape[0]; }
+
+int64_t StoredTensor::columns() const {
+  int64_t columns = 1;
+  for (size_t i = shape.size() < 2 ? 0 : 1; i < shape.size(); ++i) columns *= shape[i];
+  return columns;
+}
+
+Status DecodeRows(const StoredTensor& tensor, int64_t row_begin, int64_t row_count, float* out) {
+  const Decoder decode = DecoderFor(tensor.dtype);
+  if (decode == nullptr) {
+    return InvalidInput("the tensor {} has dtype {}, which is no type of weights", Printable(tensor.name),
+                        Name(tensor.dtype));
+  }
+  const int64_t rows = tensor.rows();
+  const int64_t columns = tensor.columns();
+  if (row_begin < 0 || row_count < 0 || row_begin > rows || row_count > rows - row_begin) {
+    return InvalidInput("the tensor {} has {} rows, {} from row {} were asked for", Printable(tensor.name), rows,
+                        row_count, row_begin);
+  }
+  const int64_t row_bytes = columns / BlockElements(tensor.dtype) * BlockBytes(tensor.dtype);
+  const auto* data = reinterpret_cast<const uint8_t*>(tensor.data.data());
+  const bool vector = tensor.shape.size() < 2;
+  if (tensor.permuted_heads == 0 || vector) {
+    decode(data + row_begin * row_bytes, row_count * columns, out);
+  } else {
+    for (int64_t row = 0; row < row_count; ++row) {
+      decode(data + StoredIndex(row_begin + row, rows, tensor.permuted_heads) * row_bytes, columns,
+             out + row * columns);
+    }
+  }
+  if (tensor.permuted_heads > 0 && vector && row_count == 1) {
+    const std::vector<float> stored(out, out + columns);
+    for (int64_t i = 0; i < columns; ++i) out[i] = stored[StoredIndex(i, columns, tensor.permuted_heads)];
+  }
+  if (!tensor.row_scale.empty()) {
+    for (int64_t row = 0; row < row_count; ++row) {
+      const float scale = tensor.row_scale[tensor.row_scale.size() == 1 ? 0 : row_begin + row];
+      for (int64_t i = 0; i < columns; ++i) out[row * columns + i] *= scale;
+    }
+  }
+  return Ok();
+}
+
+}  // namespace swiftkv

@@ -1,0 +1,23 @@
+// The safetensors format, from bytes: https://github.com/huggingface/safetensors#format.
+// (Files and folders: OpenSafetensors in tensor_source.h.)
+#ifndef SWIFTKV_CHECKPOINT_SAFETENSORS_H_
+#define SWIFTKV_CHECKPOINT_SAFETENSORS_H_
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "checkpoint/tensor_source.h"
+
+namespace swiftkv {
+
+// The limit of Hugging Face's own reader.
+inline constexpr int64_t kMaxSafetensorsHeaderBytes = 100'000'000;
+
+// The tensors of one file, in the order of their data; their data are parts of `bytes`, `file` is null. As strict as
+// Hugging Face's reader: the tensors cover the data section without overlap or hole. Error kInvalidInput.
+Result<std::vector<StoredTensor>> ParseSafetensors(std::span<const std::byte> bytes, const std::string& origin);
+
+}  // namespace swiftkv
+
+#endif  // SWIFTKV_CHECKPOINT_SAFETENSORS_H_

@@ -1,0 +1,143 @@
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "checkpoint/folder.h"
+#include "checkpoint/printable.h"
+#include "checkpoint/safetensors.h"
+#include "checkpoint/tensor_table.h"
+
+namespace swiftkv {
+namespace {
+
+constexpr char kSingleFile[] = "model.safetensors";
+constexpr char kIndexFile[] = "model.safetensors.index.json";
+constexpr int64_t kMaxIndexBytes = 64 << 20;
+constexpr size_t kMaxShards = 10000;
+
+Result<std::vector<StoredTensor>> ReadFileTensors(const std::string& path) {
+  SWIFTKV_ASSIGN_OR_RETURN(const std::shared_ptr<MappedFile> file, MappedFile::Open(path));
+  SWIFTKV_ASSIGN_OR_RETURN(std::vector<StoredTensor> tensors, ParseSafetensors(file->bytes(), path));
+  for (StoredTensor& tensor : tensors) tensor.file = file;
+  return tensors;
+}
+
+// Receives {"metadata": ..., "weight_map": {"tensor": "shard", ...}} and keeps the weight map alone.
+class IndexReader : public nlohmann::json_sax<nlohmann::json> {
+ public:
+  std::map<std::string, std::string> weight_map;
+  std::string error = "not valid JSON";
+
+  bool key(std::string& name) override {
+    if (depth_ == 1) in_weight_map_ = name == "weight_map";
+    key_ = name;
+    return true;
+  }
+  bool start_object(std::size_t) override { return ++depth_ <= 2 || Accept(); }
+  bool end_object() override {
+    --depth_;
+    return true;
+  }
+  bool start_array(std::size_t) override { return Accept(); }
+  bool end_array() override { return true; }
+  bool string(std::string& value) override {
+    if (depth_ != 2 || !in_weight_map_) return true;
+    if (weight_map.emplace(key_, value).second) return true;
+    error = "weight_map names the tensor " + Printable(key_) + " twice";
+    return false;
+  }
+  bool number_unsigned(uint64_t) override { return Accept(); }
+  bool number_integer(int64_t) override { return Accept(); }
+  bool number_float(double, const std::string&) override { return Accept(); }
+  bool null() override { return Accept(); }
+  bool boolean(bool) override { return Accept(); }
+  bool binary(nlohmann::json::binary_t&) override { return Accept(); }
+  bool parse_error(std::size_t, const std::string&, const nlohmann::detail::exception&) override { return false; }
+
+ private:
+  // Anything goes outside of the weight map, nothing but strings within.
+  bool Accept() {
+    if (in_weight_map_) error = "weight_map must map tensor names to file names";
+    return !in_weight_map_;
+  }
+
+  int depth_ = 0;
+  bool in_weight_map_ = false;
+  std::string key_;
+};
+
+Result<std::vector<StoredTensor>> ReadShards(const std::string& folder, const std::string& index_path) {
+  SWIFTKV_ASSIGN_OR_RETURN(const std::string text, ReadFile(index_path, kMaxIndexBytes));
+  IndexReader index;
+  if (!nlohmann::json::sax_parse(text, &index)) return InvalidInput("{}: {}", index_path, index.error);
+  if (index.weight_map.empty()) return InvalidInput("{}: weight_map is missing or empty", index_path);
+  std::set<std::string> shards;
+  for (const auto& [tensor, shard] : index.weight_map) shards.insert(shard);
+  if (shards.size() > kMaxShards) {
+    return InvalidInput("{}: {} shards, the limit is {}", index_path, shards.size(), kMaxShards);
+  }
+  std::vector<StoredTensor> tensors;
+  std::set<std::pair<std::string_view, std::string_view>> found;  // (tensor, shard)
+  for (const std::string& shard : shards) {
+    SWIFTKV_ASSIGN_OR_RETURN(const std::string path, FileInFolder(folder, shard));
+    SWIFTKV_ASSIGN_OR_RETURN(std::vector<StoredTensor> part, ReadFileTensors(path));
+    for (StoredTensor& tensor : part) {
+      const auto entry = index.weight_map.find(tensor.name);
+      if (entry != index.weight_map.end()) found.emplace(entry->first, shard);
+      tensors.push_back(std::move(tensor));
+    }
+  }
+  for (const auto& [tensor, shard] : index.weight_map) {
+    if (!found.contains({tensor, shard})) {
+      return InvalidInput("{}: {} does not hold the tensor {}", index_path, Printable(shard), Printable(tensor));
+    }
+  }
+  return tensors;
+}
+
+// F8_E4M3 weights of compressed-tensors have a companion `<name>_scale`: one value, or one an output row.
+Status AttachScales(std::vector<StoredTensor>* tensors, const std::string& origin) {
+  std::map<std::string, const StoredTensor*, std::less<>> by_name;
+  for (const StoredTensor& tensor : *tensors) by_name.emplace(tensor.name, &tensor);
+  for (StoredTensor& tensor : *tensors) {
+    if (tensor.dtype != DType::kF8E4M3) continue;
+    if (by_name.contains(tensor.name + "_scale_inv")) {
+      return InvalidInput("{}: {} has block-wise F8 scales, which are not supported", origin, Printable(tensor.name));
+    }
+    const auto found = by_name.find(tensor.name + "_scale");
+    if (found == by_name.end()) continue;
+    const StoredTensor& scale = *found->second;
+    const int64_t count = scale.rows() * scale.columns();
+    if (scale.dtype == DType::kF8E4M3 || (count != 1 && count != tensor.rows())) {
+      return InvalidInput("{}: {} must hold one value or one for each of the {} rows", origin, Printable(scale.name),
+                          tensor.rows());
+    }
+    tensor.row_scale.resize(count);
+    SWIFTKV_RETURN_IF_ERROR(DecodeRows(scale, 0, scale.rows(), tensor.row_scale.data()));
+  }
+  return Ok();
+}
+
+Result<std::vector<StoredTensor>> ReadFolder(const std::string& folder) {
+  const Result<std::string> single = FileInFolder(folder, kSingleFile);
+  if (single) return ReadFileTensors(*single);
+  if (single.error().code != ErrorCode::kNotFound) return tl::unexpected(single.error());
+  const Result<std::string> index = FileInFolder(folder, kIndexFile);
+  if (index) return ReadShards(folder, *index);
+  if (index.error().code != ErrorCode::kNotFound) return tl::unexpected(index.error());
+  return NotFound("{}: there is neither {} nor {}", folder, kSingleFile, kIndexFile);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<TensorSource>> OpenSafetensors(const std::string& path) {
+  std::error_code error;
+  SWIFTKV_ASSIGN_OR_RETURN(std::vector<StoredTensor> tensors,
+                           std::filesystem::is_directory(path, error) ? ReadFolder(path) : ReadFileTensors(path));
+  SWIFTKV_RETURN_IF_ERROR(AttachScales(&tensors, path));
+  return TensorTable::Create(std::move(tensors), path);
+}
+
+}  // namespace swiftkv
