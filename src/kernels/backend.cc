@@ -2,6 +2,8 @@
 #include <cstdlib>
 #include <string>
 
+#include "kernels/cpu/cpu_backend.h"
+#include "kernels/cpu_features.h"
 #include "kernels/ops.h"
 
 namespace swiftkv::kernels {
@@ -9,6 +11,9 @@ namespace {
 
 std::vector<const Backend*> MakeAvailable() {
   std::vector<const Backend*> backends = {&RefBackend()};
+  if (Cpu().avx2) backends.push_back(&cpu::Avx2Backend());
+  if (Cpu().avx512) backends.push_back(&cpu::Avx512Backend());
+  if (Cpu().avx512_bf16) backends.push_back(&cpu::Avx512Bf16Backend());
   return backends;
 }
 

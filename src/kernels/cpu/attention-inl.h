@@ -1,0 +1,281 @@
+// Attention over the paged cache (kv_layout.h), with neither a [T, T] matrix nor a copy of K or V.
+//
+// A tile is some rows times the query heads of one K/V head ("queries"), so that they share every load of the cache.
+// It walks the cache in partitions of kAttentionPartition tokens. Within a partition: scores of kTileRows queries, then
+// their softmax numerators under the partition's own maximum, then the weighted sum of values; the result is merged
+// into the query's running state. Masked tokens have weight 0 and add exactly nothing, and merging depends on the
+// query's own partitions alone: the bytes do not depend on which queries share a tile or how a sequence was cut.
+namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE {
+
+inline constexpr int64_t kPartitionBlocks = kAttentionPartition / kBlockTokens;
+inline constexpr int kVectorsPerBlock = static_cast<int>(kBlockTokens) / kLanes;
+inline constexpr int kScoreBlocks = kTileVectors / kVectorsPerBlock;  // blocks that one score tile covers
+// A row of scores; score tiles may overshoot the partition's last block.
+inline constexpr int64_t kScoreStride = kAttentionPartition + (kScoreBlocks - 1) * kBlockTokens;
+
+// The blocks of one partition that a tile needs, for one K/V head.
+template <class T>
+struct PartitionBlocks {
+  int64_t first_token = 0;
+  int64_t count = 0;
+  const T* k[kPartitionBlocks];
+  const T* v[kPartitionBlocks];
+};
+
+// Tokens [begin, end) that the row at `position` attends to.
+struct VisibleRange {
+  int64_t begin;
+  int64_t end;
+};
+inline VisibleRange Visible(const AttentionArgs& args, int64_t position) {
+  return {args.window > 0 ? std::max<int64_t>(0, position - args.window + 1) : 0, position + 1};
+}
+
+template <class T>
+PartitionBlocks<T> FindBlocks(const AttentionArgs& args, const AttentionTile& tile, int64_t partition,
+                              VisibleRange visible) {
+  const int64_t begin = std::max(partition * kPartitionBlocks, visible.begin / kBlockTokens);
+  const int64_t end = std::min((partition + 1) * kPartitionBlocks, (visible.end - 1) / kBlockTokens + 1);
+  PartitionBlocks<T> blocks;
+  blocks.first_token = begin * kBlockTokens;
+  blocks.count = std::max<int64_t>(0, end - begin);
+  const int64_t head_elements = HeadBlockElements(args.head_dim);
+  for (int64_t b = 0; b < blocks.count; ++b) {
+    const int64_t block = tile.sequence->block_table[begin + b];
+    const T* base = reinterpret_cast<const T*>(args.cache) + block * 2 * args.kv_heads * head_elements;
+    blocks.k[b] = base + tile.kv_head * head_elements;
+    blocks.v[b] = base + (args.kv_heads + tile.kv_head) * head_elements;
+  }
+  return blocks;
+}
+
+// scores[i, t] = q[i] . k[t] for kRows queries and the first `count` blocks.
+template <class Dot, int kRows>
+void ScoreTile(const typename Dot::Input* q, int64_t dim, const PartitionBlocks<typename Dot::Weight>& blocks,
+               int64_t count, float* scores) {
+  for (int64_t b = 0; b < count; b += kScoreBlocks) {
+    const typename Dot::Weight* columns[kTileVectors];
+    for (int j = 0; j < kTileVectors; ++j) {
+      const int64_t block = std::min(b + j / kVectorsPerBlock, count - 1);  // an overshoot's scores are never read
+      columns[j] = blocks.k[block] + j % kVectorsPerBlock * kLanes * Dot::kDepth;
+    }
+    Vec sums[kRows][kTileVectors];
+    SetZero(sums);
+    for (int64_t i = 0; i < dim; i += Dot::kDepth) TileStep<Dot>(q + i, dim, columns, i * kBlockTokens, sums);
+    for (int i = 0; i < kRows; ++i) {
+      for (int j = 0; j < kTileVectors; ++j) {
+        Store(scores + i * kScoreStride + b * kBlockTokens + j * kLanes, sums[i][j]);
+      }
+    }
+  }
+}
+
+// out[i, d] = sum_t weights[i, t] v[t, d] for kRows queries and kVectors vectors of dimensions from `d`.
+template <class Dot, int kRows, int kVectors>
+void ValueTile(const typename Dot::Input* weights, const PartitionBlocks<typename Dot::Weight>& blocks, int64_t count,
+               int64_t dim, int64_t d, float* out) {
+  Vec sums[kRows][kVectors];
+  SetZero(sums);
+  for (int64_t b = 0; b < count; ++b) {
+    const typename Dot::Weight* columns[kVectors];
+    SWIFTKV_UNROLL
+    for (int j = 0; j < kVectors; ++j) columns[j] = blocks.v[b] + (d + j * kLanes) * Dot::kDepth;
+    for (int64_t t = 0; t < kBlockTokens; t += Dot::kDepth) {
+      TileStep<Dot>(weights + b * kBlockTokens + t, kAttentionPartition, columns, t * dim, sums);
+    }
+  }
+  for (int i = 0; i < kRows; ++i) {
+    for (int j = 0; j < kVectors; ++j) Store(out + i * dim + d + j * kLanes, sums[i][j]);
+  }
+}
+
+template <class Dot, int kRows>
+void WeighValues(const typename Dot::Input* weights, const PartitionBlocks<typename Dot::Weight>& blocks, int64_t count,
+                 int64_t dim, float* out) {
+  int64_t d = 0;
+  for (; d + kTileVectors * kLanes <= dim; d += kTileVectors * kLanes) {
+    ValueTile<Dot, kRows, kTileVectors>(weights, blocks, count, dim, d, out);
+  }
+  for (; d < dim; d += kLanes) ValueTile<Dot, kRows, 1>(weights, blocks, count, dim, d, out);
+}
+
+struct Softmax {
+  float max;
+  float sum;
+};
+
+// Turns one query's raw scores of tokens [first_token, first_token + tokens) into softmax numerators.
+template <class Input>
+Softmax ScoresToWeights(float* scores, int64_t first_token, int64_t tokens, float scale, VisibleRange visible,
+                        Input* weights) {
+  Vec max = Set(-std::numeric_limits<float>::infinity());
+  for (int64_t t = 0; t < tokens; t += kLanes) {
+    const int64_t begin = visible.begin - first_token - t;
+    const int64_t end = visible.end - first_token - t;
+    Vec v = Load(scores + t) * Set(scale);
+    if (begin > 0 || end < kLanes) v = KeepLanes(v, begin, end);
+    Store(scores + t, v);
+    max = Max(max, v);
+  }
+  Softmax result{ReduceMax(max), 0};
+  if (result.max == -std::numeric_limits<float>::infinity()) return result;  // sees nothing of this partition
+  Vec sum = Zero();
+  for (int64_t t = 0; t < tokens; t += kLanes) {
+    const Vec weight = Exp(Load(scores + t) - Set(result.max));
+    sum = sum + weight;
+    Store(weights + t, weight);
+  }
+  result.sum = ReduceAdd(sum);
+  return result;
+}
+
+// state = state merged with a later partition's (softmax, values). Into an empty state (max -infinity, zeros) this
+// copies exactly, so that partitions computed apart and merged later give the same bytes.
+inline void MergeState(float* state, Softmax part, const float* values, int64_t dim) {
+  if (part.max == -std::numeric_limits<float>::infinity()) return;
+  const float max = std::max(state[0], part.max);
+  const float old_factor = std::exp(state[0] - max);
+  const float new_factor = std::exp(part.max - max);
+  state[0] = max;
+  state[1] = state[1] * old_factor + part.sum * new_factor;
+  for (int64_t i = 0; i < dim; i += kLanes) {
+    const Vec old_values = Load(state + 2 + i) * Set(old_factor);
+    Store(state + 2 + i, MulAdd(Load(values + i), Set(new_factor), old_values));
+  }
+}
+
+// What a tile needs beside its states, in thread scratch.
+template <class Dot>
+struct AttendBuffers {
+  typename Dot::Input* q;        // [queries, dim]
+  float* scores;                 // [kTileRows, kScoreStride]
+  typename Dot::Input* weights;  // [kTileRows, kAttentionPartition]
+  float* values;                 // [kTileRows, dim]
+
+  AttendBuffers(int64_t queries, int64_t dim) {
+    const int64_t q_bytes = RoundUp(queries * dim * static_cast<int64_t>(sizeof(*q)), 64);
+    const int64_t score_bytes = RoundUp(kTileRows * kScoreStride * static_cast<int64_t>(sizeof(float)), 64);
+    const int64_t weight_bytes = RoundUp(kTileRows * kAttentionPartition * static_cast<int64_t>(sizeof(*q)), 64);
+    const int64_t value_bytes = kTileRows * dim * static_cast<int64_t>(sizeof(float));
+    std::byte* base = ThreadScratch(q_bytes + score_bytes + weight_bytes + value_bytes);
+    q = reinterpret_cast<typename Dot::Input*>(base);
+    scores = reinterpret_cast<float*>(base + q_bytes);
+    weights = reinterpret_cast<typename Dot::Input*>(base + q_bytes + score_bytes);
+    values = reinterpret_cast<float*>(base + q_bytes + score_bytes + weight_bytes);
+  }
+};
+
+// kRows queries from `query` against one partition.
+template <class Dot, int kRows>
+void AttendPartition(const AttentionArgs& args, const AttentionTile& tile, int64_t query,
+                     const PartitionBlocks<typename Dot::Weight>& blocks, const AttendBuffers<Dot>& buffers,
+                     float* states) {
+  const int64_t group = args.heads / args.kv_heads;
+  const int64_t dim = PaddedHeadDim(args.head_dim);
+  const int32_t* positions = tile.sequence->positions + tile.row;
+  // Positions ascend: the last query sees farthest.
+  const int64_t needed = positions[(query + kRows - 1) / group] / kBlockTokens + 1 - blocks.first_token / kBlockTokens;
+  const int64_t count = std::min(blocks.count, needed);
+  if (count <= 0) return;
+  ScoreTile<Dot, kRows>(buffers.q + query * dim, dim, blocks, count, buffers.scores);
+  Softmax parts[kRows];
+  for (int i = 0; i < kRows; ++i) {
+    parts[i] =
+        ScoresToWeights(buffers.scores + i * kScoreStride, blocks.first_token, count * kBlockTokens, args.scale,
+                        Visible(args, positions[(query + i) / group]), buffers.weights + i * kAttentionPartition);
+  }
+  WeighValues<Dot, kRows>(buffers.weights, blocks, count, dim, buffers.values);
+  for (int i = 0; i < kRows; ++i) {
+    MergeState(states + (query + i) * AttentionStateFloats(args.head_dim), parts[i], buffers.values + i * dim, dim);
+  }
+}
+
+// Queries in the cache's type, zero-padded: [rows * group, dim].
+template <class Input, class CacheType>
+void ConvertQueries(const AttentionArgs& args, const AttentionTile& tile, Input* out) {
+  const int64_t group = args.heads / args.kv_heads;
+  const int64_t dim = PaddedHeadDim(args.head_dim);
+  for (int64_t query = 0; query < tile.rows * group; ++query) {
+    const int64_t row = tile.sequence->row_begin + tile.row + query / group;
+    const int64_t head = tile.kv_head * group + query % group;
+    const float* q = args.q + row * args.q_stride + head * args.head_dim;
+    for (int64_t i = 0; i < dim; i += kLanes) {
+      Vec v = args.head_dim > i ? LoadUpTo(q + i, args.head_dim - i) : Zero();
+      if constexpr (std::is_same_v<CacheType, BFloat16> && std::is_same_v<Input, float>) {
+        v = WidenBits(NarrowBits(v));
+      }
+      Store(out + query * dim + i, v);
+    }
+  }
+}
+
+template <class Dot>
+void AttendTile(const AttentionArgs& args, const AttentionTile& tile, float* states) {
+  const int64_t queries = tile.rows * (args.heads / args.kv_heads);
+  const int64_t dim = PaddedHeadDim(args.head_dim);
+  const int64_t state_floats = AttentionStateFloats(args.head_dim);
+  for (int64_t query = 0; query < queries; ++query) {
+    float* state = states + query * state_floats;
+    std::fill(state, state + state_floats, 0.0f);
+    state[0] = -std::numeric_limits<float>::infinity();
+  }
+  const AttendBuffers<Dot> buffers(queries, dim);
+  ConvertQueries<typename Dot::Input, typename Dot::Weight>(args, tile, buffers.q);
+  const int32_t* positions = tile.sequence->positions + tile.row;
+  const VisibleRange visible{Visible(args, positions[0]).begin, Visible(args, positions[tile.rows - 1]).end};
+  for (int64_t partition = tile.partition_begin; partition < tile.partition_end; ++partition) {
+    const auto blocks = FindBlocks<typename Dot::Weight>(args, tile, partition, visible);
+    for (int64_t query = 0; query < queries;) {
+      const int64_t left = queries - query;
+      if (left >= kTileRows) {
+        AttendPartition<Dot, kTileRows>(args, tile, query, blocks, buffers, states);
+        query += kTileRows;
+      } else if (left >= 4) {
+        AttendPartition<Dot, 4>(args, tile, query, blocks, buffers, states);
+        query += 4;
+      } else if (left == 3) {
+        AttendPartition<Dot, 3>(args, tile, query, blocks, buffers, states);
+        query += 3;
+      } else {
+        AttendPartition<Dot, 1>(args, tile, query, blocks, buffers, states);
+        query += 1;
+      }
+    }
+  }
+}
+
+inline void Attend(const AttentionArgs& args, const AttentionTile& tile, float* states) {
+  if (args.cache_dtype == DType::kBF16) {
+    AttendTile<DotBf16>(args, tile, states);
+  } else {
+    AttendTile<DotF32>(args, tile, states);
+  }
+}
+
+template <class T>
+void WriteState(const float* state, int64_t head_dim, T* out) {
+  const Vec sum = Set(state[1]);
+  for (int64_t i = 0; i < head_dim; i += kLanes) StoreUpTo(out + i, Load(state + 2 + i) / sum, head_dim - i);
+}
+
+inline void FinishAttention(const AttentionArgs& args, const AttentionTile& tile, float* states, int64_t count) {
+  const int64_t group = args.heads / args.kv_heads;
+  const int64_t queries = tile.rows * group;
+  const int64_t state_floats = AttentionStateFloats(args.head_dim);
+  for (int64_t query = 0; query < queries; ++query) {
+    float* state = states + query * state_floats;
+    for (int64_t part = 1; part < count; ++part) {
+      const float* later = state + part * queries * state_floats;
+      MergeState(state, {later[0], later[1]}, later + 2, PaddedHeadDim(args.head_dim));
+    }
+    const int64_t row = tile.sequence->row_begin + tile.row + query / group;
+    const int64_t offset = row * args.out_stride + (tile.kv_head * group + query % group) * args.head_dim;
+    if (args.out_dtype == DType::kBF16) {
+      WriteState(state, args.head_dim, static_cast<BFloat16*>(args.out) + offset);
+    } else {
+      WriteState(state, args.head_dim, static_cast<float*>(args.out) + offset);
+    }
+  }
+}
+
+}  // namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE

@@ -1,0 +1,24 @@
+// The kernels for AVX-512 without BF16 instructions. This file is a list: see docs/decisions/0002-simd.md for why it
+// looks like this.
+#include "kernels/cpu/cpu_kernels.h"
+
+#define SWIFTKV_SIMD_NAMESPACE avx512
+#define SWIFTKV_TARGET "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl"
+
+// The order matters.
+// clang-format off
+#include "kernels/cpu/begin_target.h"
+#include "kernels/cpu/simd_avx512.h"
+#include "kernels/cpu/dot-inl.h"
+#include "kernels/cpu/gemm-inl.h"
+#include "kernels/cpu/rowwise-inl.h"
+#include "kernels/cpu/attention-inl.h"
+#include "kernels/cpu/kernel_table-inl.h"
+#include "kernels/cpu/end_target.h"
+// clang-format on
+
+namespace swiftkv::kernels::cpu {
+
+const CpuKernels& Avx512Kernels() { return avx512::kKernels; }
+
+}  // namespace swiftkv::kernels::cpu

@@ -1,0 +1,64 @@
+#include "kernels/cpu/cpu_backend.h"
+
+#include "kernels/cpu/attention_driver.h"
+#include "kernels/cpu/cpu_kernels.h"
+
+namespace swiftkv::kernels::cpu {
+namespace {
+
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(std::string_view name, const CpuKernels& kernels) : name_(name), kernels_(kernels) {}
+
+  std::string_view name() const override { return name_; }
+
+  Result<PackedMatrix> AllocatePacked(int64_t n, int64_t k, DType dtype) const override {
+    return cpu::AllocatePacked(n, k, dtype);
+  }
+  void PackRows(const float* rows, int64_t row_begin, int64_t row_count, PackedMatrix* w) const override {
+    cpu::PackRows(rows, row_begin, row_count, w);
+  }
+  void UnpackRows(const PackedMatrix& w, const int32_t* ids, int64_t count, float* out) const override {
+    cpu::UnpackRows(w, ids, count, out);
+  }
+
+  void Gemm(const GemmArgs& args) const override { kernels_.gemm(args); }
+  void RmsNorm(const RmsNormArgs& args) const override { kernels_.rms_norm(args); }
+  void Rope(const RopeArgs& args) const override { kernels_.rope(args); }
+  void SiluMul(const SiluMulArgs& args) const override { kernels_.silu_mul(args); }
+
+  int64_t KvBlockBytes(int64_t kv_heads, int64_t head_dim, DType cache_dtype) const override {
+    return cpu::KvBlockBytes(kv_heads, head_dim, cache_dtype);
+  }
+  void WriteKv(const KvWriteArgs& args) const override { cpu::WriteKv(args); }
+  void Attention(const AttentionArgs& args) const override { RunAttention(args, kernels_); }
+
+  void ComputeLogitStats(const float* logits, int64_t rows, int64_t vocab, LogitStats* stats) const override {
+    kernels_.logit_stats(logits, rows, vocab, stats);
+  }
+  void KlDivergence(const float* p_logits, const float* q_logits, int64_t rows, int64_t vocab,
+                    float* kl) const override {
+    kernels_.kl_divergence(p_logits, q_logits, rows, vocab, kl);
+  }
+
+ private:
+  std::string_view name_;
+  const CpuKernels& kernels_;
+};
+
+}  // namespace
+
+const Backend& Avx2Backend() {
+  static const CpuBackend backend("avx2", Avx2Kernels());
+  return backend;
+}
+const Backend& Avx512Backend() {
+  static const CpuBackend backend("avx512", Avx512Kernels());
+  return backend;
+}
+const Backend& Avx512Bf16Backend() {
+  static const CpuBackend backend("avx512_bf16", Avx512Bf16Kernels());
+  return backend;
+}
+
+}  // namespace swiftkv::kernels::cpu

@@ -1,0 +1,59 @@
+// The seam between portable code (memory, work lists, the Backend class) and the kernels that are compiled once per
+// instruction set. Everything that a kernel file includes stands here, so that no standard header is ever compiled
+// inside a target region.
+#ifndef SWIFTKV_KERNELS_CPU_CPU_KERNELS_H_
+#define SWIFTKV_KERNELS_CPU_CPU_KERNELS_H_
+
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+
+#include "base/bfloat16.h"
+#include "base/parallel.h"
+#include "kernels/cpu/kv_layout.h"
+#include "kernels/cpu/packed_layout.h"
+#include "kernels/cpu/scratch.h"
+#include "kernels/ops.h"
+
+namespace swiftkv::kernels::cpu {
+
+// The query heads of one K/V head, for some adjacent rows of one sequence, over some partitions of its cache.
+struct AttentionTile {
+  const AttentionSequence* sequence = nullptr;
+  int64_t kv_head = 0;
+  int64_t row = 0;  // within the sequence
+  int64_t rows = 0;
+  int64_t partition_begin = 0;
+  int64_t partition_end = 0;
+};
+
+// Per query (row, head): the softmax maximum, the sum, and the weighted values [padded head_dim].
+inline int64_t AttentionStateFloats(int64_t head_dim) { return 2 + PaddedHeadDim(head_dim); }
+
+// One instruction set's kernels.
+struct CpuKernels {
+  void (*gemm)(const GemmArgs& args);
+  void (*rms_norm)(const RmsNormArgs& args);
+  void (*rope)(const RopeArgs& args);
+  void (*silu_mul)(const SiluMulArgs& args);
+  void (*logit_stats)(const float* logits, int64_t rows, int64_t vocab, LogitStats* stats);
+  void (*kl_divergence)(const float* p_logits, const float* q_logits, int64_t rows, int64_t vocab, float* kl);
+  // Partial attention of a tile into `states` [rows * heads / kv_heads, AttentionStateFloats].
+  void (*attend)(const AttentionArgs& args, const AttentionTile& tile, float* states);
+  // Merges `count` states of the tile's successive partitions, in order, and writes the tile's rows of args.out.
+  // states [count, rows * heads / kv_heads, AttentionStateFloats] is overwritten.
+  void (*finish_attention)(const AttentionArgs& args, const AttentionTile& tile, float* states, int64_t count);
+};
+
+const CpuKernels& Avx2Kernels();
+const CpuKernels& Avx512Kernels();
+const CpuKernels& Avx512Bf16Kernels();
+
+}  // namespace swiftkv::kernels::cpu
+
+#endif  // SWIFTKV_KERNELS_CPU_CPU_KERNELS_H_

@@ -1,0 +1,80 @@
+// How a tile of a matrix product multiplies, for each type of weight (or cache). All matrix products of this room -
+// weights, attention scores, weighted values - are: broadcast one input, multiply a few vectors of columns, accumulate.
+//
+// A step consumes kDepth adjacent elements of the summed axis, in kPasses passes. Every output element is one chain of
+// accumulations in the order of the summed axis, whatever the shape of the tile: batch invariance rests on this.
+namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE {
+
+#if defined(__clang__)
+#define SWIFTKV_UNROLL _Pragma("unroll")
+#else
+#define SWIFTKV_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+struct DotF32 {
+  using Input = float;
+  using Weight = float;
+  static constexpr int kDepth = 1;
+  static constexpr int kPasses = 1;
+  using InputVec = Vec;
+  using WeightVec = Vec;
+  static InputVec Broadcast(const Input* x, int /*pass*/) { return Set(*x); }
+  static WeightVec LoadWeights(const Weight* w, int /*pass*/) { return Load(w); }
+  static Vec Accumulate(InputVec x, WeightVec w, Vec sum) { return MulAdd(x, w, sum); }
+};
+
+#if defined(SWIFTKV_HAS_DPBF16)
+struct DotBf16 {
+  using Input = BFloat16;
+  using Weight = BFloat16;
+  static constexpr int kDepth = 2;
+  static constexpr int kPasses = 1;
+  using InputVec = PairVec;
+  using WeightVec = PairVec;
+  static InputVec Broadcast(const Input* x, int /*pass*/) { return BroadcastPair(x); }
+  static WeightVec LoadWeights(const Weight* w, int /*pass*/) { return LoadPairs(w); }
+  static Vec Accumulate(InputVec x, WeightVec w, Vec sum) { return DotPairs(x, w, sum); }
+};
+#else
+// Without BF16 instructions: weights widen in registers, inputs (rounded to bf16) were widened beforehand.
+struct DotBf16 {
+  using Input = float;
+  using Weight = BFloat16;
+  static constexpr int kDepth = 2;
+  static constexpr int kPasses = 2;
+  using InputVec = Vec;
+  using WeightVec = Vec;
+  static InputVec Broadcast(const Input* x, int pass) { return Set(x[pass]); }
+  static WeightVec LoadWeights(const Weight* w, int pass) { return pass == 0 ? EvenOfPairs(w) : OddOfPairs(w); }
+  static Vec Accumulate(InputVec x, WeightVec w, Vec sum) { return MulAdd(x, w, sum); }
+};
+#endif
+
+// One step of a tile: sums[i][j] += x[i] * w[j].
+template <class Dot, int kRows, int kVectors>
+inline void TileStep(const typename Dot::Input* x, int64_t x_stride, const typename Dot::Weight* const (&w)[kVectors],
+                     int64_t w_offset, Vec (&sums)[kRows][kVectors]) {
+  SWIFTKV_UNROLL
+  for (int pass = 0; pass < Dot::kPasses; ++pass) {
+    typename Dot::WeightVec columns[kVectors];
+    SWIFTKV_UNROLL
+    for (int j = 0; j < kVectors; ++j) columns[j] = Dot::LoadWeights(w[j] + w_offset, pass);
+    SWIFTKV_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      const typename Dot::InputVec input = Dot::Broadcast(x + i * x_stride, pass);
+      SWIFTKV_UNROLL
+      for (int j = 0; j < kVectors; ++j) sums[i][j] = Dot::Accumulate(input, columns[j], sums[i][j]);
+    }
+  }
+}
+
+template <int kRows, int kVectors>
+inline void SetZero(Vec (&sums)[kRows][kVectors]) {
+  SWIFTKV_UNROLL
+  for (int i = 0; i < kRows; ++i) {
+    SWIFTKV_UNROLL
+    for (int j = 0; j < kVectors; ++j) sums[i][j] = Zero();
+  }
+}
+
+}  // namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE

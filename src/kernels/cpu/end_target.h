@@ -1,0 +1,6 @@
+// Closes the region that begin_target.h opened.
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif

@@ -1,0 +1,164 @@
+// y = x wᵀ + bias on packed weights (packed_layout.h).
+//
+// A work item is one panel of 64 output features for a block of rows. Tiles of kTileRows rows keep their sums in
+// registers over a whole section of K; between sections the sums wait in scratch, exactly as they were.
+namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE {
+
+inline constexpr int64_t kMaxRowBlock = 192;
+
+// Where a work item is: rows [row, row + rows), one panel.
+struct GemmItem {
+  int64_t row;
+  int64_t rows;
+  int64_t panel;
+};
+
+template <class T>
+inline void FinishVector(const GemmArgs& args, int64_t row, int64_t column, Vec sum) {
+  const int64_t columns = args.w->n - column;
+  if (columns <= 0) return;
+  if (args.bias != nullptr) sum = sum + LoadUpTo(args.bias + column, columns);
+  T* y = static_cast<T*>(args.y) + row * args.y_stride + column;
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (args.accumulate) sum = sum + LoadUpTo(y, columns);
+  }
+  StoreUpTo(y, sum, columns);
+}
+
+// Adds a section's products to kRows x (kVectors * kLanes) sums. They start from zero in the first section and from
+// `carry` [row, 64] in the others, and end in args.y after the last section, else in carry.
+template <class Dot, int kRows, int kVectors>
+void GemmTile(const GemmArgs& args, const typename Dot::Input* x, int64_t x_stride, const typename Dot::Weight* w,
+              int64_t steps, int64_t row, int64_t column, bool first, bool last, float* carry) {
+  Vec sums[kRows][kVectors];
+  SetZero(sums);
+  if (!first) {
+    SWIFTKV_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      SWIFTKV_UNROLL
+      for (int j = 0; j < kVectors; ++j) sums[i][j] = Load(carry + i * kPanelColumns + j * kLanes);
+    }
+  }
+  const typename Dot::Weight* columns[kVectors];
+  SWIFTKV_UNROLL
+  for (int j = 0; j < kVectors; ++j) columns[j] = w + j * kLanes * Dot::kDepth;
+  for (int64_t step = 0; step < steps; ++step) {
+    TileStep<Dot>(x + step * Dot::kDepth, x_stride, columns, step * kPanelColumns * Dot::kDepth, sums);
+  }
+  for (int i = 0; i < kRows; ++i) {
+    for (int j = 0; j < kVectors; ++j) {
+      if (!last) {
+        Store(carry + i * kPanelColumns + j * kLanes, sums[i][j]);
+      } else if (args.y_dtype == DType::kF32) {
+        FinishVector<float>(args, row + i, column + j * kLanes, sums[i][j]);
+      } else {
+        FinishVector<BFloat16>(args, row + i, column + j * kLanes, sums[i][j]);
+      }
+    }
+  }
+}
+
+// All 64 columns of kRows rows.
+template <class Dot, int kRows>
+void GemmRows(const GemmArgs& args, const typename Dot::Input* x, int64_t x_stride, const typename Dot::Weight* w,
+              int64_t steps, int64_t row, int64_t panel, bool first, bool last, float* carry) {
+  // Few rows leave registers for more columns, and with them more loads in flight.
+  constexpr int kVectors = kRows <= 2 ? 4 : kTileVectors;
+  for (int64_t j = 0; j < kPanelColumns; j += kVectors * kLanes) {
+    GemmTile<Dot, kRows, kVectors>(args, x, x_stride, w + j * Dot::kDepth, steps, row, panel * kPanelColumns + j, first,
+                                   last, carry + j);
+  }
+}
+
+// The inputs of a tile as Dot reads them: in place where types and sizes fit, else converted into `copy`.
+template <class Dot>
+const typename Dot::Input* TileInputs(const GemmArgs& args, int64_t row, int64_t rows, int64_t k_begin, int64_t k_size,
+                                      typename Dot::Input* copy, int64_t* stride) {
+  const auto* x = static_cast<const typename Dot::Weight*>(args.x) + row * args.x_stride + k_begin;
+  if constexpr (std::is_same_v<typename Dot::Input, typename Dot::Weight>) {
+    if (k_size % Dot::kDepth == 0) {
+      *stride = args.x_stride;
+      return x;
+    }
+  }
+  *stride = kMaxSectionK;
+  for (int64_t i = 0; i < rows; ++i) {
+    const int64_t padded = RoundUp(k_size, Dot::kDepth);
+    for (int64_t k = 0; k < padded; k += kLanes) {
+      Store(copy + i * kMaxSectionK + k, LoadUpTo(x + i * args.x_stride + k, k_size - k));
+    }
+  }
+  return copy;
+}
+
+template <class Dot>
+void ComputeItem(const GemmArgs& args, const PackedLayout& layout, const GemmItem& item) {
+  using Input = typename Dot::Input;
+  auto* scratch = ThreadScratch(kMaxRowBlock * kPanelColumns * static_cast<int64_t>(sizeof(float)) +
+                                kTileRows * kMaxSectionK * static_cast<int64_t>(sizeof(Input)));
+  float* carry = reinterpret_cast<float*>(scratch);
+  Input* copy = reinterpret_cast<Input*>(carry + kMaxRowBlock * kPanelColumns);
+  for (int64_t section = 0; section < layout.sections(); ++section) {
+    const auto* w = args.w->data.as<typename Dot::Weight>() + layout.Offset(section, item.panel);
+    const int64_t k_size = layout.SectionSize(section);
+    const int64_t steps = (k_size + Dot::kDepth - 1) / Dot::kDepth;
+    const bool first = section == 0;
+    const bool last = section + 1 == layout.sections();
+    for (int64_t r = 0; r < item.rows; r += kTileRows) {
+      const int64_t row = item.row + r;
+      const int64_t rows = std::min<int64_t>(kTileRows, item.rows - r);
+      int64_t stride = 0;
+      const Input* x = TileInputs<Dot>(args, row, rows, layout.SectionBegin(section), k_size, copy, &stride);
+      float* tile_carry = carry + r * kPanelColumns;
+      const auto run = [&](auto tile_rows) {
+        GemmRows<Dot, decltype(tile_rows)::value>(args, x, stride, w, steps, row, item.panel, first, last, tile_carry);
+      };
+      switch (rows) {
+        case 1:
+          run(std::integral_constant<int, 1>());
+          break;
+        case 2:
+          run(std::integral_constant<int, 2>());
+          break;
+        case 3:
+          run(std::integral_constant<int, 3>());
+          break;
+        case 4:
+          run(std::integral_constant<int, 4>());
+          break;
+        case 5:
+          run(std::integral_constant<int, 5>());
+          break;
+        default:
+          run(std::integral_constant<int, 6>());
+          break;
+      }
+    }
+  }
+}
+
+template <class Dot>
+void RunGemm(const GemmArgs& args) {
+  const PackedLayout layout(*args.w);
+  // Enough items to balance the load, yet rows enough per item to use a panel while the cache holds it.
+  const int64_t wanted_blocks = (4 * Threads() + layout.panels() - 1) / layout.panels();
+  const int64_t row_block =
+      std::clamp(RoundUp((args.m + wanted_blocks - 1) / wanted_blocks, kTileRows), int64_t{kTileRows}, kMaxRowBlock);
+  const int64_t row_blocks = (args.m + row_block - 1) / row_block;
+  ParallelFor(row_blocks * layout.panels(), [&](int64_t index) {
+    const int64_t row = index / layout.panels() * row_block;
+    ComputeItem<Dot>(args, layout,
+                     {.row = row, .rows = std::min(row_block, args.m - row), .panel = index % layout.panels()});
+  });
+}
+
+inline void Gemm(const GemmArgs& args) {
+  if (args.m == 0 || args.w->n == 0) return;
+  if (args.w->dtype == DType::kBF16) {
+    RunGemm<DotBf16>(args);
+  } else {
+    RunGemm<DotF32>(args);
+  }
+}
+
+}  // namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE

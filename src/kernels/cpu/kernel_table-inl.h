@@ -1,0 +1,13 @@
+// The table of this instruction set's kernels. Included inside a target region, after the kernels.
+namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE {
+
+inline constexpr CpuKernels kKernels = {.gemm = Gemm,
+                                        .rms_norm = RmsNorm,
+                                        .rope = Rope,
+                                        .silu_mul = SiluMul,
+                                        .logit_stats = ComputeLogitStats,
+                                        .kl_divergence = KlDivergence,
+                                        .attend = Attend,
+                                        .finish_attention = FinishAttention};
+
+}  // namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE

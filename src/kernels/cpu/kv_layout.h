@@ -1,0 +1,27 @@
+// The layout of one cache block (16 tokens of one KV group), made so that attention multiplies it without a copy.
+// The head dimension is padded to a multiple of 16 ("dim"). bf16 keeps pairs adjacent along the summed axis.
+//
+//           K                                  V
+//   f32     [kv_heads, dim, 16 tokens]         [kv_heads, 16 tokens, dim]
+//   bf16    [kv_heads, dim / 2, 16 tokens, 2]  [kv_heads, 16 tokens / 2, dim, 2]
+#ifndef SWIFTKV_KERNELS_CPU_KV_LAYOUT_H_
+#define SWIFTKV_KERNELS_CPU_KV_LAYOUT_H_
+
+#include <cstdint>
+
+#include "kernels/cpu/scratch.h"
+#include "kernels/ops.h"
+
+namespace swiftkv::kernels::cpu {
+
+inline int64_t PaddedHeadDim(int64_t head_dim) { return RoundUp(head_dim, 16); }
+
+// Elements of K (or of V) of one head in one block.
+inline int64_t HeadBlockElements(int64_t head_dim) { return PaddedHeadDim(head_dim) * kBlockTokens; }
+
+int64_t KvBlockBytes(int64_t kv_heads, int64_t head_dim, DType cache_dtype);
+void WriteKv(const KvWriteArgs& args);
+
+}  // namespace swiftkv::kernels::cpu
+
+#endif  // SWIFTKV_KERNELS_CPU_KV_LAYOUT_H_

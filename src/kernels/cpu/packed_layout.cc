@@ -1,0 +1,90 @@
+#include "kernels/cpu/packed_layout.h"
+
+#include "base/bfloat16.h"
+#include "base/parallel.h"
+#include "kernels/cpu/scratch.h"
+
+namespace swiftkv::kernels::cpu {
+namespace {
+
+// Where the elements of one row lie: element k of a section at base + Step(k).
+template <class T>
+constexpr int64_t Step(int64_t k) {
+  constexpr int64_t kPair = sizeof(T) == 2 ? 2 : 1;
+  return k / kPair * kPair * kPanelColumns + k % kPair;
+}
+template <class T>
+constexpr int64_t ColumnStep() {
+  return sizeof(T) == 2 ? 2 : 1;
+}
+
+float Widen(float value) { return value; }
+float Widen(BFloat16 value) { return ToFloat(value); }
+void Assign(float value, float* out) { *out = value; }
+void Assign(float value, BFloat16* out) { *out = ToBFloat16(value); }
+
+template <class T>
+void Pack(const float* rows, int64_t row_begin, int64_t row_count, PackedMatrix* w) {
+  const PackedLayout layout(*w);
+  for (int64_t section = 0; section < layout.sections(); ++section) {
+    const int64_t size = layout.SectionSize(section);
+    for (int64_t r = 0; r < row_count; ++r) {
+      const int64_t column = (row_begin + r) % kPanelColumns;
+      const int64_t panel = (row_begin + r) / kPanelColumns;
+      T* out = w->data.as<T>() + layout.Offset(section, panel) + column * ColumnStep<T>();
+      const float* in = rows + r * w->k + layout.SectionBegin(section);
+      for (int64_t k = 0; k < size; ++k) Assign(in[k], out + Step<T>(k));
+    }
+  }
+}
+
+template <class T>
+void UnpackRow(const PackedMatrix& w, const PackedLayout& layout, int64_t row, float* out) {
+  for (int64_t section = 0; section < layout.sections(); ++section) {
+    const T* in = w.data.as<T>() + layout.Offset(section, row / kPanelColumns) + row % kPanelColumns * ColumnStep<T>();
+    float* section_out = out + layout.SectionBegin(section);
+    const int64_t size = layout.SectionSize(section);
+    for (int64_t k = 0; k < size; ++k) section_out[k] = Widen(in[Step<T>(k)]);
+  }
+}
+
+}  // namespace
+
+PackedLayout::PackedLayout(int64_t n, int64_t k)
+    : k_(k),
+      padded_k_(RoundUp(k, kSectionMultiple)),
+      panels_(RoundUp(n, kPanelColumns) / kPanelColumns),
+      sections_(std::max<int64_t>(1, RoundUp(k, kMaxSectionK) / kMaxSectionK)),
+      section_k_(RoundUp((k + sections_ - 1) / sections_, kSectionMultiple)) {
+  // Rounding a section up may leave nothing for the last one.
+  if (section_k_ > 0) sections_ = std::max<int64_t>(1, RoundUp(k, section_k_) / section_k_);
+}
+
+Result<PackedMatrix> AllocatePacked(int64_t n, int64_t k, DType dtype) {
+  PackedMatrix w{.n = n, .k = k, .dtype = dtype, .data = {}};
+  const int64_t element_bytes = dtype == DType::kBF16 ? sizeof(BFloat16) : sizeof(float);
+  SWIFTKV_ASSIGN_OR_RETURN(w.data,
+                           AlignedBuffer::Allocate(PackedLayout(n, k).Elements() * element_bytes, "packed weights"));
+  return w;
+}
+
+void PackRows(const float* rows, int64_t row_begin, int64_t row_count, PackedMatrix* w) {
+  if (w->dtype == DType::kBF16) {
+    Pack<BFloat16>(rows, row_begin, row_count, w);
+  } else {
+    Pack<float>(rows, row_begin, row_count, w);
+  }
+}
+
+void UnpackRows(const PackedMatrix& w, const int32_t* ids, int64_t count, float* out) {
+  const PackedLayout layout(w);
+  ParallelFor(count, [&](int64_t r) {
+    if (w.dtype == DType::kBF16) {
+      UnpackRow<BFloat16>(w, layout, ids[r], out + r * w.k);
+    } else {
+      UnpackRow<float>(w, layout, ids[r], out + r * w.k);
+    }
+  });
+}
+
+}  // namespace swiftkv::kernels::cpu

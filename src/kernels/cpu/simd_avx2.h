@@ -1,0 +1,105 @@
+// The vector vocabulary of the kernels, in AVX2: eight float32 lanes. The meaning of each name stands in
+// simd_avx512.h. Included inside a target region, once.
+namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE {
+
+inline constexpr int kLanes = 8;
+inline constexpr int kTileVectors = 2;  // register tile of a matrix product: 6 rows x 2 vectors of 16 registers
+inline constexpr int kTileRows = 6;
+
+struct Vec {
+  __m256 v;
+};
+
+inline __m256i FirstLanes(int64_t n) {
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(std::clamp<int64_t>(n, 0, kLanes))), lane);
+}
+
+inline Vec Zero() { return {_mm256_setzero_ps()}; }
+inline Vec Set(float value) { return {_mm256_set1_ps(value)}; }
+
+inline Vec WidenBits(__m128i bits) { return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16))}; }
+inline __m128i NarrowBits(Vec a) {
+  const __m256i bits = _mm256_castps_si256(a.v);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+  const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(a.v, a.v, _CMP_UNORD_Q));
+  const __m256i upper = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);
+  return _mm_packus_epi32(_mm256_castsi256_si128(upper), _mm256_extracti128_si256(upper, 1));
+}
+
+inline Vec Load(const float* p) { return {_mm256_loadu_ps(p)}; }
+inline Vec Load(const BFloat16* p) { return WidenBits(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+inline void Store(float* p, Vec a) { _mm256_storeu_ps(p, a.v); }
+inline void Store(BFloat16* p, Vec a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), NarrowBits(a)); }
+inline Vec LoadUpTo(const float* p, int64_t n) {
+  return n >= kLanes ? Load(p) : Vec{_mm256_maskload_ps(p, FirstLanes(n))};
+}
+inline Vec LoadUpTo(const BFloat16* p, int64_t n) {
+  if (n >= kLanes) return Load(p);
+  BFloat16 lanes[kLanes] = {};
+  std::memcpy(lanes, p, static_cast<size_t>(n) * sizeof(BFloat16));
+  return Load(lanes);
+}
+inline void StoreUpTo(float* p, Vec a, int64_t n) {
+  if (n >= kLanes) return Store(p, a);
+  _mm256_maskstore_ps(p, FirstLanes(n), a.v);
+}
+inline void StoreUpTo(BFloat16* p, Vec a, int64_t n) {
+  if (n >= kLanes) return Store(p, a);
+  BFloat16 lanes[kLanes];
+  Store(lanes, a);
+  std::memcpy(p, lanes, static_cast<size_t>(n) * sizeof(BFloat16));
+}
+
+inline Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
+inline Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.v, b.v)}; }
+inline Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.v, b.v)}; }
+inline Vec operator/(Vec a, Vec b) { return {_mm256_div_ps(a.v, b.v)}; }
+inline Vec MulAdd(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+inline Vec MulSub(Vec a, Vec b, Vec c) { return {_mm256_fmsub_ps(a.v, b.v, c.v)}; }
+inline Vec NegMulAdd(Vec a, Vec b, Vec c) { return {_mm256_fnmadd_ps(a.v, b.v, c.v)}; }
+inline Vec Max(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
+inline Vec Min(Vec a, Vec b) { return {_mm256_min_ps(a.v, b.v)}; }
+inline Vec RoundToInt(Vec a) { return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+// In four factors, so that each exponent fits a float32 and results may be infinite, subnormal or zero.
+inline Vec ScaleByPowerOf2(Vec a, Vec exponent) {
+  const __m256i e = _mm256_cvtps_epi32(exponent.v);
+  const __m256i quarter = _mm256_srai_epi32(e, 2);
+  const __m256i rest = _mm256_sub_epi32(e, _mm256_add_epi32(quarter, _mm256_add_epi32(quarter, quarter)));
+  const __m256i bias = _mm256_set1_epi32(127);
+  const __m256 factor = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(quarter, bias), 23));
+  const __m256 last = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
+  const __m256 most = _mm256_mul_ps(_mm256_mul_ps(_mm256_mul_ps(a.v, factor), factor), factor);
+  return {_mm256_mul_ps(most, last)};
+}
+
+inline float ReduceAdd(Vec a) {
+  __m128 x = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
+  x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+  return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+}
+inline float ReduceMax(Vec a) {
+  __m128 x = _mm_max_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
+  x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+  return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
+}
+inline int FirstEqual(Vec a, Vec b) {
+  const int equal = _mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ));
+  return equal == 0 ? -1 : __builtin_ctz(static_cast<unsigned>(equal));
+}
+inline Vec KeepLanes(Vec a, int64_t begin, int64_t end) {
+  const __m256i keep = _mm256_andnot_si256(FirstLanes(begin), FirstLanes(end));
+  return {_mm256_blendv_ps(_mm256_set1_ps(-std::numeric_limits<float>::infinity()), a.v, _mm256_castsi256_ps(keep))};
+}
+
+inline Vec EvenOfPairs(const BFloat16* p) {
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), 16))};
+}
+inline Vec OddOfPairs(const BFloat16* p) {
+  const __m256i pairs = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return {_mm256_castsi256_ps(_mm256_and_si256(pairs, _mm256_set1_epi32(-65536)))};
+}
+
+}  // namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE

@@ -1,0 +1,104 @@
+// The vector vocabulary of the kernels, in AVX-512: sixteen float32 lanes. Included inside a target region; no guard,
+// because two instruction sets (with and without BF16) include it, each into its own namespace.
+namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE {
+
+inline constexpr int kLanes = 16;
+inline constexpr int kTileVectors = 4;  // register tile of a matrix product: 6 rows x 4 vectors of 32 registers
+inline constexpr int kTileRows = 6;
+
+struct Vec {
+  __m512 v;
+};
+
+inline __mmask16 FirstLanes(int64_t n) {
+  return n >= kLanes ? static_cast<__mmask16>(0xffff) : static_cast<__mmask16>((1u << n) - 1);
+}
+
+inline Vec Zero() { return {_mm512_setzero_ps()}; }
+inline Vec Set(float value) { return {_mm512_set1_ps(value)}; }
+
+// bf16 is the upper half of a float32.
+inline Vec WidenBits(__m256i bits) { return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16))}; }
+// Round to nearest even; NaN stays NaN (base/bfloat16.h).
+inline __m256i NarrowBits(Vec a) {
+#if defined(SWIFTKV_HAS_DPBF16)
+  return (__m256i)_mm512_cvtneps_pbh(a.v);
+#else
+  const __m512i bits = _mm512_castps_si512(a.v);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+  const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+  const __mmask16 nan = _mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q);
+  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_mask_mov_epi32(rounded, nan, quiet), 16));
+#endif
+}
+
+inline Vec Load(const float* p) { return {_mm512_loadu_ps(p)}; }
+inline Vec Load(const BFloat16* p) { return WidenBits(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+inline void Store(float* p, Vec a) { _mm512_storeu_ps(p, a.v); }
+inline void Store(BFloat16* p, Vec a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), NarrowBits(a)); }
+// The first n lanes, n > 0; the others are zero, or left alone in memory.
+inline Vec LoadUpTo(const float* p, int64_t n) { return {_mm512_maskz_loadu_ps(FirstLanes(n), p)}; }
+inline Vec LoadUpTo(const BFloat16* p, int64_t n) { return WidenBits(_mm256_maskz_loadu_epi16(FirstLanes(n), p)); }
+inline void StoreUpTo(float* p, Vec a, int64_t n) { _mm512_mask_storeu_ps(p, FirstLanes(n), a.v); }
+inline void StoreUpTo(BFloat16* p, Vec a, int64_t n) { _mm256_mask_storeu_epi16(p, FirstLanes(n), NarrowBits(a)); }
+
+inline Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
+inline Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline Vec operator/(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
+// a * b + c, a * b - c, c - a * b, rounded once.
+inline Vec MulAdd(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+inline Vec MulSub(Vec a, Vec b, Vec c) { return {_mm512_fmsub_ps(a.v, b.v, c.v)}; }
+inline Vec NegMulAdd(Vec a, Vec b, Vec c) { return {_mm512_fnmadd_ps(a.v, b.v, c.v)}; }
+// Where either is NaN, the second.
+inline Vec Max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
+inline Vec Min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
+inline Vec RoundToInt(Vec a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+// a * 2^exponent for whole exponents in [-300, 300].
+inline Vec ScaleByPowerOf2(Vec a, Vec exponent) { return {_mm512_scalef_ps(a.v, exponent.v)}; }
+
+inline float ReduceAdd(Vec a) {
+  const __m256 low = _mm512_castps512_ps256(a.v);
+  const __m256 high = _mm512_extractf32x8_ps(a.v, 1);
+  const __m256 eight = _mm256_add_ps(low, high);
+  __m128 x = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+  return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+}
+inline float ReduceMax(Vec a) { return _mm512_reduce_max_ps(a.v); }
+// The first lane where a == b, or -1.
+inline int FirstEqual(Vec a, Vec b) {
+  const unsigned equal = _mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ);
+  return equal == 0 ? -1 : __builtin_ctz(equal);
+}
+// Lanes begin <= i < end of a, the others -infinity.
+inline Vec KeepLanes(Vec a, int64_t begin, int64_t end) {
+  const unsigned keep =
+      (end <= 0 ? 0u : FirstLanes(end)) & ~(begin <= 0 ? 0u : static_cast<unsigned>(FirstLanes(begin)));
+  return {
+      _mm512_mask_mov_ps(_mm512_set1_ps(-std::numeric_limits<float>::infinity()), static_cast<__mmask16>(keep), a.v)};
+}
+
+// Sixteen columns of two adjacent bf16 rows, as float32: the even row and the odd row.
+inline Vec EvenOfPairs(const BFloat16* p) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16))};
+}
+inline Vec OddOfPairs(const BFloat16* p) {
+  return {_mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32(-65536)))};
+}
+
+#if defined(SWIFTKV_HAS_DPBF16)
+struct PairVec {
+  __m512i v;
+};
+inline PairVec LoadPairs(const BFloat16* p) { return {_mm512_loadu_si512(p)}; }
+inline PairVec BroadcastPair(const BFloat16* p) {
+  int32_t pair;
+  std::memcpy(&pair, p, sizeof(pair));
+  return {_mm512_set1_epi32(pair)};
+}
+inline Vec DotPairs(PairVec a, PairVec b, Vec c) { return {_mm512_dpbf16_ps(c.v, (__m512bh)a.v, (__m512bh)b.v)}; }
+#endif
+
+}  // namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE

@@ -1,0 +1,249 @@
+// Micro-benchmarks of every backend that this CPU can run: GFLOP/s of products, GB/s of everything else.
+//   build/release/kernels_bench --benchmark_filter='Gemm/avx512_bf16/.*m512'
+#include <benchmark/benchmark.h>
+
+#include <numeric>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "base/bfloat16.h"
+#include "kernels/ops.h"
+
+namespace swiftkv::kernels {
+namespace {
+
+std::vector<float> Random(int64_t size, unsigned seed) {
+  std::minstd_rand engine(seed);
+  std::uniform_real_distribution<float> uniform(-1, 1);
+  std::vector<float> values(static_cast<size_t>(size));
+  for (float& value : values) value = uniform(engine);
+  return values;
+}
+
+std::vector<BFloat16> ToBFloat16(const std::vector<float>& values) {
+  std::vector<BFloat16> out(values.size());
+  for (size_t i = 0; i < values.size(); ++i) out[i] = swiftkv::ToBFloat16(values[i]);
+  return out;
+}
+
+void ReportFlops(benchmark::State& state, double flops_per_iteration) {
+  state.counters["FLOP"] = benchmark::Counter(flops_per_iteration, benchmark::Counter::kIsIterationInvariantRate);
+}
+
+void Gemm(benchmark::State& state, const Backend* ops, DType dtype, int64_t m, int64_t k, int64_t n) {
+  Result<PackedMatrix> w = ops->AllocatePacked(n, k, dtype);
+  if (!w) return state.SkipWithError(w.error().message.c_str());
+  const std::vector<float> rows = Random(64 * k, 1);
+  for (int64_t row = 0; row < n; row += 64) ops->PackRows(rows.data(), row, std::min<int64_t>(64, n - row), &*w);
+  const std::vector<float> x = Random(m * k, 2);
+  const std::vector<BFloat16> x_bf16 = ToBFloat16(x);
+  std::vector<float> y(static_cast<size_t>(m * n));
+  const void* input = dtype == DType::kBF16 ? static_cast<const void*>(x_bf16.data()) : x.data();
+  for (auto _ : state) ops->Gemm({.x = input, .x_stride = k, .m = m, .w = &*w, .y = y.data(), .y_stride = n});
+  ReportFlops(state, 2.0 * static_cast<double>(m * n * k));
+  state.SetBytesProcessed(state.iterations() * n * k * (dtype == DType::kBF16 ? 2 : 4));
+}
+
+// `rows` queries at the end of a context of `context` tokens.
+void Attention(benchmark::State& state, const Backend* ops, DType dtype, int64_t rows, int64_t context, int64_t heads,
+               int64_t kv_heads, int64_t head_dim) {
+  const int64_t blocks = context / kBlockTokens;
+  Result<AlignedBuffer> cache = AlignedBuffer::Allocate(blocks * ops->KvBlockBytes(kv_heads, head_dim, dtype), "cache");
+  if (!cache) return state.SkipWithError(cache.error().message.c_str());
+  const int64_t kv_size = kv_heads * head_dim;
+  const std::vector<float> kv = Random(context * kv_size, 3);
+  std::vector<int64_t> slots(static_cast<size_t>(context));
+  std::iota(slots.begin(), slots.end(), 0);
+  ops->WriteKv({.k = kv.data(),
+                .v = kv.data(),
+                .k_stride = kv_size,
+                .v_stride = kv_size,
+                .rows = context,
+                .kv_heads = kv_heads,
+                .head_dim = head_dim,
+                .slots = slots.data(),
+                .cache = cache->data(),
+                .cache_dtype = dtype});
+  std::vector<int32_t> table(static_cast<size_t>(blocks));
+  std::iota(table.begin(), table.end(), 0);
+  std::vector<int32_t> positions(static_cast<size_t>(rows));
+  std::iota(positions.begin(), positions.end(), static_cast<int32_t>(context - rows));
+  const AttentionSequence sequence{.rows = rows, .positions = positions.data(), .block_table = table.data()};
+  const std::vector<float> q = Random(rows * heads * head_dim, 4);
+  std::vector<float> out(q.size());
+  const AttentionArgs args{.q = q.data(),
+                           .q_stride = heads * head_dim,
+                           .heads = heads,
+                           .kv_heads = kv_heads,
+                           .head_dim = head_dim,
+                           .scale = 0.125f,
+                           .cache = cache->data(),
+                           .cache_dtype = dtype,
+                           .sequences = {&sequence, 1},
+                           .out = out.data(),
+                           .out_stride = heads * head_dim};
+  for (auto _ : state) ops->Attention(args);
+  const double pairs = static_cast<double>(rows) * (static_cast<double>(context) - static_cast<double>(rows - 1) / 2);
+  ReportFlops(state, 4 * pairs * static_cast<double>(heads * head_dim));
+  state.SetBytesProcessed(state.iterations() * context * kv_size * 2 * (dtype == DType::kBF16 ? 2 : 4));
+}
+
+void WriteKv(benchmark::State& state, const Backend* ops, DType dtype) {
+  constexpr int64_t kRows = 512, kHeads = 3, kDim = 64;
+  Result<AlignedBuffer> cache =
+      AlignedBuffer::Allocate(kRows / kBlockTokens * ops->KvBlockBytes(kHeads, kDim, dtype), "cache");
+  if (!cache) return state.SkipWithError(cache.error().message.c_str());
+  const std::vector<float> kv = Random(kRows * kHeads * kDim, 5);
+  std::vector<int64_t> slots(kRows);
+  std::iota(slots.begin(), slots.end(), 0);
+  for (auto _ : state) {
+    ops->WriteKv({.k = kv.data(),
+                  .v = kv.data(),
+                  .k_stride = kHeads * kDim,
+                  .v_stride = kHeads * kDim,
+                  .rows = kRows,
+                  .kv_heads = kHeads,
+                  .head_dim = kDim,
+                  .slots = slots.data(),
+                  .cache = cache->data(),
+                  .cache_dtype = dtype});
+  }
+  state.SetBytesProcessed(state.iterations() * kRows * kHeads * kDim * 2 * 4);
+}
+
+void RmsNorm(benchmark::State& state, const Backend* ops, int64_t rows, int64_t size) {
+  const std::vector<float> x = Random(rows * size, 6);
+  std::vector<BFloat16> out(x.size());
+  for (auto _ : state) {
+    ops->RmsNorm({.x = x.data(),
+                  .x_stride = size,
+                  .weight = x.data(),
+                  .eps = 1e-5f,
+                  .rows = rows,
+                  .size = size,
+                  .out = out.data(),
+                  .out_stride = size,
+                  .out_dtype = DType::kBF16});
+  }
+  state.SetBytesProcessed(state.iterations() * rows * size * 6);
+}
+
+void Rope(benchmark::State& state, const Backend* ops, bool norm) {
+  constexpr int64_t kRows = 512, kHeads = 9, kDim = 64;
+  std::vector<float> x = Random(kRows * kHeads * kDim, 7);
+  const std::vector<float> table = Random(kRows * kDim / 2, 8);
+  std::vector<int32_t> positions(kRows);
+  std::iota(positions.begin(), positions.end(), 0);
+  for (auto _ : state) {
+    ops->Rope({.x = x.data(),
+               .x_stride = kHeads * kDim,
+               .rows = kRows,
+               .heads = kHeads,
+               .head_dim = kDim,
+               .positions = positions.data(),
+               .cos = table.data(),
+               .sin = table.data(),
+               .norm_weight = norm ? table.data() : nullptr,
+               .norm_eps = 1e-6f});
+  }
+  state.SetBytesProcessed(state.iterations() * kRows * kHeads * kDim * 8);
+}
+
+void SiluMul(benchmark::State& state, const Backend* ops, int64_t rows, int64_t size) {
+  const std::vector<BFloat16> gate_up = ToBFloat16(Random(rows * 2 * size, 9));
+  std::vector<BFloat16> out(static_cast<size_t>(rows * size));
+  for (auto _ : state) {
+    ops->SiluMul({.gate_up = gate_up.data(),
+                  .gate_up_stride = 2 * size,
+                  .rows = rows,
+                  .size = size,
+                  .out = out.data(),
+                  .out_stride = size,
+                  .dtype = DType::kBF16});
+  }
+  state.SetBytesProcessed(state.iterations() * rows * size * 6);
+}
+
+void UnpackRows(benchmark::State& state, const Backend* ops) {
+  constexpr int64_t kRows = 512, kVocab = 49152, kHidden = 576;
+  Result<PackedMatrix> w = ops->AllocatePacked(kVocab, kHidden, DType::kBF16);
+  if (!w) return state.SkipWithError(w.error().message.c_str());
+  std::vector<int32_t> ids(kRows);
+  for (int64_t r = 0; r < kRows; ++r) ids[r] = static_cast<int32_t>(r * 7919 % kVocab);
+  std::vector<float> out(kRows * kHidden);
+  for (auto _ : state) ops->UnpackRows(*w, ids.data(), kRows, out.data());
+  state.SetBytesProcessed(state.iterations() * kRows * kHidden * 6);
+}
+
+void LogitStatsOf(benchmark::State& state, const Backend* ops, bool kl) {
+  constexpr int64_t kRows = 8, kVocab = 49152;
+  const std::vector<float> p = Random(kRows * kVocab, 10);
+  const std::vector<float> q = Random(kRows * kVocab, 11);
+  std::vector<LogitStats> stats(kRows);
+  std::vector<float> divergence(kRows);
+  for (auto _ : state) {
+    if (kl) {
+      ops->KlDivergence(p.data(), q.data(), kRows, kVocab, divergence.data());
+    } else {
+      ops->ComputeLogitStats(p.data(), kRows, kVocab, stats.data());
+    }
+  }
+  state.SetBytesProcessed(state.iterations() * kRows * kVocab * (kl ? 8 : 4));
+}
+
+template <class Body, class... Args>
+void Register(const std::string& name, Body body, Args... args) {
+  benchmark::RegisterBenchmark(name.c_str(), [=](benchmark::State& state) { body(state, args...); })->UseRealTime();
+}
+
+struct Shape {
+  const char* name;
+  int64_t k, n;
+};
+constexpr Shape kShapes[] = {
+    {"smol.qkv", 576, 960},      {"smol.o", 576, 576},         {"smol.gate_up", 576, 3072},
+    {"smol.down", 1536, 576},    {"smol.lm_head", 576, 49152}, {"1b.o", 2048, 2048},
+    {"1b.gate_up", 2048, 16384}, {"1b.down", 8192, 2048},      {"8b.down", 14336, 4096},
+};
+
+void RegisterGemm(const Backend* ops, const std::string& name) {
+  for (const Shape& shape : kShapes) {
+    for (const int64_t m : {1, 8, 512}) {
+      for (const DType dtype : {DType::kBF16, DType::kF32}) {
+        Register("Gemm/" + name + "/" + std::string(Name(dtype)) + "/" + shape.name + "/m" + std::to_string(m), Gemm,
+                 ops, dtype, m, shape.k, shape.n);
+      }
+    }
+  }
+}
+
+const bool kRegistered = [] {
+  for (const Backend* ops : AvailableBackends()) {
+    if (ops == &RefBackend()) continue;
+    const std::string name(ops->name());
+    RegisterGemm(ops, name);
+    for (const DType dtype : {DType::kBF16, DType::kF32}) {
+      const std::string suffix = name + "/" + std::string(Name(dtype));
+      Register("Attention/" + suffix + "/smol.prefill512", Attention, ops, dtype, 512, 512, 9, 3, 64);
+      Register("Attention/" + suffix + "/smol.prefill2048", Attention, ops, dtype, 2048, 2048, 9, 3, 64);
+      Register("Attention/" + suffix + "/8b.prefill2048", Attention, ops, dtype, 2048, 2048, 32, 8, 128);
+      Register("Attention/" + suffix + "/smol.decode2048", Attention, ops, dtype, 1, 2048, 9, 3, 64);
+      Register("Attention/" + suffix + "/8b.decode8192", Attention, ops, dtype, 1, 8192, 32, 8, 128);
+      Register("WriteKv/" + suffix, WriteKv, ops, dtype);
+    }
+    Register("RmsNorm/" + name + "/512x576", RmsNorm, ops, 512, 576);
+    Register("RmsNorm/" + name + "/1x576", RmsNorm, ops, 1, 576);
+    Register("Rope/" + name, Rope, ops, false);
+    Register("RopeWithHeadNorm/" + name, Rope, ops, true);
+    Register("SiluMul/" + name + "/512x1536", SiluMul, ops, 512, 1536);
+    Register("SiluMul/" + name + "/1x1536", SiluMul, ops, 1, 1536);
+    Register("UnpackRows/" + name, UnpackRows, ops);
+    Register("LogitStats/" + name, LogitStatsOf, ops, false);
+    Register("KlDivergence/" + name, LogitStatsOf, ops, true);
+  }
+  return true;
+}();
+
+}  // namespace
+}  // namespace swiftkv::kernels
