@@ -1,0 +1,131 @@
+// A real model against transformers, where one is present: SWIFTKV_PARITY_MODEL=<folder of SmolLM2-135M-Instruct>.
+// Goldens: tools/make_smollm2_goldens.py.
+#include <fmt/core.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "model_cases.h"
+
+namespace swiftkv {
+namespace {
+
+const std::string kGoldens = SWIFTKV_SOURCE_DIR "/tests/golden/model/smollm2.safetensors";
+constexpr int64_t kFixedIds = 4;
+
+template <class T>
+std::vector<T> Read(const TensorSource& source, const char* name) {
+  const StoredTensor* tensor = source.Find(name);
+  std::vector<T> values(tensor->data.size() / sizeof(T));
+  std::memcpy(values.data(), tensor->data.data(), tensor->data.size());
+  return values;
+}
+
+struct Goldens {
+  explicit Goldens(const TensorSource& source)
+      : token_ids(Read<int32_t>(source, "token_ids")),
+        lengths(Read<int32_t>(source, "lengths")),
+        top_ids(Read<int32_t>(source, "top_ids")),
+        fixed_ids(Read<int32_t>(source, "fixed_ids")),
+        top_logits(Read<float>(source, "top_logits")),
+        log_sum_exp(Read<float>(source, "log_sum_exp")),
+        fixed_logits(Read<float>(source, "fixed_logits")),
+        bf16_kl(Read<float>(source, "bf16_kl")[0]),
+        bf16_top1(Read<float>(source, "bf16_top1")[0]) {}
+
+  std::vector<int32_t> token_ids;   // [positions]
+  std::vector<int32_t> lengths;     // of each sequence
+  std::vector<int32_t> top_ids;     // [positions]
+  std::vector<int32_t> fixed_ids;   // [kFixedIds]
+  std::vector<float> top_logits;    // [positions]
+  std::vector<float> log_sum_exp;   // [positions]
+  std::vector<float> fixed_logits;  // [positions, kFixedIds]
+  float bf16_kl;                    // transformers' BF16 against its FP32
+  float bf16_top1;
+};
+
+// What one position of ours says about the golden's.
+struct Distance {
+  double logits = 0;       // largest relative error
+  int64_t other_top1 = 0;  // positions with another most likely token
+  double kl = 0;           // sum over positions, our FP32 to our BF16
+  int64_t bf16_top1 = 0;   // positions where both agree
+};
+
+double RelativeError(float actual, float golden) {
+  return std::fabs(static_cast<double>(actual) - golden) / std::max(1.0, std::fabs(static_cast<double>(golden)));
+}
+
+void Compare(const Goldens& goldens, size_t position, const float* float32, const float* bfloat16, int64_t vocab,
+             Distance* distance) {
+  const kernels::Backend& ops = kernels::DefaultBackend();
+  kernels::LogitStats exact;
+  kernels::LogitStats rounded;
+  float kl = 0;
+  ops.ComputeLogitStats(float32, 1, vocab, &exact);
+  ops.ComputeLogitStats(bfloat16, 1, vocab, &rounded);
+  ops.KlDivergence(float32, bfloat16, 1, vocab, &kl);
+  double error = std::max(RelativeError(float32[goldens.top_ids[position]], goldens.top_logits[position]),
+                          RelativeError(exact.log_sum_exp, goldens.log_sum_exp[position]));
+  for (size_t i = 0; i < kFixedIds; ++i) {
+    error =
+        std::max(error, RelativeError(float32[goldens.fixed_ids[i]], goldens.fixed_logits[position * kFixedIds + i]));
+  }
+  distance->logits = std::max(distance->logits, error);
+  distance->other_top1 += exact.argmax != goldens.top_ids[position] ? 1 : 0;
+  distance->kl += kl;
+  distance->bf16_top1 += exact.argmax == rounded.argmax ? 1 : 0;
+}
+
+TEST(SmolLm2Test, Float32IsTransformersAndBFloat16IsNoFartherThanItsOwn) {
+  const char* folder = std::getenv("SWIFTKV_PARITY_MODEL");
+  if (folder == nullptr) GTEST_SKIP() << "SWIFTKV_PARITY_MODEL is not set";
+  const auto golden_file = OpenSafetensors(kGoldens);
+  ASSERT_TRUE(golden_file.has_value()) << golden_file.error().message;
+  const Goldens goldens(**golden_file);
+  ModelCase model;
+  model.config =
+      *ParseHfConfig(nlohmann::ordered_json::parse(*ReadFile(std::string(folder) + "/config.json", 1 << 20)), folder);
+  model.base = *OpenSafetensors(folder);
+  const Weights float32 = LoadCase(model, DType::kF32, nullptr);
+  const Weights bfloat16 = LoadCase(model, DType::kBF16, nullptr);
+  const int64_t vocab = model.config.vocab_size;
+
+  Distance distance;
+  size_t position = 0;
+  for (const int32_t length : goldens.lengths) {
+    const auto begin = goldens.token_ids.begin() + static_cast<std::ptrdiff_t>(position);
+    Runner exact(float32, Mode::kTeacher, length);
+    Runner rounded(bfloat16, Mode::kTeacher, length);
+    for (int32_t done = 0; done < length; done += 128) {  // a chunk's logits are 25 MB
+      Runner::Feed feed = {0, {begin + done, begin + std::min(length, done + 128)}, {}};
+      for (size_t row = 0; row < feed.tokens.size(); ++row) feed.logit_rows.push_back(static_cast<int32_t>(row));
+      const std::vector<float> exact_logits = exact.Step({feed});
+      const std::vector<float> rounded_logits = rounded.Step({feed});
+      for (size_t row = 0; row < feed.tokens.size(); ++row) {
+        const size_t at = row * static_cast<size_t>(vocab);
+        Compare(goldens, position++, &exact_logits[at], &rounded_logits[at], vocab, &distance);
+      }
+    }
+  }
+  const auto positions = static_cast<double>(position);
+  const double top1 = static_cast<double>(distance.bf16_top1) / positions;
+  fmt::print(
+      "{} positions: FP32 logits within {:.2e}, {} other top-1; BF16 KL {:.3e} (transformers {:.3e}), top-1 {:.5f} "
+      "(transformers {:.5f})\n",
+      position, distance.logits, distance.other_top1, distance.kl / positions, goldens.bf16_kl, top1,
+      goldens.bf16_top1);
+  EXPECT_GE(position, 2000u);
+  EXPECT_LT(distance.logits, 2e-3);
+  EXPECT_EQ(distance.other_top1, 0);
+  EXPECT_LE(distance.kl / positions, goldens.bf16_kl);
+  EXPECT_GE(top1, goldens.bf16_top1);
+}
+
+}  // namespace
+}  // namespace swiftkv
