@@ -18,6 +18,8 @@
 
 namespace swiftkv {
 
+class DecodeChain;
+
 // The tokenizer that a GGUF file carries in its metadata (tokenizer.ggml.*), as plain data.
 struct GgufVocabulary {
   std::string model;                // "gpt2" (byte-level BPE), "llama" (SentencePiece BPE)
@@ -56,6 +58,8 @@ class Tokenizer {
   // Never fails: invalid UTF-8 is replaced by U+FFFD before encoding, as Python's decode(errors="replace") does.
   virtual std::vector<int32_t> Encode(std::string_view text, const EncodeOptions& options) const = 0;
   virtual std::string Decode(std::span<const int32_t> ids, const DecodeOptions& options) const = 0;
+  // For StreamDecoder.
+  virtual std::unique_ptr<DecodeChain> NewDecodeChain() const = 0;
 
   // Ids run from 0 to vocab_size() - 1, added tokens included.
   virtual int32_t vocab_size() const = 0;
@@ -67,21 +71,24 @@ class Tokenizer {
   virtual std::optional<int32_t> eos_token_id() const = 0;
 };
 
-// Text of a growing sequence of tokens, in pieces that never split a character:
-// the concatenated pieces and Finish() equal Decode of all ids at once.
+// Text of a growing sequence of tokens, in pieces that never split a character: the concatenated pieces and Finish()
+// equal Decode of all ids at once. Must not outlive the tokenizer.
 class StreamDecoder {
  public:
   StreamDecoder(const Tokenizer& tokenizer, const DecodeOptions& options);
-  // Text that became certain with this token; often empty in the middle of a character.
+  StreamDecoder(StreamDecoder&&) noexcept;
+  StreamDecoder& operator=(StreamDecoder&&) noexcept;
+  ~StreamDecoder();
+  // Text that became certain with this token; often empty in the middle of a character. Ids that do not exist and,
+  // with skip_special_tokens, special tokens have no text.
   std::string Push(int32_t id);
-  // What is left (an unfinished character becomes U+FFFD).
+  // What is left (an unfinished character becomes U+FFFD). Nothing may be pushed afterwards.
   std::string Finish();
 
  private:
   const Tokenizer* tokenizer_;
   DecodeOptions options_;
-  std::vector<int32_t> ids_;  // the tail that can still change the text
-  size_t prefix_end_ = 0;     // tokens of ids_ already emitted, kept as context
+  std::unique_ptr<DecodeChain> chain_;
 };
 
 }  // namespace swiftkv
