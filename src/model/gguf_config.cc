@@ -197,7 +197,7 @@ std::optional<RopeConfig> FitLlama3Rope(std::span<const float> factors, double r
   RopeConfig rope;
   rope.rope_theta = rope_theta;
   if (factors.empty()) return std::nullopt;
-  rope.factor = factors.back();  // the longest wave
+  rope.factor = std::round(factors.back() * 1000.0) / 1000.0;  // of the longest wave, less float32's noise
   const auto wavelength = [&](size_t i) {
     return kTwoPi * std::pow(rope_theta, static_cast<double>(i) / static_cast<double>(factors.size()));
   };
