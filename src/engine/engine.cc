@@ -78,16 +78,16 @@ Result<std::unique_ptr<Engine>> Engine::Create(const Weights& weights, Mode mode
   if (options.scheduler.max_num_batched_tokens < 1 || options.scheduler.max_num_seqs < 1) {
     return InvalidInput("max_num_batched_tokens and max_num_seqs must be at least 1");
   }
-  auto forward = std::make_unique<Forward>(weights, mode);
+  Forward forward(weights, mode);
   const int64_t cache_tokens = options.kv_cache_tokens == 0 ? max_model_len : options.kv_cache_tokens;
   const int64_t blocks = (cache_tokens + kKvBlockTokens - 1) / kKvBlockTokens;
-  SWIFTKV_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(forward->cache_layout(), blocks));
+  SWIFTKV_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(forward.cache_layout(), blocks));
   return std::unique_ptr<Engine>(
       new Engine(weights, std::move(forward), tokenizer, options, max_model_len, std::move(cache)));
 }
 
-Engine::Engine(const Weights& weights, std::unique_ptr<Forward> forward, const Tokenizer* tokenizer,
-               const EngineOptions& options, int64_t max_model_len, KvCache cache)
+Engine::Engine(const Weights& weights, Forward forward, const Tokenizer* tokenizer, const EngineOptions& options,
+               int64_t max_model_len, KvCache cache)
     : weights_(&weights),
       tokenizer_(tokenizer),
       max_model_len_(max_model_len),
@@ -175,7 +175,7 @@ Result<std::vector<RequestOutput>> Engine::Step() {
   const std::vector<Scheduler::Chunk> chunks = scheduler_.Schedule();
   swiftkv::Step step;
   const std::vector<LogitRow> rows = PlanStep(chunks, &step);
-  if (Status status = forward_->Run(step, &cache_); !status) {
+  if (Status status = forward_.Run(step, &cache_); !status) {
     std::set<int64_t> ids;
     for (const Scheduler::Chunk& chunk : chunks) ids.insert(static_cast<Choice*>(chunk.sequence)->request_id);
     for (const int64_t id : ids) Drop(id, /*keep=*/false);
@@ -241,7 +241,7 @@ void Engine::ReadTile(const std::vector<LogitRow>& rows, int64_t begin, int64_t 
   if (static_cast<int64_t>(scratch_.size()) < workers) scratch_.resize(static_cast<size_t>(workers));
   for (SamplerScratch& scratch : scratch_) scratch.Reserve(vocab_size);
 
-  forward_->Logits(begin, count, logits_.data());
+  forward_.Logits(begin, count, logits_.data());
   weights_->backend->ComputeLogitStats(logits_.data(), count, vocab_size, stats_.data());
   ParallelFor(workers, [&](int64_t worker) {
     for (int64_t i = worker; i < count; i += workers) {

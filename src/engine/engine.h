@@ -31,7 +31,7 @@ namespace swiftkv {
 struct EngineOptions {
   int64_t max_model_len = 0;    // tokens of one sequence; 0: the model's max_position_embeddings
   int64_t kv_cache_tokens = 0;  // tokens that the cache holds over all sequences; 0: max_model_len
-  SchedulerOptions scheduler;
+  SchedulerOptions scheduler = {};
 };
 
 // What one step brought for one choice of one request.
@@ -52,8 +52,8 @@ struct RequestOutput {
 void Append(RequestOutput output, Completion* completion);
 
 struct GenerateResult {
-  std::vector<Completion> completions;  // by choice
-  std::vector<PositionLogprobs> prompt_logprobs;
+  std::vector<Completion> completions = {};  // by choice
+  std::vector<PositionLogprobs> prompt_logprobs = {};
 };
 
 class Engine {
@@ -86,8 +86,8 @@ class Engine {
   struct LogitRow;
   struct RowResult;
 
-  Engine(const Weights& weights, std::unique_ptr<Forward> forward, const Tokenizer* tokenizer,
-         const EngineOptions& options, int64_t max_model_len, KvCache cache);
+  Engine(const Weights& weights, Forward forward, const Tokenizer* tokenizer, const EngineOptions& options,
+         int64_t max_model_len, KvCache cache);
 
   std::unique_ptr<Choice> MakeChoice(int64_t id, std::shared_ptr<const Request> request, int32_t index) const;
   void ForkChoices(Choice* parent);
@@ -103,7 +103,7 @@ class Engine {
   int64_t max_model_len_;
   std::vector<int32_t> eos_token_ids_;
   KvCache cache_;
-  std::unique_ptr<Forward> forward_;
+  Forward forward_;
   Scheduler scheduler_;
   std::map<int64_t, std::vector<std::unique_ptr<Choice>>> requests_;  // by id; the choices that still run or wait
   int64_t next_id_ = 1;

@@ -1,0 +1,126 @@
+// swiftkv generate: one prompt, one completion (or n of them).
+#include <unistd.h>
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "cli/commands.h"
+#include "cli/generation.h"
+#include "cli/options.h"
+#include "cli/terminal.h"
+
+namespace swiftkv {
+namespace {
+
+struct Flags {
+  ModelFlags model;
+  SamplingFlags sampling;
+  OutputFlags output;
+  std::string prompt;
+  std::string file;
+  bool has_prompt = false;
+  bool chat = false;
+  std::string system;
+};
+
+Result<std::string> ReadPrompt(const Flags& flags) {
+  if (flags.has_prompt && !flags.file.empty()) return InvalidInput("--prompt and --file exclude each other");
+  std::string text = flags.prompt;
+  std::string origin = "--prompt";
+  if (!flags.file.empty() && flags.file != "-") {
+    origin = flags.file;
+    SWIFTKV_ASSIGN_OR_RETURN(text, ReadFile(flags.file, kMaxPromptBytes));
+  } else if (!flags.has_prompt) {
+    origin = "standard input";
+    if (isatty(STDIN_FILENO) == 1)
+      return InvalidInput("no prompt: give --prompt TEXT, --file FILE, or text on standard input");
+    SWIFTKV_ASSIGN_OR_RETURN(text, ReadAllInput(kMaxPromptBytes));
+  }
+  SWIFTKV_RETURN_IF_ERROR(CheckPrompt(text, origin));
+  return text;
+}
+
+Result<std::vector<int32_t>> EncodePrompt(const Flags& flags, const std::string& text, const TextModel& model) {
+  if (!flags.chat) return model.tokenizer->Encode(text, {.add_special_tokens = true});
+  nlohmann::ordered_json messages = nlohmann::ordered_json::array();
+  if (!flags.system.empty()) messages.push_back({{"role", "system"}, {"content", flags.system}});
+  messages.push_back({{"role", "user"}, {"content", text}});
+  SWIFTKV_ASSIGN_OR_RETURN(const std::string prompt, RenderChat(model, messages, nullptr));
+  return model.tokenizer->Encode(prompt, {.add_special_tokens = false});
+}
+
+Status Generate(const Flags& flags) {
+  SWIFTKV_ASSIGN_OR_RETURN(const SamplingParams sampling, flags.sampling.Parse());
+  if (sampling.n > 1 && !flags.output.json) return InvalidInput("--n {} needs --json", sampling.n);
+  SWIFTKV_ASSIGN_OR_RETURN(const std::string text, ReadPrompt(flags));
+  SWIFTKV_ASSIGN_OR_RETURN(const LoadedModel model, flags.model.Load());
+  SWIFTKV_RETURN_IF_ERROR(Validate(sampling, model.weights.config.vocab_size));
+
+  Request request{.sampling = sampling};
+  SWIFTKV_ASSIGN_OR_RETURN(request.prompt_token_ids, EncodePrompt(flags, text, model.text));
+  const auto prompt_tokens = static_cast<int64_t>(request.prompt_token_ids.size());
+  EngineOptions options;
+  options.max_model_len = ChooseModelLen(model, flags.model.max_model_len);
+  options.scheduler.max_num_batched_tokens = flags.model.max_num_batched_tokens;
+  const int64_t room = std::max<int64_t>(options.max_model_len - prompt_tokens, 1);
+  options.kv_cache_tokens = (std::min(prompt_tokens, options.max_model_len) +
+                             std::min(sampling.max_tokens.value_or(room), room) + kKvBlockTokens) *
+                            sampling.n;
+  SWIFTKV_ASSIGN_OR_RETURN(auto engine, Engine::Create(model.weights, model.mode, model.text.tokenizer.get(), options));
+
+  bool ends_line = true;
+  const auto stream = [&](std::string_view piece) {
+    ends_line = piece.ends_with('\n');
+    return WriteOutput(piece);
+  };
+  const bool json = flags.output.json;
+  SWIFTKV_ASSIGN_OR_RETURN(
+      const Answer answer,
+      RunRequest(engine.get(), std::move(request), json ? nullptr : std::function<Status(std::string_view)>(stream)));
+  if (json) {
+    SWIFTKV_RETURN_IF_ERROR(WriteOutput(JsonLine(AnswerJson(answer, model))));
+  } else if (!ends_line) {
+    SWIFTKV_RETURN_IF_ERROR(WriteOutput("\n"));
+  }
+  if (!flags.output.quiet) WriteNote(TimingsLine(answer));
+  if (answer.interrupted) return MakeError(ErrorCode::kCancelled, "interrupted");
+  return Ok();
+}
+
+}  // namespace
+
+RunCommand AddGenerateCommand(CLI::App* program) {
+  auto flags = std::make_shared<Flags>();
+  CLI::App* command = program->add_subcommand("generate", "Complete a prompt");
+  flags->model.AddAll(command);
+  CLI::Option* prompt = command->add_option("prompt,-p,--prompt", flags->prompt, "The text to complete");
+  command
+      ->add_option("-f,--file", flags->file,
+                   "Read the prompt from a file; - is standard input, which is also the default")
+      ->type_name("FILE");
+  command->add_flag("--chat", flags->chat, "The prompt is a user's message: apply the model's chat template");
+  command->add_option("--system", flags->system, "System message for --chat");
+  flags->sampling.Add(command);
+  command->add_option("--n", flags->sampling.params.n, "Completions of the prompt; more than one needs --json")
+      ->capture_default_str();
+  command->add_option("--logprobs", flags->sampling.params.logprobs,
+                      "With --json: log-probability of each token and of that many alternatives");
+  command->add_option("--prompt-logprobs", flags->sampling.params.prompt_logprobs,
+                      "With --json: the same for the prompt's tokens");
+  flags->output.Add(command);
+  FinishCommand(command,
+                "Examples:\n"
+                "  swiftkv generate smollm2-135m --prompt \"The capital of France is\" --max-tokens 16\n"
+                "  swiftkv generate smollm2-135m --chat --file question.txt --adapter my-adapter --json\n"
+                "  cat report.txt | swiftkv generate smollm2-135m --stop \"\\n\" --temperature 0.7 --seed 1\n");
+  return [flags, prompt] {
+    flags->has_prompt = prompt->count() > 0;
+    return Generate(*flags);
+  };
+}
+
+}  // namespace swiftkv

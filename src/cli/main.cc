@@ -1,0 +1,89 @@
+// swiftkv: one program, one subcommand a file. This file: what holds for all of them (CPU, signals, exit codes).
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <exception>
+#include <memory>
+#include <new>
+#include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cli/commands.h"
+#include "cli/terminal.h"
+
+namespace swiftkv {
+namespace {
+
+constexpr int kFailed = 1;
+constexpr int kWrongUsage = 2;
+constexpr int kOutputClosed = 141;  // 128 + SIGPIPE, as a shell would say
+
+int CodeFor(const Error& error) {
+  if (error.code != ErrorCode::kCancelled) return ExitCode(error);
+  return Interrupted() != 0 ? 128 + Interrupted() : kOutputClosed;
+}
+
+void StartLog() {
+  spdlog::set_default_logger(spdlog::stderr_logger_st("swiftkv"));
+  spdlog::set_pattern("swiftkv: %l: %v");
+}
+
+int RunProgram(int argc, char** argv) {
+  CLI::App program("SwiftKV: convert, run and serve models whose prompt tokens skip the later layers.", "swiftkv");
+  program.set_version_flag("--version", "swiftkv " SWIFTKV_VERSION);
+  program.require_subcommand(1);
+  program.footer(
+      "\nswiftkv COMMAND --help explains a command. Every flag is also an environment variable: --top-k is "
+      "SWIFTKV_TOP_K.");
+  std::vector<std::pair<std::string, RunCommand>> commands;
+  commands.emplace_back("generate", AddGenerateCommand(&program));
+  commands.emplace_back("chat", AddChatCommand(&program));
+  commands.emplace_back("inspect", AddInspectCommand(&program));
+  commands.emplace_back("doctor", AddDoctorCommand(&program));
+  try {
+    program.parse(argc, argv);
+  } catch (const CLI::Success& success) {  // --help, --version
+    std::ostringstream text;
+    program.exit(success, text, text);
+    return WriteOutput(text.str()) ? 0 : kFailed;
+  } catch (const CLI::ParseError& error) {
+    const auto parsed = program.get_subcommands();
+    WriteNote(fmt::format("swiftkv: {}\nTry: swiftkv {}{}--help", error.what(),
+                          parsed.empty() ? "" : parsed[0]->get_name(), parsed.empty() ? "" : " "));
+    return kWrongUsage;
+  }
+  for (const auto& [name, run] : commands) {
+    if (!program.got_subcommand(name)) continue;
+    const Status status = run();
+    if (status) return 0;
+    if (status.error().code != ErrorCode::kCancelled) WriteNote("swiftkv: " + status.error().message);
+    return CodeFor(status.error());
+  }
+  return kWrongUsage;
+}
+
+}  // namespace
+}  // namespace swiftkv
+
+int main(int argc, char** argv) {
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) {
+    swiftkv::WriteNote(
+        "swiftkv: this CPU lacks AVX2 and FMA, which swiftkv needs (x86-64 CPUs since about 2013 have them)");
+    return swiftkv::kFailed;
+  }
+  swiftkv::InstallSignalHandlers();
+  try {
+    swiftkv::StartLog();
+    return swiftkv::RunProgram(argc, argv);
+  } catch (const std::bad_alloc&) {
+    swiftkv::WriteNote("swiftkv: out of memory");
+  } catch (const std::exception& error) {
+    swiftkv::WriteNote(std::string("swiftkv: internal error: ") + error.what());
+  }
+  return swiftkv::kFailed;
+}

@@ -1,0 +1,159 @@
+#include "cli/options.h"
+
+#include <spdlog/spdlog.h>
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <algorithm>
+#include <cctype>
+#include <charconv>
+#include <chrono>
+
+#include "base/parallel.h"
+#include "engine/utf8.h"
+
+namespace swiftkv {
+namespace {
+
+std::string EnvironmentName(const std::string& flag) {
+  std::string name = "SWIFTKV_" + flag;
+  for (char& letter : name) letter = letter == '-' ? '_' : static_cast<char>(std::toupper(letter));
+  return name;
+}
+
+// "ID=VALUE"
+Result<std::pair<int32_t, float>> ParseLogitBias(const std::string& text) {
+  std::pair<int32_t, float> bias;
+  const char* const end = text.data() + text.size();
+  const auto id = std::from_chars(text.data(), end, bias.first);
+  if (id.ec == std::errc() && id.ptr != end && *id.ptr == '=') {
+    const auto value = std::from_chars(id.ptr + 1, end, bias.second);
+    if (value.ec == std::errc() && value.ptr == end) return bias;
+  }
+  return InvalidInput("--logit-bias {}: it must be ID=VALUE, a token id and a number, such as 1234=-100", text);
+}
+
+}  // namespace
+
+void ModelFlags::AddModel(CLI::App* command) {
+  command
+      ->add_option("model,-m,--model", model,
+                   "Hugging Face folder, .gguf file, org/name in the hub cache, or smollm2-135m")
+      ->capture_default_str();
+  command->add_option("--adapter", adapter, "Folder of a SwiftKV adapter to apply to the model")->type_name("DIR");
+}
+
+void ModelFlags::AddAll(CLI::App* command) {
+  AddModel(command);
+  command
+      ->add_option("--mode", mode,
+                   "base: the unconverted model; swiftkv: prompt tokens skip the later layers; auto: swiftkv where the "
+                   "checkpoint has it")
+      ->check(CLI::IsMember({"auto", "base", "swiftkv"}))
+      ->capture_default_str();
+  command->add_option("--dtype", dtype, "Type of weights and activations: bf16, f32 or auto (bf16)")
+      ->check(CLI::IsMember({"auto", "bf16", "f32"}))
+      ->capture_default_str();
+  command->add_option("--chat-template", chat_template, "Jinja file to use instead of the model's own chat template")
+      ->type_name("FILE");
+  command
+      ->add_option("-c,--max-model-len", max_model_len,
+                   "Tokens of prompt and answer together; 0: what the model allows")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command
+      ->add_option("--max-num-batched-tokens", max_num_batched_tokens,
+                   "Tokens of one step: longer prompts run in chunks")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->capture_default_str();
+  command->add_option("-t,--threads", threads, "Threads; 0: the cores that this process may use")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+}
+
+Result<LoadedModel> ModelFlags::Load() const {
+  spdlog::set_level(spdlog::level::from_str(log_level));
+  if (threads > 0) SetThreads(threads);
+  LoadModelOptions options{.model = model, .adapter = adapter};
+  if (mode != "auto") options.mode = mode == "base" ? Mode::kTeacher : Mode::kStudent;
+  if (dtype != "auto") options.dtype = dtype == "f32" ? DType::kF32 : DType::kBF16;
+  if (!chat_template.empty()) options.chat_template_file = chat_template;
+  const auto start = std::chrono::steady_clock::now();
+  SWIFTKV_ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(options));
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  const ModelConfig& config = loaded.weights.config;
+  spdlog::info("loaded {} in {:.2f} s: {} layers, mode {}, n = {}, g = {}, {}, {}, {} threads", loaded.origin,
+               seconds.count(), config.num_hidden_layers, ModeName(loaded.mode), config.num_key_value_layers,
+               config.key_value_group_size, Name(loaded.weights.dtype), loaded.weights.backend->name(), Threads());
+  return loaded;
+}
+
+std::string_view ModeName(Mode mode) { return mode == Mode::kTeacher ? "base" : "swiftkv"; }
+
+void SamplingFlags::Add(CLI::App* command) {
+  command->add_option("-n,--max-tokens", params.max_tokens,
+                      "Tokens to generate at most; absent: until the context is full");
+  command->add_option("--min-tokens", params.min_tokens, "No end before that many tokens")->capture_default_str();
+  command->add_option("--temperature,--temp", params.temperature, "0: always the most likely token")
+      ->capture_default_str();
+  command->add_option("--top-k", params.top_k, "Draw from the k most likely tokens; 0: all")->capture_default_str();
+  command->add_option("--top-p", params.top_p, "Draw from the most likely tokens up to this mass")
+      ->capture_default_str();
+  command->add_option("--min-p", params.min_p, "Leave out tokens less than this share as likely as the likeliest")
+      ->capture_default_str();
+  command
+      ->add_option("--repetition-penalty", params.repetition_penalty,
+                   "Above 1: discourages tokens of prompt and output")
+      ->capture_default_str();
+  command->add_option("--presence-penalty", params.presence_penalty, "Above 0: discourages tokens of the output")
+      ->capture_default_str();
+  command
+      ->add_option("--frequency-penalty", params.frequency_penalty, "The same, for each time that the token has come")
+      ->capture_default_str();
+  command->add_option("-s,--seed", params.seed, "Of the draws; absent: a new one each time (shown with --json)");
+  command->add_option("--stop", params.stop, "End before this text; may be repeated")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command->add_option("--stop-token-ids", params.stop_token_ids, "End at this token; may be repeated")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command->add_flag("--ignore-eos", params.ignore_eos, "Go on after the model's end-of-sequence token");
+  command->add_option("--logit-bias", logit_bias, "Add VALUE to a token's logit; may be repeated")
+      ->type_name("ID=VALUE")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+}
+
+Result<SamplingParams> SamplingFlags::Parse() const {
+  SamplingParams parsed = params;
+  for (const std::string& text : logit_bias) {
+    SWIFTKV_ASSIGN_OR_RETURN(const auto bias, ParseLogitBias(text));
+    parsed.logit_bias.push_back(bias);
+  }
+  return parsed;
+}
+
+void OutputFlags::Add(CLI::App* command) {
+  command->add_flag("--json", json, "Print one JSON object instead of text");
+  command->add_flag("-q,--quiet", quiet, "No timings or notes on standard error");
+}
+
+void FinishCommand(CLI::App* command, const std::string& notes) {
+  for (CLI::Option* option : command->get_options()) {
+    const std::vector<std::string>& names = option->get_lnames();
+    if (!names.empty() && names.front() != "help") option->envname(EnvironmentName(names.front()));
+  }
+  command->footer("\n" + notes +
+                  "\nExit codes: 0 done, 1 failed, 2 wrong usage or input, 130 interrupted, 141 output closed.");
+}
+
+Status CheckPrompt(const std::string& text, const std::string& origin) {
+  if (text.empty()) return InvalidInput("{}: the prompt is empty", origin);
+  if (const auto offset = FirstInvalidUtf8(text)) {
+    return InvalidInput("{}: byte {} is not valid UTF-8", origin, *offset);
+  }
+  return Ok();
+}
+
+}  // namespace swiftkv

@@ -1,0 +1,70 @@
+// Flags that several subcommands share. Every flag is also an environment variable: --top-k is SWIFTKV_TOP_K. A flag
+// beats the variable, the variable beats the default.
+#ifndef SWIFTKV_CLI_OPTIONS_H_
+#define SWIFTKV_CLI_OPTIONS_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "engine/load.h"
+#include "engine/request.h"
+
+namespace CLI {
+class App;
+}
+
+namespace swiftkv {
+
+// The model and how to run it.
+struct ModelFlags {
+  std::string model = "smollm2-135m";
+  std::string adapter;
+  std::string mode = "auto";
+  std::string dtype = "auto";
+  std::string chat_template;
+  int64_t max_model_len = 0;
+  int64_t max_num_batched_tokens = 2048;
+  int threads = 0;
+  std::string log_level = "warning";
+
+  void AddModel(CLI::App* command);  // the model and --adapter alone
+  void AddAll(CLI::App* command);
+  // Sets log level and number of threads, and loads.
+  Result<LoadedModel> Load() const;
+};
+
+// "base" or "swiftkv", as --mode spells them.
+std::string_view ModeName(Mode mode);
+
+// How tokens are chosen; greedy unless asked otherwise.
+struct SamplingFlags {
+  SamplingParams params{.temperature = 0};
+  std::vector<std::string> logit_bias;  // ID=VALUE
+
+  void Add(CLI::App* command);
+  // The parameters with the flags' text forms parsed. Error kInvalidInput.
+  Result<SamplingParams> Parse() const;
+};
+
+// Ends the set-up of a subcommand: its environment variables, and the notes under its --help.
+void FinishCommand(CLI::App* command, const std::string& notes);
+
+// --json, --quiet
+struct OutputFlags {
+  bool json = false;
+  bool quiet = false;
+  void Add(CLI::App* command);
+};
+
+// `text` must be valid UTF-8 without being empty; `origin` names it in the error.
+Status CheckPrompt(const std::string& text, const std::string& origin);
+
+inline constexpr int64_t kMaxPromptBytes = 64 << 20;
+
+}  // namespace swiftkv
+
+#endif  // SWIFTKV_CLI_OPTIONS_H_

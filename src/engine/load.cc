@@ -1,0 +1,159 @@
+#include "engine/load.h"
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "base/file.h"
+#include "checkpoint/json_file.h"
+#include "engine/memory.h"
+#include "engine/model_costs.h"
+
+namespace swiftkv {
+namespace {
+
+constexpr int64_t kMaxTemplateBytes = 4 << 20;
+
+Result<Mode> ChooseMode(const ModelFiles& files, std::optional<Mode> wanted) {
+  if (!wanted) return files.config.is_swiftkv() ? Mode::kStudent : Mode::kTeacher;
+  if (*wanted == Mode::kStudent && !files.config.is_swiftkv()) {
+    return InvalidInput("{}: a plain model has no mode swiftkv; give --adapter, or convert it first", files.origin);
+  }
+  return *wanted;
+}
+
+// Linux lends more memory than it has and later kills who uses it, so the sum is checked before.
+Status CheckMemory(const ModelFiles& files, Mode mode, DType dtype) {
+  const MemoryInfo memory = ReadMemoryInfo();
+  const int64_t bytes = ComputeModelCosts(files.config).parameters(mode) * BlockBytes(dtype);
+  if (memory.available_bytes == 0 || bytes <= memory.available_bytes) return Ok();
+  return ResourceExhausted("{}: the weights need {} MiB as {}; {} MiB of memory are available", files.origin,
+                           bytes >> 20, Name(dtype), memory.available_bytes >> 20);
+}
+
+Result<GgufVocabulary> ReadGgufVocabulary(const GgufFile& gguf) {
+  const auto strings = [&](std::string_view key) -> Result<std::vector<std::string>> {
+    if (!gguf.Contains(key)) return std::vector<std::string>();
+    SWIFTKV_ASSIGN_OR_RETURN(const std::vector<std::string_view> views, gguf.Strings(key));
+    return std::vector<std::string>(views.begin(), views.end());
+  };
+  const auto token_id = [&](std::string_view key) -> std::optional<int32_t> {
+    const Result<int64_t> id = gguf.Int(key);
+    if (!id || *id < 0 || *id > INT32_MAX) return std::nullopt;
+    return static_cast<int32_t>(*id);
+  };
+  const auto flag = [&](std::string_view key) -> std::optional<bool> {
+    const Result<bool> value = gguf.Bool(key);
+    return value ? std::optional<bool>(*value) : std::nullopt;
+  };
+
+  GgufVocabulary vocabulary;
+  SWIFTKV_ASSIGN_OR_RETURN(vocabulary.model, gguf.String("tokenizer.ggml.model"));
+  if (const auto pre = gguf.String("tokenizer.ggml.pre")) vocabulary.pre = *pre;
+  SWIFTKV_ASSIGN_OR_RETURN(vocabulary.tokens, strings("tokenizer.ggml.tokens"));
+  SWIFTKV_ASSIGN_OR_RETURN(vocabulary.merges, strings("tokenizer.ggml.merges"));
+  if (gguf.Contains("tokenizer.ggml.scores")) {
+    SWIFTKV_ASSIGN_OR_RETURN(vocabulary.scores, gguf.Floats("tokenizer.ggml.scores"));
+  }
+  if (gguf.Contains("tokenizer.ggml.token_type")) {
+    SWIFTKV_ASSIGN_OR_RETURN(vocabulary.types, gguf.Ints("tokenizer.ggml.token_type"));
+  }
+  vocabulary.bos_token_id = token_id("tokenizer.ggml.bos_token_id");
+  vocabulary.eos_token_id = token_id("tokenizer.ggml.eos_token_id");
+  vocabulary.unknown_token_id = token_id("tokenizer.ggml.unknown_token_id");
+  vocabulary.padding_token_id = token_id("tokenizer.ggml.padding_token_id");
+  vocabulary.add_bos_token = flag("tokenizer.ggml.add_bos_token");
+  vocabulary.add_eos_token = flag("tokenizer.ggml.add_eos_token");
+  vocabulary.add_space_prefix = flag("tokenizer.ggml.add_space_prefix");
+  return vocabulary;
+}
+
+// tokenizer_config.json's chat_template: a string, or a list of named ones of which "default" counts.
+std::string TemplateField(const nlohmann::ordered_json& config) {
+  const auto field = config.find("chat_template");
+  if (field == config.end()) return {};
+  if (field->is_string()) return field->get<std::string>();
+  if (!field->is_array()) return {};
+  for (const auto& entry : *field) {
+    if (!entry.is_object() || entry.value("name", nlohmann::ordered_json()) != "default") continue;
+    if (const auto text = entry.find("template"); text != entry.end() && text->is_string()) {
+      return text->get<std::string>();
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::string> ReadChatTemplate(const ModelFiles& files) {
+  if (files.folder.empty()) {
+    constexpr std::string_view kKey = "tokenizer.chat_template";
+    if (files.gguf == nullptr || !files.gguf->Contains(kKey)) return std::string();
+    SWIFTKV_ASSIGN_OR_RETURN(const std::string_view text, files.gguf->String(kKey));
+    return std::string(text);
+  }
+  const std::string jinja = files.folder + "/chat_template.jinja";
+  std::error_code ignored;
+  if (std::filesystem::exists(jinja, ignored)) return ReadFile(jinja, kMaxTemplateBytes);
+  const std::string config_path = files.folder + "/tokenizer_config.json";
+  if (!std::filesystem::exists(config_path, ignored)) return std::string();
+  SWIFTKV_ASSIGN_OR_RETURN(const nlohmann::ordered_json config, ReadJsonFile(config_path));
+  return TemplateField(config);
+}
+
+Result<TextModel> LoadTextModel(const ModelFiles& files, const std::optional<std::string>& chat_template_file) {
+  TextModel text;
+  if (files.folder.empty()) {
+    if (files.gguf == nullptr) return InvalidInput("{}: there is no tokenizer", files.origin);
+    SWIFTKV_ASSIGN_OR_RETURN(const GgufVocabulary vocabulary, ReadGgufVocabulary(*files.gguf));
+    SWIFTKV_ASSIGN_OR_RETURN(text.tokenizer, Tokenizer::FromGguf(vocabulary, files.origin));
+  } else {
+    SWIFTKV_ASSIGN_OR_RETURN(text.tokenizer, Tokenizer::FromFolder(files.folder));
+  }
+  std::string source;
+  std::string origin = files.origin + ": chat template";
+  if (chat_template_file) {
+    origin = *chat_template_file;
+    SWIFTKV_ASSIGN_OR_RETURN(source, ReadFile(*chat_template_file, kMaxTemplateBytes));
+  } else {
+    SWIFTKV_ASSIGN_OR_RETURN(source, ReadChatTemplate(files));
+  }
+  if (source.empty()) {
+    text.chat_template =
+        InvalidInput("{}: the model has no chat template; give one with --chat-template FILE", files.origin);
+  } else {
+    text.chat_template = ChatTemplate::Parse(source, origin);
+  }
+  return text;
+}
+
+Result<LoadedModel> LoadModel(const LoadModelOptions& options) {
+  SWIFTKV_RETURN_IF_ERROR(kernels::CheckBackendChoice());
+  SWIFTKV_ASSIGN_OR_RETURN(const ModelFiles files, OpenModelFiles(options.model, options.adapter));
+  const DType dtype = options.dtype.value_or(DType::kBF16);
+  LoadedModel model;
+  model.origin = files.origin;
+  SWIFTKV_ASSIGN_OR_RETURN(model.mode, ChooseMode(files, options.mode));
+  SWIFTKV_RETURN_IF_ERROR(CheckMemory(files, model.mode, dtype));
+  SWIFTKV_ASSIGN_OR_RETURN(model.text, LoadTextModel(files, options.chat_template_file));
+  const LoadOptions load{
+      .dtype = dtype, .teacher = model.mode == Mode::kTeacher, .student = model.mode == Mode::kStudent};
+  SWIFTKV_ASSIGN_OR_RETURN(model.weights, LoadWeights(files.config, *files.base, files.adapter.get(), load));
+  return model;
+}
+
+Result<std::string> RenderChat(const TextModel& text, const nlohmann::ordered_json& messages,
+                               const nlohmann::ordered_json& variables) {
+  if (!text.chat_template) return tl::unexpected<Error>(text.chat_template.error());
+  const auto spelling = [&](std::optional<int32_t> id) {
+    return std::string(id ? text.tokenizer->IdToToken(*id) : std::string_view());
+  };
+  nlohmann::ordered_json all = {{"messages", messages},
+                                {"add_generation_prompt", true},
+                                {"bos_token", spelling(text.tokenizer->bos_token_id())},
+                                {"eos_token", spelling(text.tokenizer->eos_token_id())}};
+  if (variables.is_object()) all.update(variables);
+  return text.chat_template->Render(all);
+}
+
+}  // namespace swiftkv
