@@ -59,6 +59,7 @@ def blocks():
     return tensors
 
 
+LLAMA3 = {"factor": 8.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0, "original_max_position_embeddings": 8192}
 HEADS, KV_HEADS, HEAD_DIM, HIDDEN, FF, VOCAB = 4, 2, 16, 32, 64, 6
 
 
@@ -69,13 +70,12 @@ def permute(w, heads):
     return np.ascontiguousarray(stored)
 
 
-def rope_freqs():
-    config = transformers.LlamaConfig(
-        head_dim=HEAD_DIM, rope_theta=500000.0, max_position_embeddings=131072,
-        rope_scaling={"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-                      "original_max_position_embeddings": 8192})
+def rope_freqs(head_dim, rope_theta, **llama3):
+    """The factors that a llama3 GGUF stores, from transformers' frequencies."""
+    config = transformers.LlamaConfig(head_dim=head_dim, rope_theta=rope_theta, max_position_embeddings=131072,
+                                      rope_scaling={"rope_type": "llama3", **llama3})
     scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config)
-    plain = 1.0 / 500000.0 ** (np.arange(0, HEAD_DIM, 2) / HEAD_DIM)
+    plain = 1.0 / rope_theta ** (np.arange(0, head_dim, 2) / head_dim)
     return (plain / scaled.double().numpy()).astype(np.float32)
 
 
@@ -151,7 +151,7 @@ def tiny(path):
         if "q_proj" in name:
             values = LlamaTensorProcessor._reverse_permute_weights(None, values, HEADS)
         hf[name] = np.ascontiguousarray(values)
-    writer.add_tensor("rope_freqs.weight", rope_freqs())
+    writer.add_tensor("rope_freqs.weight", rope_freqs(HEAD_DIM, 500000.0, **{**LLAMA3, "factor": 32.0}))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -161,7 +161,6 @@ def tiny(path):
 
 SIZES = {"vocab_size": 1000, "hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 6,
          "num_attention_heads": 32}
-LLAMA3 = {"factor": 8.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0, "original_max_position_embeddings": 8192}
 CONFIGS = {
     "llama, defaults": {"model_type": "llama"},
     "llama, transformers 4": {"model_type": "llama", "num_key_value_heads": 8, "rope_theta": 500000.0,
@@ -195,6 +194,16 @@ CONFIGS = {
 }
 
 
+# (head_dim, rope_theta, parameters): Llama 3.1, Llama 3.2, a small head, other parameters.
+ROPE_FREQS = [
+    (128, 500000.0, LLAMA3),
+    (64, 500000.0, {**LLAMA3, "factor": 32.0}),
+    (16, 500000.0, LLAMA3),
+    (64, 10000.0, {"factor": 4.0, "high_freq_factor": 3.0, "low_freq_factor": 1.0,
+                   "original_max_position_embeddings": 1000}),
+]
+
+
 def resolved(raw):
     config = CONFIG_MAPPING[raw["model_type"]].from_dict(dict(raw))
     heads = config.num_attention_heads
@@ -222,7 +231,9 @@ def resolved(raw):
 def configs():
     cases = [{"name": name, "config": {**SIZES, **raw}, "resolved": resolved({**SIZES, **raw})}
              for name, raw in CONFIGS.items()]
-    return json.dumps({"made_with": VERSIONS, "cases": cases}, indent=1) + "\n"
+    rope = [{"rope_theta": theta, **llama3, "factors": rope_freqs(head_dim, theta, **llama3).tolist()}
+            for head_dim, theta, llama3 in ROPE_FREQS]
+    return json.dumps({"made_with": VERSIONS, "cases": cases, "rope_freqs": rope}, indent=1) + "\n"
 
 
 def main():

@@ -10,8 +10,10 @@
 #define SWIFTKV_CHECKPOINT_GGUF_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,9 +22,21 @@
 
 namespace swiftkv {
 
+// A metadata value as it stands in the file, with its bounds checked.
+struct GgufValue {
+  uint32_t type = 0;  // of the value, or of an array's elements
+  bool is_array = false;
+  uint64_t count = 1;                // elements
+  std::span<const std::byte> bytes;  // a scalar string without its length
+};
+
+struct GgufContent;
+
 class GgufFile : public TensorSource {
  public:
   static Result<std::unique_ptr<GgufFile>> Open(const std::string& path);
+  // From bytes that outlive the result.
+  static Result<std::unique_ptr<GgufFile>> Parse(std::span<const std::byte> bytes, const std::string& origin);
 
   // Tensors. Names that have no Hugging Face counterpart (rope_freqs.weight, ...) are kept. Dimensions are in row-major
   // order. permuted_heads is set for q/k of architecture llama.
@@ -39,27 +53,25 @@ class GgufFile : public TensorSource {
   Result<std::vector<int32_t>> Ints(std::string_view key) const;
   Result<std::vector<float>> Floats(std::string_view key) const;
 
-  const std::string& architecture() const { return architecture_; }
+  const std::string& architecture() const { return architecture_; }  // general.architecture
   const std::string& path() const { return path_; }
 
  private:
-  // A metadata value as it stands in the file; an array has its elements' type and count.
-  struct Value {
-    uint32_t type = 0;
-    bool is_array = false;
-    uint64_t count = 1;
-    std::span<const std::byte> bytes;
-  };
-  friend class GgufParser;
   GgufFile() = default;
-  Result<const Value*> FindValue(std::string_view key, bool is_array) const;
+  static Result<std::unique_ptr<GgufFile>> FromContent(GgufContent content, const std::string& path,
+                                                       std::shared_ptr<const MappedFile> file);
+  Status SetPermutedHeads(StoredTensor* tensor) const;
+  Result<const GgufValue*> FindValue(std::string_view key, bool is_array) const;
 
   std::string path_;
   std::string architecture_;
-  std::shared_ptr<const MappedFile> file_;
-  std::map<std::string, Value, std::less<>> values_;
+  std::map<std::string, GgufValue, std::less<>> values_;
   std::unique_ptr<TensorSource> tensors_;
+  std::shared_ptr<const MappedFile> file_;
 };
+
+// "blk.3.attn_q.weight" -> "model.layers.3.self_attn.q_proj.weight"; a name without counterpart stays.
+std::string HfNameOfGgufTensor(std::string_view name);
 
 }  // namespace swiftkv
 

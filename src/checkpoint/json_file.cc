@@ -1,6 +1,6 @@
 #include "checkpoint/json_file.h"
 
-#include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
@@ -8,14 +8,9 @@
 namespace swiftkv {
 namespace {
 
-struct Extent {
-  int64_t depth = 0;    // of brackets outside strings
-  int64_t members = 0;  // colons outside strings
-};
-
 // One pass before parsing, because a parsed document costs up to a hundred bytes of memory a byte of text.
-Extent Measure(std::string_view text) {
-  Extent extent;
+Status CheckExtent(std::string_view text, const std::string& origin) {
+  std::array<int64_t, kMaxJsonDepth + 1> members = {};  // colons outside strings at each depth
   int64_t depth = 0;
   bool in_string = false;
   for (size_t i = 0; i < text.size(); ++i) {
@@ -26,23 +21,22 @@ Extent Measure(std::string_view text) {
       continue;
     }
     if (c == '"') in_string = true;
-    if (c == '{' || c == '[') extent.depth = std::max(extent.depth, ++depth);
-    if (c == '}' || c == ']') --depth;
-    if (c == ':') ++extent.members;
+    if (c == '{' || c == '[') {
+      if (++depth > kMaxJsonDepth) return InvalidInput("{}: JSON nested more than {} deep", origin, kMaxJsonDepth);
+      members[depth] = 0;
+    }
+    if ((c == '}' || c == ']') && depth > 0) --depth;
+    if (c == ':' && ++members[depth] > kMaxJsonMembers) {
+      return InvalidInput("{}: a JSON object with more than {} members", origin, kMaxJsonMembers);
+    }
   }
-  return extent;
+  return Ok();
 }
 
 }  // namespace
 
 Result<nlohmann::ordered_json> ParseJsonObject(std::string_view text, const std::string& origin) {
-  const Extent extent = Measure(text);
-  if (extent.depth > kMaxJsonDepth) {
-    return InvalidInput("{}: JSON nested {} deep, the limit is {}", origin, extent.depth, kMaxJsonDepth);
-  }
-  if (extent.members > kMaxJsonMembers) {
-    return InvalidInput("{}: JSON with {} members, the limit is {}", origin, extent.members, kMaxJsonMembers);
-  }
+  SWIFTKV_RETURN_IF_ERROR(CheckExtent(text, origin));
   auto json = nlohmann::ordered_json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (json.is_discarded()) return InvalidInput("{}: not valid JSON", origin);
   if (!json.is_object()) return InvalidInput("{}: not a JSON object", origin);

@@ -15,8 +15,8 @@ namespace swiftkv {
 
 inline constexpr int64_t kMaxJsonFileBytes = 4 << 20;
 inline constexpr int64_t kMaxJsonDepth = 64;
-// An ordered object finds its keys by walking them, so their number is kept small.
-inline constexpr int64_t kMaxJsonMembers = 20000;
+// Of one object. An ordered object finds its keys by walking them, so their number is kept small.
+inline constexpr int64_t kMaxJsonMembers = 8192;
 
 // Error kInvalidInput: no JSON, no object, too deep, too many members. `origin` (a path) opens the message.
 Result<nlohmann::ordered_json> ParseJsonObject(std::string_view text, const std::string& origin);

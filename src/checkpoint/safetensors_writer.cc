@@ -1,0 +1,168 @@
+#include "checkpoint/safetensors_writer.h"
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <system_error>
+#include <utility>
+
+#include "base/bfloat16.h"
+#include "checkpoint/printable.h"
+#include "checkpoint/tensor_table.h"
+
+namespace swiftkv {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr char kSingleFile[] = "model.safetensors";
+constexpr char kIndexFile[] = "model.safetensors.index.json";
+
+std::string Join(const std::string& folder, const std::string& name) { return (fs::path(folder) / name).string(); }
+
+std::string Dump(const nlohmann::json& json, int indent) {
+  return json.dump(indent, ' ', /*ensure_ascii=*/false, nlohmann::json::error_handler_t::replace);
+}
+
+}  // namespace
+
+Result<SafetensorsWriter> SafetensorsWriter::Create(const std::string& folder, std::vector<TensorToWrite> tensors,
+                                                    const SafetensorsWriterOptions& options) {
+  SafetensorsWriter writer;
+  writer.folder_ = folder;
+  writer.tensors_ = std::move(tensors);
+  writer.dtype_ = options.dtype;
+  if (options.dtype != DType::kBF16 && options.dtype != DType::kF32) {
+    return InvalidInput("{}: checkpoints are written as BF16 or F32, not as {}", folder, Name(options.dtype));
+  }
+  SWIFTKV_RETURN_IF_ERROR(writer.PlanShards(options.max_shard_bytes));
+  SWIFTKV_RETURN_IF_ERROR(writer.CheckFolder());
+  SWIFTKV_RETURN_IF_ERROR(writer.OpenNextShard());
+  return writer;
+}
+
+Status SafetensorsWriter::PlanShards(int64_t max_shard_bytes) {
+  std::set<std::string_view> names;
+  shards_.emplace_back();
+  for (size_t i = 0; i < tensors_.size(); ++i) {
+    const TensorToWrite& tensor = tensors_[i];
+    const std::optional<int64_t> bytes = BytesOf(dtype_, tensor.shape);
+    if (!bytes.has_value() || __builtin_add_overflow(total_bytes_, *bytes, &total_bytes_)) {
+      return InvalidInput("{}: {} has an impossible shape", folder_, Printable(tensor.name));
+    }
+    if (!names.insert(tensor.name).second) {
+      return InvalidInput("{}: the tensor {} occurs twice", folder_, Printable(tensor.name));
+    }
+    if (shards_.back().bytes + *bytes > max_shard_bytes && !shards_.back().tensors.empty()) shards_.emplace_back();
+    shards_.back().tensors.push_back(i);
+    shards_.back().bytes += *bytes;
+  }
+  for (size_t i = 0; i < shards_.size(); ++i) {
+    shards_[i].name =
+        shards_.size() == 1 ? kSingleFile : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards_.size());
+  }
+  return Ok();
+}
+
+Status SafetensorsWriter::CheckFolder() const {
+  std::error_code error;
+  fs::create_directories(folder_, error);
+  if (error) return IoError("{}: cannot create the folder: {}", folder_, error.message());
+  for (const char* name : {kSingleFile, kIndexFile}) {
+    if (fs::exists(Join(folder_, name), error)) {
+      return InvalidInput("{}: the folder holds a model already ({})", folder_, name);
+    }
+  }
+  const fs::space_info space = fs::space(folder_, error);
+  if (!error && space.available < static_cast<uint64_t>(total_bytes_)) {
+    return ResourceExhausted("{}: the model needs {} bytes, the disk has {} left", folder_, total_bytes_,
+                             space.available);
+  }
+  return Ok();
+}
+
+std::string SafetensorsWriter::Header(const Shard& shard) const {
+  std::string header = R"({"__metadata__":{"format":"pt"})";
+  int64_t offset = 0;
+  for (const size_t i : shard.tensors) {
+    const int64_t end = offset + *BytesOf(dtype_, tensors_[i].shape);
+    header += fmt::format(R"(,{}:{{"dtype":"{}","shape":{},"data_offsets":[{},{}]}})", Dump(tensors_[i].name, -1),
+                          Name(dtype_), Dump(tensors_[i].shape, -1), offset, end);
+    offset = end;
+  }
+  header += "}";
+  header.resize((header.size() + 7) / 8 * 8, ' ');  // as safetensors does, so that the data are aligned
+  return header;
+}
+
+Status SafetensorsWriter::OpenNextShard() {
+  const Shard& shard = shards_[files_.size()];
+  SWIFTKV_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(Join(folder_, shard.name)));
+  files_.push_back(std::move(file));
+  shard_bytes_left_ = shard.bytes;
+  const std::string header = Header(shard);
+  const uint64_t header_bytes = header.size();
+  SWIFTKV_RETURN_IF_ERROR(files_.back().Append(std::as_bytes(std::span(&header_bytes, 1))));
+  return files_.back().Append(header);
+}
+
+Status SafetensorsWriter::Append(std::span<const float> values) {
+  while (!values.empty()) {
+    if (shard_bytes_left_ == 0) {
+      if (files_.size() == shards_.size()) {
+        return MakeError(ErrorCode::kInternal, "{}: more values than the tensors have", folder_);
+      }
+      SWIFTKV_RETURN_IF_ERROR(OpenNextShard());
+    }
+    const auto fits = static_cast<size_t>(shard_bytes_left_ / BlockBytes(dtype_));
+    const std::span<const float> part = values.first(std::min(values.size(), fits));
+    SWIFTKV_RETURN_IF_ERROR(WriteValues(part));
+    shard_bytes_left_ -= std::ssize(part) * BlockBytes(dtype_);
+    values = values.subspan(part.size());
+  }
+  return Ok();
+}
+
+Status SafetensorsWriter::WriteValues(std::span<const float> values) {
+  if (dtype_ == DType::kF32) return files_.back().Append(std::as_bytes(values));
+  std::array<BFloat16, 16384> rounded;
+  while (!values.empty()) {
+    const size_t count = std::min(values.size(), rounded.size());
+    std::transform(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(count), rounded.begin(), ToBFloat16);
+    SWIFTKV_RETURN_IF_ERROR(files_.back().Append(std::as_bytes(std::span(rounded).first(count))));
+    values = values.subspan(count);
+  }
+  return Ok();
+}
+
+std::string SafetensorsWriter::Index() const {
+  nlohmann::json index;
+  index["metadata"]["total_size"] = total_bytes_;
+  for (const Shard& shard : shards_) {
+    for (const size_t i : shard.tensors) index["weight_map"][tensors_[i].name] = shard.name;
+  }
+  return Dump(index, 2) + "\n";
+}
+
+Status SafetensorsWriter::Finish() {
+  // A last shard whose tensors are all empty has no values that would open it.
+  while (shard_bytes_left_ == 0 && files_.size() < shards_.size()) SWIFTKV_RETURN_IF_ERROR(OpenNextShard());
+  if (shard_bytes_left_ != 0) return MakeError(ErrorCode::kInternal, "{}: values are missing", folder_);
+  Status status;
+  size_t committed = 0;
+  while (status && committed < files_.size()) {
+    status = files_[committed].Commit();
+    if (status) ++committed;
+  }
+  if (status && shards_.size() > 1) status = WriteFile(Join(folder_, kIndexFile), Index());
+  if (!status) {
+    std::error_code ignored;
+    for (size_t i = 0; i < committed; ++i) fs::remove(Join(folder_, shards_[i].name), ignored);
+  }
+  files_.clear();
+  return status;
+}
+
+}  // namespace swiftkv

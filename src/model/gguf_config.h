@@ -1,0 +1,27 @@
+// A GGUF file's metadata as the config.json that the same model has at Hugging Face.
+#ifndef SWIFTKV_MODEL_GGUF_CONFIG_H_
+#define SWIFTKV_MODEL_GGUF_CONFIG_H_
+
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <span>
+
+#include "checkpoint/gguf.h"
+#include "model/config.h"
+
+namespace swiftkv {
+
+// The fields of config.json that ParseHfConfig reads. Errors: an architecture other than llama, qwen2 and qwen3,
+// experts, metadata of a wrong type.
+Result<nlohmann::ordered_json> HfConfigOfGguf(const GgufFile& gguf);
+
+// HfConfigOfGguf and what only the tensors tell: which biases there are.
+Result<ModelConfig> ParseGgufConfig(const GgufFile& gguf);
+
+// A llama3 GGUF holds no rope parameters but their result: `factors` [head_dim / 2], by which each frequency is
+// divided (rope_freqs.weight). Finds the parameters again; nullopt if no llama3 formula gives these factors.
+std::optional<RopeConfig> FitLlama3Rope(std::span<const float> factors, double rope_theta);
+
+}  // namespace swiftkv
+
+#endif  // SWIFTKV_MODEL_GGUF_CONFIG_H_
