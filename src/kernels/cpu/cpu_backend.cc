@@ -2,6 +2,8 @@
 
 #include "kernels/cpu/attention_driver.h"
 #include "kernels/cpu/cpu_kernels.h"
+#include "kernels/cpu/onednn_gemm.h"
+#include "kernels/cpu_features.h"
 
 namespace swiftkv::kernels::cpu {
 namespace {
@@ -43,7 +45,7 @@ class CpuBackend final : public Backend {
 
  private:
   std::string_view name_;
-  const CpuKernels& kernels_;
+  CpuKernels kernels_;
 };
 
 }  // namespace
@@ -58,6 +60,15 @@ const Backend& Avx512Backend() {
 }
 const Backend& Avx512Bf16Backend() {
   static const CpuBackend backend("avx512_bf16", Avx512Bf16Kernels());
+  return backend;
+}
+
+const Backend& OneDnnBackend() {
+  static const CpuBackend backend(Cpu().amx_bf16 ? "amx" : "onednn", [] {
+    CpuKernels kernels = Avx512Bf16Kernels();
+    kernels.gemm = OneDnnGemm;
+    return kernels;
+  }());
   return backend;
 }
 

@@ -9,6 +9,8 @@ namespace swiftkv::kernels::cpu {
 const Backend& Avx2Backend();
 const Backend& Avx512Backend();
 const Backend& Avx512Bf16Backend();
+// Avx512Bf16Backend with bf16 products by oneDNN: "amx" where the CPU has AMX, else "onednn".
+const Backend& OneDnnBackend();
 
 }  // namespace swiftkv::kernels::cpu
 

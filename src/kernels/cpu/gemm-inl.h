@@ -6,22 +6,15 @@ namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE {
 
 inline constexpr int64_t kMaxRowBlock = 192;
 
-// Where a work item is: rows [row, row + rows), one panel.
-struct GemmItem {
-  int64_t row;
-  int64_t rows;
-  int64_t panel;
-};
-
-template <class T>
+// Bias, accumulation and the store of one vector of finished sums; columns beyond n vanish.
 inline void FinishVector(const GemmArgs& args, int64_t row, int64_t column, Vec sum) {
   const int64_t columns = args.w->n - column;
   if (columns <= 0) return;
   if (args.bias != nullptr) sum = sum + LoadUpTo(args.bias + column, columns);
-  T* y = static_cast<T*>(args.y) + row * args.y_stride + column;
-  if constexpr (sizeof(T) == sizeof(float)) {
-    if (args.accumulate) sum = sum + LoadUpTo(y, columns);
-  }
+  const int64_t offset = row * args.y_stride + column;
+  if (args.y_dtype == DType::kBF16) return StoreUpTo(static_cast<BFloat16*>(args.y) + offset, sum, columns);
+  float* y = static_cast<float*>(args.y) + offset;
+  if (args.accumulate) sum = sum + LoadUpTo(y, columns);
   StoreUpTo(y, sum, columns);
 }
 
@@ -47,12 +40,10 @@ void GemmTile(const GemmArgs& args, const typename Dot::Input* x, int64_t x_stri
   }
   for (int i = 0; i < kRows; ++i) {
     for (int j = 0; j < kVectors; ++j) {
-      if (!last) {
-        Store(carry + i * kPanelColumns + j * kLanes, sums[i][j]);
-      } else if (args.y_dtype == DType::kF32) {
-        FinishVector<float>(args, row + i, column + j * kLanes, sums[i][j]);
+      if (last) {
+        FinishVector(args, row + i, column + j * kLanes, sums[i][j]);
       } else {
-        FinishVector<BFloat16>(args, row + i, column + j * kLanes, sums[i][j]);
+        Store(carry + i * kPanelColumns + j * kLanes, sums[i][j]);
       }
     }
   }
@@ -92,26 +83,27 @@ const typename Dot::Input* TileInputs(const GemmArgs& args, int64_t row, int64_t
 }
 
 template <class Dot>
-void ComputeItem(const GemmArgs& args, const PackedLayout& layout, const GemmItem& item) {
+void ComputeItem(const GemmArgs& args, const PackedLayout& layout, int64_t row_begin, int64_t row_count,
+                 int64_t panel) {
   using Input = typename Dot::Input;
   auto* scratch = ThreadScratch(kMaxRowBlock * kPanelColumns * static_cast<int64_t>(sizeof(float)) +
                                 kTileRows * kMaxSectionK * static_cast<int64_t>(sizeof(Input)));
   float* carry = reinterpret_cast<float*>(scratch);
   Input* copy = reinterpret_cast<Input*>(carry + kMaxRowBlock * kPanelColumns);
   for (int64_t section = 0; section < layout.sections(); ++section) {
-    const auto* w = args.w->data.as<typename Dot::Weight>() + layout.Offset(section, item.panel);
+    const auto* w = args.w->data.as<typename Dot::Weight>() + layout.Offset(section, panel);
     const int64_t k_size = layout.SectionSize(section);
     const int64_t steps = (k_size + Dot::kDepth - 1) / Dot::kDepth;
     const bool first = section == 0;
     const bool last = section + 1 == layout.sections();
-    for (int64_t r = 0; r < item.rows; r += kTileRows) {
-      const int64_t row = item.row + r;
-      const int64_t rows = std::min<int64_t>(kTileRows, item.rows - r);
+    for (int64_t r = 0; r < row_count; r += kTileRows) {
+      const int64_t row = row_begin + r;
+      const int64_t rows = std::min<int64_t>(kTileRows, row_count - r);
       int64_t stride = 0;
       const Input* x = TileInputs<Dot>(args, row, rows, layout.SectionBegin(section), k_size, copy, &stride);
       float* tile_carry = carry + r * kPanelColumns;
       const auto run = [&](auto tile_rows) {
-        GemmRows<Dot, decltype(tile_rows)::value>(args, x, stride, w, steps, row, item.panel, first, last, tile_carry);
+        GemmRows<Dot, decltype(tile_rows)::value>(args, x, stride, w, steps, row, panel, first, last, tile_carry);
       };
       switch (rows) {
         case 1:
@@ -147,8 +139,7 @@ void RunGemm(const GemmArgs& args) {
   const int64_t row_blocks = (args.m + row_block - 1) / row_block;
   ParallelFor(row_blocks * layout.panels(), [&](int64_t index) {
     const int64_t row = index / layout.panels() * row_block;
-    ComputeItem<Dot>(args, layout,
-                     {.row = row, .rows = std::min(row_block, args.m - row), .panel = index % layout.panels()});
+    ComputeItem<Dot>(args, layout, row, std::min(row_block, args.m - row), index % layout.panels());
   });
 }
 
@@ -158,6 +149,19 @@ inline void Gemm(const GemmArgs& args) {
     RunGemm<DotBf16>(args);
   } else {
     RunGemm<DotF32>(args);
+  }
+}
+
+inline void GemmPanel(const GemmArgs& args, int64_t row, int64_t rows, int64_t panel) {
+  ComputeItem<DotBf16>(args, PackedLayout(*args.w), row, rows, panel);
+}
+
+inline void FinishGemm(const GemmArgs& args, int64_t row, int64_t rows, int64_t panel, const float* sums,
+                       int64_t sums_stride) {
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < kPanelColumns; j += kLanes) {
+      FinishVector(args, row + i, panel * kPanelColumns + j, Load(sums + i * sums_stride + j));
+    }
   }
 }
 
