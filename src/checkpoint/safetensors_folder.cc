@@ -70,11 +70,9 @@ class IndexReader : public nlohmann::json_sax<nlohmann::json> {
 
 Result<std::vector<StoredTensor>> ReadShards(const std::string& folder, const std::string& index_path) {
   SWIFTKV_ASSIGN_OR_RETURN(const std::string text, ReadFile(index_path, kMaxIndexBytes));
-  IndexReader index;
-  if (!nlohmann::json::sax_parse(text, &index)) return InvalidInput("{}: {}", index_path, index.error);
-  if (index.weight_map.empty()) return InvalidInput("{}: weight_map is missing or empty", index_path);
+  SWIFTKV_ASSIGN_OR_RETURN(const auto weight_map, ParseSafetensorsIndex(text, index_path));
   std::set<std::string> shards;
-  for (const auto& [tensor, shard] : index.weight_map) shards.insert(shard);
+  for (const auto& [tensor, shard] : weight_map) shards.insert(shard);
   if (shards.size() > kMaxShards) {
     return InvalidInput("{}: {} shards, the limit is {}", index_path, shards.size(), kMaxShards);
   }
@@ -84,12 +82,12 @@ Result<std::vector<StoredTensor>> ReadShards(const std::string& folder, const st
     SWIFTKV_ASSIGN_OR_RETURN(const std::string path, FileInFolder(folder, shard));
     SWIFTKV_ASSIGN_OR_RETURN(std::vector<StoredTensor> part, ReadFileTensors(path));
     for (StoredTensor& tensor : part) {
-      const auto entry = index.weight_map.find(tensor.name);
-      if (entry != index.weight_map.end()) found.emplace(entry->first, shard);
+      const auto entry = weight_map.find(tensor.name);
+      if (entry != weight_map.end()) found.emplace(entry->first, shard);
       tensors.push_back(std::move(tensor));
     }
   }
-  for (const auto& [tensor, shard] : index.weight_map) {
+  for (const auto& [tensor, shard] : weight_map) {
     if (!found.contains({tensor, shard})) {
       return InvalidInput("{}: {} does not hold the tensor {}", index_path, Printable(shard), Printable(tensor));
     }
@@ -132,12 +130,24 @@ Result<std::vector<StoredTensor>> ReadFolder(const std::string& folder) {
 
 }  // namespace
 
+Result<std::map<std::string, std::string>> ParseSafetensorsIndex(std::string_view text, const std::string& origin) {
+  IndexReader index;
+  if (!nlohmann::json::sax_parse(text, &index)) return InvalidInput("{}: {}", origin, index.error);
+  if (index.weight_map.empty()) return InvalidInput("{}: weight_map is missing or empty", origin);
+  return std::move(index.weight_map);
+}
+
+Result<std::unique_ptr<TensorSource>> MakeSafetensorsSource(std::vector<StoredTensor> tensors,
+                                                            const std::string& origin) {
+  SWIFTKV_RETURN_IF_ERROR(AttachScales(&tensors, origin));
+  return TensorTable::Create(std::move(tensors), origin);
+}
+
 Result<std::unique_ptr<TensorSource>> OpenSafetensors(const std::string& path) {
   std::error_code error;
   SWIFTKV_ASSIGN_OR_RETURN(std::vector<StoredTensor> tensors,
                            std::filesystem::is_directory(path, error) ? ReadFolder(path) : ReadFileTensors(path));
-  SWIFTKV_RETURN_IF_ERROR(AttachScales(&tensors, path));
-  return TensorTable::Create(std::move(tensors), path);
+  return MakeSafetensorsSource(std::move(tensors), path);
 }
 
 }  // namespace swiftkv
