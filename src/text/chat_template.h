@@ -6,9 +6,11 @@
 #ifndef SWIFTKV_TEXT_CHAT_TEMPLATE_H_
 #define SWIFTKV_TEXT_CHAT_TEMPLATE_H_
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -17,22 +19,35 @@
 namespace swiftkv {
 
 struct TemplateLimits {
-  int64_t steps = 20'000'000;          // nodes evaluated
-  int64_t depth = 200;                 // nested expressions, blocks and macro calls
+  int64_t steps = 20'000'000;          // nodes evaluated, items visited; 256 bytes of text count as one
+  int32_t depth = 1000;                // nested evaluation: expressions, blocks, macro calls; nested values
   int64_t output_bytes = 256ll << 20;  // rendered text, and any single string on the way
+  int64_t memory_bytes = 1ll << 30;    // values alive at one time
+};
+
+struct RenderOptions {
+  TemplateLimits limits;
+  // What strftime_now tells, in local time; the system's clock if not set.
+  std::optional<std::chrono::system_clock::time_point> now;
 };
 
 class ChatTemplate {
  public:
-  // Error kInvalidInput: syntax error, with origin, line and what was expected.
+  static constexpr size_t kMaxSourceBytes = 1 << 20;
+
+  // Error kInvalidInput: syntax error, with origin, line and what was expected; a source too large or nested too
+  // deeply; a tag, filter or test that is not supported.
   static Result<ChatTemplate> Parse(std::string_view source, const std::string& origin);
   ChatTemplate(ChatTemplate&&) noexcept;
   ChatTemplate& operator=(ChatTemplate&&) noexcept;
   ~ChatTemplate();
 
   // `variables`: a JSON object: messages, tools, documents, add_generation_prompt, bos_token, eos_token, and whatever
-  // else the caller passes (chat_template_kwargs). Errors: raise_exception's own text, a limit, a type error.
-  Result<std::string> Render(const nlohmann::ordered_json& variables, const TemplateLimits& limits = {}) const;
+  // else the caller passes (chat_template_kwargs). As in transformers tools and documents are none where not given,
+  // and a message's reasoning_content, thinking and reasoning stand for each other.
+  // Errors: kInvalidInput, raise_exception's own text or "origin:line: what was wrong"; kResourceExhausted, a limit.
+  // Thread-safe.
+  Result<std::string> Render(const nlohmann::ordered_json& variables, const RenderOptions& options = {}) const;
 
  private:
   struct Program;
