@@ -1,0 +1,177 @@
+#include "model/checkpoint_output.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "base/file.h"
+#include "checkpoint/folder.h"
+#include "checkpoint/json_file.h"
+#include "checkpoint/safetensors_writer.h"
+#include "model/swiftkv_config.h"
+#include "model/swiftkv_transform.h"
+
+namespace swiftkv {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kMaxCopiedBytes = 256 << 20;
+constexpr int64_t kRowsPerPiece = 1024;
+
+// What a Hugging Face folder holds beside config and weights.
+constexpr std::array kCompanionFiles = {"generation_config.json",
+                                        "tokenizer.json",
+                                        "tokenizer_config.json",
+                                        "special_tokens_map.json",
+                                        "added_tokens.json",
+                                        "vocab.json",
+                                        "merges.txt",
+                                        "tokenizer.model",
+                                        "chat_template.jinja",
+                                        "chat_template.json",
+                                        "LICENSE",
+                                        "LICENSE.txt",
+                                        "NOTICE"};
+
+// A folder that is removed with all it holds unless it was renamed into place.
+class TemporaryFolder {
+ public:
+  explicit TemporaryFolder(std::string path) : path_(std::move(path)) {}
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    fs::remove_all(path_, ignored);
+  }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+// "out" of "models/out/": the folder itself, also with a slash at its end.
+fs::path Target(const std::string& folder) {
+  const fs::path path = fs::path(folder).lexically_normal();
+  return path.has_filename() ? path : path.parent_path();
+}
+
+Status WriteTensor(const TensorSource& source, const std::string& name, const std::vector<int64_t>& shape,
+                   SafetensorsWriter* writer) {
+  const StoredTensor* tensor = source.Find(name);
+  if (tensor == nullptr) return NotFound("the checkpoint has no tensor {}", name);
+  if (tensor->shape != shape) return InvalidInput("tensor {} has another shape than config.json says", name);
+  std::vector<float> values;
+  for (int64_t row = 0; row < tensor->rows(); row += kRowsPerPiece) {
+    const int64_t rows = std::min(kRowsPerPiece, tensor->rows() - row);
+    values.resize(static_cast<size_t>(rows * tensor->columns()));
+    SWIFTKV_RETURN_IF_ERROR(DecodeRows(*tensor, row, rows, values.data()));
+    SWIFTKV_RETURN_IF_ERROR(writer->Append(values));
+  }
+  return Ok();
+}
+
+Status WriteTensors(const ModelFiles& files, const ModelConfig& student, const MemoryTensors& tensors, bool adapter,
+                    const std::string& folder) {
+  const std::vector<BaseTensor> base = adapter ? std::vector<BaseTensor>() : BaseTensors(student);
+  const std::vector<SwiftKvTensor> added = SwiftKvTensors(student);
+  std::vector<TensorToWrite> plan;
+  for (const BaseTensor& tensor : base) plan.push_back({tensor.name, tensor.shape});
+  for (const SwiftKvTensor& tensor : added) plan.push_back({tensor.name, tensor.shape});
+  SWIFTKV_ASSIGN_OR_RETURN(auto writer, SafetensorsWriter::Create(folder, std::move(plan), {.dtype = tensors.dtype()}));
+  for (const BaseTensor& tensor : base) {
+    SWIFTKV_RETURN_IF_ERROR(WriteTensor(*files.base, tensor.name, tensor.shape, &writer));
+  }
+  for (const SwiftKvTensor& tensor : added) {
+    SWIFTKV_RETURN_IF_ERROR(WriteTensor(tensors, tensor.name, tensor.shape, &writer));
+  }
+  return writer.Finish();
+}
+
+Status CopyCompanions(const ModelFiles& files, const std::string& folder) {
+  for (const char* name : kCompanionFiles) {
+    const Result<std::string> path = FileInFolder(files.folder, name);
+    if (!path) {
+      if (path.error().code == ErrorCode::kNotFound) continue;
+      return tl::unexpected<Error>(path.error());
+    }
+    SWIFTKV_ASSIGN_OR_RETURN(const std::string content, ReadFile(*path, kMaxCopiedBytes));
+    SWIFTKV_RETURN_IF_ERROR(WriteFile((fs::path(folder) / name).string(), content));
+  }
+  return Ok();
+}
+
+Result<nlohmann::ordered_json> BaseConfigJson(const ModelFiles& files) {
+  if (files.folder.empty()) return HfConfigJson(files.config);
+  SWIFTKV_ASSIGN_OR_RETURN(const std::string path, FileInFolder(files.folder, "config.json"));
+  return ReadJsonFile(path);
+}
+
+Status Rename(const fs::path& from, const fs::path& to) {
+  std::error_code error;
+  fs::rename(from, to, error);
+  if (error) return IoError("{}: cannot rename into place: {}", to.string(), error.message());
+  return Ok();
+}
+
+// Moves the finished folder to its name; what was there goes away afterwards.
+Status Publish(const TemporaryFolder& finished, const fs::path& target) {
+  std::error_code ignored;
+  if (!fs::exists(target, ignored)) return Rename(finished.path(), target);
+  const TemporaryFolder old(fmt::format("{}.old-{}", target.string(), getpid()));
+  SWIFTKV_RETURN_IF_ERROR(Rename(target, old.path()));
+  const Status renamed = Rename(finished.path(), target);
+  if (!renamed) return Rename(old.path(), target).and_then([&] { return renamed; });
+  return Ok();
+}
+
+}  // namespace
+
+Status CheckOutput(const ModelFiles& files, const OutputOptions& options) {
+  nlohmann::ordered_json json;
+  SWIFTKV_RETURN_IF_ERROR(SetSwiftKvFields(files.config, DType::kBF16, &json));
+  std::error_code error;
+  const fs::path target = Target(options.folder);
+  if (target.empty()) return InvalidInput("no output folder");
+  const fs::file_status status = fs::status(target, error);
+  if (!fs::exists(status)) return Ok();
+  if (!fs::is_directory(status)) return InvalidInput("{}: exists and is no folder", options.folder);
+  if (!files.folder.empty() && fs::equivalent(target, files.folder, error)) {
+    return InvalidInput("{}: is the input model; choose another folder", options.folder);
+  }
+  if (fs::is_empty(target, error)) return Ok();
+  if (!options.overwrite) return InvalidInput("{}: the folder is not empty; --overwrite replaces it", options.folder);
+  if (!fs::exists(target / "config.json", error)) {
+    return InvalidInput("{}: holds something else than a model (no config.json), so it is not overwritten",
+                        options.folder);
+  }
+  return Ok();
+}
+
+Status WriteCheckpoint(const ModelFiles& files, const ModelConfig& student, const MemoryTensors& tensors,
+                       const std::string& card, const OutputOptions& options) {
+  SWIFTKV_RETURN_IF_ERROR(CheckOutput(files, options));
+  const fs::path target = Target(options.folder);
+  std::error_code error;
+  if (target.has_parent_path()) fs::create_directories(target.parent_path(), error);
+  if (error) return IoError("{}: cannot make the folder: {}", target.parent_path().string(), error.message());
+
+  const TemporaryFolder temporary(fmt::format("{}.tmp-{}", target.string(), getpid()));
+  SWIFTKV_RETURN_IF_ERROR(WriteTensors(files, student, tensors, options.adapter, temporary.path()));
+  if (!options.adapter && !files.folder.empty()) {
+    SWIFTKV_RETURN_IF_ERROR(CopyCompanions(files, temporary.path()));
+  }
+  SWIFTKV_RETURN_IF_ERROR(WriteFile(temporary.path() + "/README.md", card));
+  SWIFTKV_ASSIGN_OR_RETURN(nlohmann::ordered_json json, BaseConfigJson(files));
+  SWIFTKV_RETURN_IF_ERROR(SetSwiftKvFields(student, tensors.dtype(), &json));
+  SWIFTKV_RETURN_IF_ERROR(WriteFile(temporary.path() + "/config.json", json.dump(2) + "\n"));
+  return Publish(temporary, target);
+}
+
+}  // namespace swiftkv

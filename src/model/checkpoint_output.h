@@ -1,0 +1,38 @@
+// Writes a student as a checkpoint in the official SwiftKV layout, or as an adapter: a folder with the SwiftKV tensors
+// and the config alone. The folder appears under its name when everything in it is on the disk; before that, and after
+// any error, there is nothing.
+//
+//   SWIFTKV_RETURN_IF_ERROR(CheckOutput(files, options));                        // before the long work
+//   SWIFTKV_RETURN_IF_ERROR(WriteCheckpoint(files, student, tensors, card, options));
+#ifndef SWIFTKV_MODEL_CHECKPOINT_OUTPUT_H_
+#define SWIFTKV_MODEL_CHECKPOINT_OUTPUT_H_
+
+#include <string>
+
+#include "base/status.h"
+#include "model/config.h"
+#include "model/memory_tensors.h"
+#include "model/model_files.h"
+
+namespace swiftkv {
+
+struct OutputOptions {
+  std::string folder;
+  bool adapter = false;    // only the SwiftKV tensors
+  bool overwrite = false;  // replace a model folder that is there
+};
+
+// Errors, all kInvalidInput: the folder exists and is not empty (without `overwrite`), is no model folder (with it), or
+// is the input; the reference implementations have no class for this model.
+Status CheckOutput(const ModelFiles& files, const OutputOptions& options);
+
+// `tensors`: all SwiftKV tensors of `student`; the base's are written in the same type. `card`: the text of README.md.
+// Beside the tensors: config.json, and for a whole checkpoint from a Hugging Face folder its tokenizer, chat template,
+// generation_config.json and licence. A GGUF base's tokenizer stays in the GGUF file; its chat template is written.
+// Errors: as CheckOutput; kResourceExhausted (the disk is full), kIo.
+Status WriteCheckpoint(const ModelFiles& files, const ModelConfig& student, const MemoryTensors& tensors,
+                       const std::string& card, const OutputOptions& options);
+
+}  // namespace swiftkv
+
+#endif  // SWIFTKV_MODEL_CHECKPOINT_OUTPUT_H_

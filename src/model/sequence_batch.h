@@ -1,0 +1,39 @@
+// Whole sequences through the model in one step each batch, from position 0, all rows wanted: what calibration and the
+// measurement of a student's quality do.
+#ifndef SWIFTKV_MODEL_SEQUENCE_BATCH_H_
+#define SWIFTKV_MODEL_SEQUENCE_BATCH_H_
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "base/status.h"
+#include "cache/kv_cache.h"
+#include "model/forward.h"
+
+namespace swiftkv {
+
+using TokenSequence = std::vector<int32_t>;
+
+// Runs batches with a cache of its own, made for the largest batch so far.
+class SequenceRunner {
+ public:
+  SequenceRunner(const Weights& weights, Mode mode) : forward_(weights, mode) {}
+
+  // Row r of the step is token r of the sequences put one after another.
+  Status Run(std::span<const TokenSequence> sequences, ForwardObserver* observer = nullptr);
+  // As Forward::Logits.
+  void Logits(int64_t begin, int64_t count, float* out) { forward_.Logits(begin, count, out); }
+
+ private:
+  Forward forward_;
+  std::optional<KvCache> cache_;
+};
+
+// Cuts `sequences` into batches of at most `tokens` tokens (a longer sequence is a batch of its own).
+std::vector<std::span<const TokenSequence>> Batches(std::span<const TokenSequence> sequences, int64_t tokens);
+
+}  // namespace swiftkv
+
+#endif  // SWIFTKV_MODEL_SEQUENCE_BATCH_H_
