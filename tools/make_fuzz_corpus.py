@@ -37,13 +37,14 @@ def write_gguf(path, arch, types):
     writer.add_token_list(["a", "<|im_end|>"])
     writer.add_token_types([1, 3])
     writer.add_token_scores([0.0, 1.0])
-    writer.add_eos_token_id(1)
+    writer.add_eos_token_id(0)
     if arch == "llama":
         writer.add_tensor("rope_freqs.weight", rope_freqs(16, 500000.0, **LLAMA3))
     else:
         writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
         writer.add_rope_scaling_factor(4.0)
         writer.add_rope_scaling_orig_ctx_len(32768)
+        writer.add_rope_scaling_yarn_beta_fast(16.0)
     writer.add_tensor("token_embd.weight", np.ones((2, 32), np.float32))
     writer.add_tensor("blk.0.attn_q.weight", np.ones((32, 1), np.float16))
     for name in types:

@@ -108,7 +108,8 @@ Status AttachScales(std::vector<StoredTensor>* tensors, const std::string& origi
     if (found == by_name.end()) continue;
     const StoredTensor& scale = *found->second;
     const int64_t count = scale.rows() * scale.columns();
-    if (scale.dtype == DType::kF8E4M3 || (count != 1 && count != tensor.rows())) {
+    const bool by_row = count == tensor.rows() && !scale.shape.empty() && scale.shape[0] == count;
+    if (scale.dtype == DType::kF8E4M3 || (count != 1 && !by_row)) {
       return InvalidInput("{}: {} must hold one value or one for each of the {} rows", origin, Printable(scale.name),
                           tensor.rows());
     }

@@ -208,6 +208,8 @@ TEST(SafetensorsFolderTest, GivesF8WeightsTheirScales) {
   };
   EXPECT_THAT(message(R"("w_scale":{"dtype":"F32","shape":[3],"data_offsets":[4,16]})", scales + scales.substr(4)),
               HasSubstr("one for each of the 2 rows"));
+  EXPECT_THAT(message(R"("w_scale":{"dtype":"F32","shape":[1,2],"data_offsets":[4,12]})", scales),
+              HasSubstr("one for each of the 2 rows"));  // by column
   EXPECT_THAT(message(R"("w_scale":{"dtype":"I32","shape":[2],"data_offsets":[4,12]})", scales), HasSubstr("I32"));
   EXPECT_THAT(message(R"("w_scale_inv":{"dtype":"F32","shape":[2],"data_offsets":[4,12]})", scales),
               HasSubstr("block-wise"));

@@ -194,17 +194,19 @@ void CheckClass(Fields& fields) {
   }
 }
 
-// The only quantised Hugging Face format that is read: compressed-tensors with one F8_E4M3 weight and its scale.
+// The quantised formats that are read: F8_E4M3 weights with a weight_scale for the tensor or for each row.
 void CheckQuantization(Fields& fields) {
   const Json* config = fields.Find("quantization_config");
   if (config == nullptr) return;
   Fields quantization(*config, fields.origin());
   const std::string method = quantization.String("quant_method", "");
   const std::string format = quantization.String("format", "");
-  if (method != "compressed-tensors" || (format != "float-quantized" && format != "naive-quantized")) {
+  const bool compressed =
+      method == "compressed-tensors" && (format == "float-quantized" || format == "naive-quantized");
+  if (!compressed && method != "fbgemm_fp8") {
     fields.Fail(
-        "{}: quantization_config with quant_method \"{}\" and format \"{}\" is not supported; supported is "
-        "compressed-tensors with float-quantized",
+        "{}: quantization_config with quant_method \"{}\" and format \"{}\" is not supported; supported are "
+        "compressed-tensors with float-quantized, and fbgemm_fp8",
         fields.origin(), Printable(method), Printable(format));
   }
 }

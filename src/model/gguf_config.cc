@@ -39,6 +39,9 @@ class Translator {
   Status OptionalInt(const char* hf_name, const std::string& key) {
     return gguf_.Contains(key) ? Int(hf_name, key) : Ok();
   }
+  Status OptionalNumber(const char* hf_name, const std::string& key) {
+    return gguf_.Contains(key) ? Number(hf_name, key) : Ok();
+  }
 
  private:
   const GgufFile& gguf_;
@@ -112,8 +115,14 @@ Status TranslateScaling(const GgufFile& gguf, Json* rope) {
   (*rope)["rope_type"] = type;
   SWIFTKV_RETURN_IF_ERROR(translate.Number("factor", key("rope.scaling.factor")));
   if (type == "linear") return Ok();
+  for (const char* name : {"yarn_log_multiplier", "yarn_ext_factor", "yarn_attn_factor"}) {
+    if (!gguf.Contains(key(fmt::format("rope.scaling.{}", name)))) continue;
+    return InvalidInput("{}: {} is not supported", gguf.path(), key(fmt::format("rope.scaling.{}", name)));
+  }
   SWIFTKV_RETURN_IF_ERROR(
       translate.OptionalInt("original_max_position_embeddings", key("rope.scaling.original_context_length")));
+  SWIFTKV_RETURN_IF_ERROR(translate.OptionalNumber("beta_fast", key("rope.scaling.yarn_beta_fast")));
+  SWIFTKV_RETURN_IF_ERROR(translate.OptionalNumber("beta_slow", key("rope.scaling.yarn_beta_slow")));
   if (gguf.Contains(key("rope.scaling.attn_factor"))) {
     // llama.cpp multiplies its attn_factor with yarn's own, transformers' attention_factor replaces it.
     SWIFTKV_ASSIGN_OR_RETURN(const double attention, gguf.Number(key("rope.scaling.attn_factor")));
@@ -127,9 +136,7 @@ Status TranslateScaling(const GgufFile& gguf, Json* rope) {
 Status TranslateRope(const GgufFile& gguf, Json* json) {
   (*json)["rope_theta"] = 10000.0;
   Translator translate(gguf, json);
-  if (gguf.Contains(translate.Key("rope.freq_base"))) {
-    SWIFTKV_RETURN_IF_ERROR(translate.Number("rope_theta", translate.Key("rope.freq_base")));
-  }
+  SWIFTKV_RETURN_IF_ERROR(translate.OptionalNumber("rope_theta", translate.Key("rope.freq_base")));
   Json scaling = {{"rope_type", "default"}};
   SWIFTKV_RETURN_IF_ERROR(TranslateScaling(gguf, &scaling));
   if (HasTensor(gguf, kRopeFactors)) {
@@ -181,6 +188,34 @@ const char* DTypeName(const GgufFile& gguf) {
   const StoredTensor* matrix = gguf.Find(fmt::format("{}self_attn.q_proj.weight", kFirstLayer));
   if (matrix != nullptr && matrix->dtype == DType::kF32) return "float32";
   return matrix != nullptr && matrix->dtype == DType::kF16 ? "float16" : "bfloat16";
+}
+
+// The config.json that the same model has at Hugging Face.
+Result<Json> HfConfigOfGguf(const GgufFile& gguf) {
+  const std::string& architecture = gguf.architecture();
+  if (architecture != "llama" && architecture != "qwen2" && architecture != "qwen3") {
+    return InvalidInput("{}: architecture \"{}\" is not supported; supported are llama, qwen2 and qwen3", gguf.path(),
+                        Printable(architecture));
+  }
+  const std::string experts = architecture + ".expert_count";
+  if (gguf.Contains(experts)) {
+    SWIFTKV_ASSIGN_OR_RETURN(const int64_t count, gguf.Int(experts));
+    if (count != 0) return InvalidInput("{}: a mixture of {} experts is not supported", gguf.path(), count);
+  }
+  Json json;
+  json["architectures"] = {architecture == "llama"   ? "LlamaForCausalLM"
+                           : architecture == "qwen2" ? "Qwen2ForCausalLM"
+                                                     : "Qwen3ForCausalLM"};
+  json["model_type"] = architecture;
+  SWIFTKV_RETURN_IF_ERROR(TranslateSizes(gguf, &json));
+  SWIFTKV_RETURN_IF_ERROR(TranslateRope(gguf, &json));
+  SWIFTKV_RETURN_IF_ERROR(TranslateTokens(gguf, &json));
+  json["hidden_act"] = "silu";
+  json["tie_word_embeddings"] = !HasTensor(gguf, "lm_head.weight");
+  if (architecture != "qwen2") json["attention_bias"] = HasLayerTensor(gguf, "self_attn.q_proj.bias");
+  if (architecture == "llama") json["mlp_bias"] = HasLayerTensor(gguf, "mlp.gate_proj.bias");
+  json["torch_dtype"] = DTypeName(gguf);
+  return json;
 }
 
 constexpr double kTwoPi = 2.0 * std::numbers::pi;
@@ -241,33 +276,6 @@ std::optional<RopeConfig> FitLlama3Rope(std::span<const float> factors, double r
     if (fits(rope)) return rope;
   }
   return std::nullopt;
-}
-
-Result<Json> HfConfigOfGguf(const GgufFile& gguf) {
-  const std::string& architecture = gguf.architecture();
-  if (architecture != "llama" && architecture != "qwen2" && architecture != "qwen3") {
-    return InvalidInput("{}: architecture \"{}\" is not supported; supported are llama, qwen2 and qwen3", gguf.path(),
-                        Printable(architecture));
-  }
-  const std::string experts = architecture + ".expert_count";
-  if (gguf.Contains(experts)) {
-    SWIFTKV_ASSIGN_OR_RETURN(const int64_t count, gguf.Int(experts));
-    if (count != 0) return InvalidInput("{}: a mixture of {} experts is not supported", gguf.path(), count);
-  }
-  Json json;
-  json["architectures"] = {architecture == "llama"   ? "LlamaForCausalLM"
-                           : architecture == "qwen2" ? "Qwen2ForCausalLM"
-                                                     : "Qwen3ForCausalLM"};
-  json["model_type"] = architecture;
-  SWIFTKV_RETURN_IF_ERROR(TranslateSizes(gguf, &json));
-  SWIFTKV_RETURN_IF_ERROR(TranslateRope(gguf, &json));
-  SWIFTKV_RETURN_IF_ERROR(TranslateTokens(gguf, &json));
-  json["hidden_act"] = "silu";
-  json["tie_word_embeddings"] = !HasTensor(gguf, "lm_head.weight");
-  if (architecture != "qwen2") json["attention_bias"] = HasLayerTensor(gguf, "self_attn.q_proj.bias");
-  if (architecture == "llama") json["mlp_bias"] = HasLayerTensor(gguf, "mlp.gate_proj.bias");
-  json["torch_dtype"] = DTypeName(gguf);
-  return json;
 }
 
 Result<ModelConfig> ParseGgufConfig(const GgufFile& gguf) {

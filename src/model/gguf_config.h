@@ -1,8 +1,7 @@
-// A GGUF file's metadata as the config.json that the same model has at Hugging Face.
+// The config of a model in a GGUF file: its metadata as the config.json that the same model has at Hugging Face.
 #ifndef SWIFTKV_MODEL_GGUF_CONFIG_H_
 #define SWIFTKV_MODEL_GGUF_CONFIG_H_
 
-#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <span>
 
@@ -11,11 +10,8 @@
 
 namespace swiftkv {
 
-// The fields of config.json that ParseHfConfig reads. Errors: an architecture other than llama, qwen2 and qwen3,
-// experts, metadata of a wrong type.
-Result<nlohmann::ordered_json> HfConfigOfGguf(const GgufFile& gguf);
-
-// HfConfigOfGguf and what only the tensors tell: which biases there are.
+// Errors: an architecture other than llama, qwen2 and qwen3, experts, metadata that is missing or of a wrong type, and
+// those of ParseHfConfig.
 Result<ModelConfig> ParseGgufConfig(const GgufFile& gguf);
 
 // A llama3 GGUF holds no rope parameters but their result: `factors` [head_dim / 2], by which each frequency is

@@ -41,6 +41,24 @@ TEST(GgufConfigTest, ReadsTheConfigOfAFile) {
   EXPECT_EQ(config->bos_token_id, 4);
 }
 
+TEST(GgufConfigTest, ReadsYarnAndNamesOfControlTokens) {
+  auto gguf = GgufFile::Open(SWIFTKV_SOURCE_DIR "/tests/fuzz/corpus/gguf/qwen3");  // tools/make_fuzz_corpus.py
+  ASSERT_TRUE(gguf) << gguf.error().message;
+  const auto config = ParseGgufConfig(**gguf);
+  ASSERT_TRUE(config) << config.error().message;
+  EXPECT_EQ(config->family, Family::kQwen3);
+  EXPECT_TRUE(config->qk_norm);
+  EXPECT_EQ(config->rope.rope_type, RopeType::kYarn);
+  EXPECT_EQ(config->rope.factor, 4.0);
+  EXPECT_EQ(config->rope.original_max_position_embeddings, 32768);
+  EXPECT_EQ(config->rope.beta_fast, 16.0);
+  EXPECT_EQ(config->rope.beta_slow, 1.0);
+  EXPECT_FALSE(config->rope.attention_factor);
+  EXPECT_THAT(config->eos_token_id, ElementsAre(0, 1));  // the file's own, then <|im_end|>
+  EXPECT_EQ(config->bos_token_id, std::nullopt);
+  EXPECT_EQ(config->dtype, DType::kF16);
+}
+
 TEST(GgufConfigTest, FindsLlama3ParametersFromTheirFactors) {
   std::ifstream file(Golden("configs.json"));
   const Json golden = Json::parse(file);

@@ -87,7 +87,6 @@ Status OpenFolder(const std::string& folder, ModelFiles* files) {
   files->folder = folder;
   SWIFTKV_ASSIGN_OR_RETURN(const Json json, ReadFolderJson(folder, "config.json"));
   SWIFTKV_ASSIGN_OR_RETURN(files->config, ParseHfConfig(json, folder + "/config.json"));
-  files->config_json = json.dump();
   const Result<Json> generation = ReadFolderJson(folder, "generation_config.json");
   if (generation) {
     SWIFTKV_RETURN_IF_ERROR(MergeGenerationConfig(*generation, folder + "/generation_config.json", &files->config));
@@ -105,8 +104,6 @@ Status OpenFolder(const std::string& folder, ModelFiles* files) {
 Status OpenGguf(const std::string& path, ModelFiles* files) {
   SWIFTKV_ASSIGN_OR_RETURN(std::unique_ptr<GgufFile> gguf, GgufFile::Open(path));
   SWIFTKV_ASSIGN_OR_RETURN(files->config, ParseGgufConfig(*gguf));
-  SWIFTKV_ASSIGN_OR_RETURN(const Json json, HfConfigOfGguf(*gguf));
-  files->config_json = json.dump();
   files->gguf = gguf.get();
   files->base = std::move(gguf);
   return Ok();

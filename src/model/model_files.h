@@ -24,7 +24,6 @@ inline constexpr std::string_view kDefaultModel = "smollm2-135m";
 struct ModelFiles {
   std::string origin;                     // what messages call this model: the folder or file
   ModelConfig config;                     // with the adapter's SwiftKV fields, if there is one
-  std::string config_json;                // the base model's config.json; for a GGUF file what it would be
   std::unique_ptr<TensorSource> base;     // never null
   std::unique_ptr<TensorSource> adapter;  // null without an adapter
   // Where the tokenizer and the chat template are: a folder (tokenizer.json, ...) or, if that is empty, the GGUF file.
