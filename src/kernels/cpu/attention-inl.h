@@ -55,13 +55,20 @@ void ScoreTile(const typename Dot::Input* q, int64_t dim, const PartitionBlocks<
                int64_t count, float* scores) {
   for (int64_t b = 0; b < count; b += kScoreBlocks) {
     const typename Dot::Weight* columns[kTileVectors];
+    const typename Dot::Weight* next[kTileVectors];
     for (int j = 0; j < kTileVectors; ++j) {
       const int64_t block = std::min(b + j / kVectorsPerBlock, count - 1);  // an overshoot's scores are never read
-      columns[j] = blocks.k[block] + j % kVectorsPerBlock * kLanes * Dot::kDepth;
+      const int64_t offset = j % kVectorsPerBlock * kLanes * Dot::kDepth;
+      columns[j] = blocks.k[block] + offset;
+      next[j] = blocks.k[std::min(block + kScoreBlocks, count - 1)] + offset;
     }
     Vec sums[kRows][kTileVectors];
     SetZero(sums);
-    for (int64_t i = 0; i < dim; i += Dot::kDepth) TileStep<Dot>(q + i, dim, columns, i * kBlockTokens, sums);
+    for (int64_t i = 0; i < dim; i += Dot::kDepth) {
+      SWIFTKV_UNROLL
+      for (int j = 0; j < kTileVectors; ++j) Prefetch(next[j] + i * kBlockTokens);
+      TileStep<Dot>(q + i, dim, columns, i * kBlockTokens, sums);
+    }
     for (int i = 0; i < kRows; ++i) {
       for (int j = 0; j < kTileVectors; ++j) {
         Store(scores + i * kScoreStride + b * kBlockTokens + j * kLanes, sums[i][j]);
@@ -80,7 +87,10 @@ void ValueTile(const typename Dot::Input* weights, const PartitionBlocks<typenam
     const typename Dot::Weight* columns[kVectors];
     SWIFTKV_UNROLL
     for (int j = 0; j < kVectors; ++j) columns[j] = blocks.v[b] + (d + j * kLanes) * Dot::kDepth;
+    const typename Dot::Weight* next = blocks.v[std::min(b + 1, count - 1)] + d * Dot::kDepth;
     for (int64_t t = 0; t < kBlockTokens; t += Dot::kDepth) {
+      SWIFTKV_UNROLL
+      for (int j = 0; j < kVectors; ++j) Prefetch(next + t * dim + j * kLanes * Dot::kDepth);
       TileStep<Dot>(weights + b * kBlockTokens + t, kAttentionPartition, columns, t * dim, sums);
     }
   }
@@ -100,28 +110,49 @@ void WeighValues(const typename Dot::Input* weights, const PartitionBlocks<typen
 }
 
 struct Softmax {
-  float max;
+  float max;  // of the scores, as a power of 2
   float sum;
 };
 
-// Turns one query's raw scores of tokens [first_token, first_token + tokens) into softmax numerators.
+// 2^x to about 2e-7 relative; 0 below -150, NaN stays NaN. The polynomial is Cephes' exp2f.
+inline Vec Exp2(Vec x) {
+  x = Max(Set(-150.0f), x);
+  const Vec n = RoundToInt(x);
+  const Vec r = x - n;
+  Vec p = Set(1.535336188319500e-4f);
+  p = MulAdd(p, r, Set(1.339887440266574e-3f));
+  p = MulAdd(p, r, Set(9.618437357674640e-3f));
+  p = MulAdd(p, r, Set(5.550332471162809e-2f));
+  p = MulAdd(p, r, Set(2.402264791363012e-1f));
+  p = MulAdd(p, r, Set(6.931472028550421e-1f));
+  return ScaleByPowerOf2(MulAdd(p, r, Set(1.0f)), n);
+}
+
+// Turns one query's raw scores of tokens [first_token, first_token + tokens) into softmax numerators
+// e^(scale * score - max), as 2^(scale * log2(e) * score - log2(e) * max).
 template <class Input>
 Softmax ScoresToWeights(float* scores, int64_t first_token, int64_t tokens, float scale, VisibleRange visible,
                         Input* weights) {
+  constexpr float kLog2E = 1.44269504088896341f;
   Vec max = Set(-std::numeric_limits<float>::infinity());
   for (int64_t t = 0; t < tokens; t += kLanes) {
     const int64_t begin = visible.begin - first_token - t;
     const int64_t end = visible.end - first_token - t;
-    Vec v = Load(scores + t) * Set(scale);
-    if (begin > 0 || end < kLanes) v = KeepLanes(v, begin, end);
-    Store(scores + t, v);
+    Vec v = Load(scores + t) * Set(scale * kLog2E);
+    if (begin > 0 || end < kLanes) {
+      v = KeepLanes(v, begin, end);
+      Store(scores + t, KeepLanes(Load(scores + t), begin, end));
+    }
     max = Max(max, v);
   }
-  Softmax result{ReduceMax(max), 0};
-  if (result.max == -std::numeric_limits<float>::infinity()) return result;  // sees nothing of this partition
+  const float max_log2 = ReduceMax(max);
+  Softmax result{max_log2, 0};
+  if (max_log2 == -std::numeric_limits<float>::infinity()) return result;  // sees nothing of this partition
+  const Vec factor = Set(scale * kLog2E);
+  const Vec offset = Set(max_log2);
   Vec sum = Zero();
   for (int64_t t = 0; t < tokens; t += kLanes) {
-    const Vec weight = Exp(Load(scores + t) - Set(result.max));
+    const Vec weight = Exp2(MulSub(Load(scores + t), factor, offset));
     sum = sum + weight;
     Store(weights + t, weight);
   }
@@ -134,8 +165,8 @@ Softmax ScoresToWeights(float* scores, int64_t first_token, int64_t tokens, floa
 inline void MergeState(float* state, Softmax part, const float* values, int64_t dim) {
   if (part.max == -std::numeric_limits<float>::infinity()) return;
   const float max = std::max(state[0], part.max);
-  const float old_factor = std::exp(state[0] - max);
-  const float new_factor = std::exp(part.max - max);
+  const float old_factor = std::exp2(state[0] - max);
+  const float new_factor = std::exp2(part.max - max);
   state[0] = max;
   state[1] = state[1] * old_factor + part.sum * new_factor;
   for (int64_t i = 0; i < dim; i += kLanes) {

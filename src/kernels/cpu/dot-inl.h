@@ -50,6 +50,9 @@ struct DotBf16 {
 };
 #endif
 
+// Blocks of the cache are short and scattered, which hardware prefetchers don't follow.
+inline void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+
 // One step of a tile: sums[i][j] += x[i] * w[j].
 template <class Dot, int kRows, int kVectors>
 inline void TileStep(const typename Dot::Input* x, int64_t x_stride, const typename Dot::Weight* const (&w)[kVectors],

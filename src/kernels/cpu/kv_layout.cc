@@ -8,8 +8,12 @@
 namespace swiftkv::kernels::cpu {
 namespace {
 
-void Assign(float value, float* out) { *out = value; }
-void Assign(float value, BFloat16* out) { *out = ToBFloat16(value); }
+constexpr int64_t kChunk = 16;  // elements converted together, in a loop of their own that the compiler vectorizes
+
+void Convert(const float* values, int64_t size, float* out) { std::copy_n(values, size, out); }
+void Convert(const float* values, int64_t size, BFloat16* out) {
+  for (int64_t i = 0; i < size; ++i) out[i] = ToBFloat16(values[i]);
+}
 
 template <class T>
 void WriteRow(const KvWriteArgs& args, int64_t row) {
@@ -24,9 +28,13 @@ void WriteRow(const KvWriteArgs& args, int64_t row) {
     const float* v = args.v + row * args.v_stride + head * args.head_dim;
     T* k_out = k_block + head * HeadBlockElements(args.head_dim) + token * kPair;
     T* v_out = v_block + head * HeadBlockElements(args.head_dim) + token / kPair * kPair * dim + token % kPair;
-    for (int64_t i = 0; i < args.head_dim; ++i) {
-      Assign(k[i], k_out + i / kPair * kPair * kBlockTokens + i % kPair);
-      Assign(v[i], v_out + i * kPair);
+    for (int64_t i = 0; i < args.head_dim; i += kChunk) {
+      const int64_t size = std::min(kChunk, args.head_dim - i);
+      T values[kChunk];
+      Convert(k + i, size, values);
+      for (int64_t j = 0; j < size; ++j) k_out[(i + j) / kPair * kPair * kBlockTokens + j % kPair] = values[j];
+      Convert(v + i, size, values);
+      for (int64_t j = 0; j < size; ++j) v_out[(i + j) * kPair] = values[j];
     }
   }
 }
