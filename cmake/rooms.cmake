@@ -26,18 +26,19 @@ function(swiftkv_room name)
   target_link_libraries(swiftkv_${name} PUBLIC swiftkv_options ${ROOM_DEPS})
 endfunction()
 
-# swiftkv_room_test(NAME SOURCES... [DEPS...]): one GoogleTest binary, every test a CTest case.
+# swiftkv_room_test(NAME SOURCES... [DEPS...] [LABELS...]): one GoogleTest binary, every test a CTest case.
+# Label slow: computes much and allocates little, so sanitizers leave it out.
 function(swiftkv_room_test name)
   if(NOT SWIFTKV_BUILD_TESTS)
     return()
   endif()
   find_package(GTest REQUIRED)
   include(GoogleTest)
-  cmake_parse_arguments(ROOM "" "" "SOURCES;DEPS" ${ARGN})
+  cmake_parse_arguments(ROOM "" "" "SOURCES;DEPS;LABELS" ${ARGN})
   add_executable(${name}_test ${ROOM_SOURCES})
   target_link_libraries(${name}_test PRIVATE ${ROOM_DEPS} GTest::gmock GTest::gtest_main)
   target_compile_definitions(${name}_test PRIVATE SWIFTKV_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
-  gtest_discover_tests(${name}_test DISCOVERY_MODE PRE_TEST PROPERTIES TIMEOUT 600)
+  gtest_discover_tests(${name}_test DISCOVERY_MODE PRE_TEST PROPERTIES TIMEOUT 600 LABELS "${ROOM_LABELS}")
 endfunction()
 
 # swiftkv_room_bench(NAME SOURCES... [DEPS...]): one Google Benchmark binary; benchmarks report, they never fail.

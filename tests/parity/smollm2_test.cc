@@ -1,5 +1,5 @@
-// A real model against transformers, where one is present: SWIFTKV_PARITY_MODEL=<folder of SmolLM2-135M-Instruct>.
-// Goldens: tools/make_smollm2_goldens.py.
+// The default model against transformers, where it is present (scripts/setup gets it); SWIFTKV_PARITY_MODEL names
+// another copy, a folder or a .gguf file. Goldens: tools/make_smollm2_goldens.py.
 #include <fmt/core.h>
 #include <gtest/gtest.h>
 
@@ -7,9 +7,8 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
-#include <nlohmann/json.hpp>
 
-#include "base/file.h"
+#include "model/model_files.h"
 #include "model_cases.h"
 
 namespace swiftkv {
@@ -83,25 +82,25 @@ void Compare(const Goldens& goldens, size_t position, const float* float32, cons
 }
 
 TEST(SmolLm2Test, Float32IsTransformersAndBFloat16IsNoFartherThanItsOwn) {
-  const char* folder = std::getenv("SWIFTKV_PARITY_MODEL");
-  if (folder == nullptr) GTEST_SKIP() << "SWIFTKV_PARITY_MODEL is not set";
+  const char* named = std::getenv("SWIFTKV_PARITY_MODEL");
+  const auto files = OpenModelFiles(named != nullptr ? named : std::string(kDefaultModel), "");
+  if (named == nullptr && !files) GTEST_SKIP() << files.error().message;
+  ASSERT_TRUE(files.has_value()) << files.error().message;
   const auto golden_file = OpenSafetensors(kGoldens);
   ASSERT_TRUE(golden_file.has_value()) << golden_file.error().message;
   const Goldens goldens(**golden_file);
-  ModelCase model;
-  model.config =
-      *ParseHfConfig(nlohmann::ordered_json::parse(*ReadFile(std::string(folder) + "/config.json", 1 << 20)), folder);
-  model.base = *OpenSafetensors(folder);
-  const Weights float32 = LoadCase(model, DType::kF32, nullptr);
-  const Weights bfloat16 = LoadCase(model, DType::kBF16, nullptr);
-  const int64_t vocab = model.config.vocab_size;
+  const auto float32 = LoadWeights(files->config, *files->base, nullptr, {.dtype = DType::kF32});
+  const auto bfloat16 = LoadWeights(files->config, *files->base, nullptr, {.dtype = DType::kBF16});
+  ASSERT_TRUE(float32.has_value()) << float32.error().message;
+  ASSERT_TRUE(bfloat16.has_value()) << bfloat16.error().message;
+  const int64_t vocab = files->config.vocab_size;
 
   Distance distance;
   size_t position = 0;
   for (const int32_t length : goldens.lengths) {
     const auto begin = goldens.token_ids.begin() + static_cast<std::ptrdiff_t>(position);
-    Runner exact(float32, Mode::kTeacher, length);
-    Runner rounded(bfloat16, Mode::kTeacher, length);
+    Runner exact(*float32, Mode::kTeacher, length);
+    Runner rounded(*bfloat16, Mode::kTeacher, length);
     for (int32_t done = 0; done < length; done += 128) {  // a chunk's logits are 25 MB
       Runner::Feed feed = {0, {begin + done, begin + std::min(length, done + 128)}, {}};
       for (size_t row = 0; row < feed.tokens.size(); ++row) feed.logit_rows.push_back(static_cast<int32_t>(row));
