@@ -96,7 +96,7 @@ Status Converse(Conversation* conversation) {
     WriteNote("A line is a message. /reset forgets the conversation, /exit or Ctrl-D ends, Ctrl-C stops an answer.");
   LineReader lines(kMaxPromptBytes);
   while (true) {
-    if (terminal) SWIFTKV_RETURN_IF_ERROR(WriteOutput("> "));
+    if (terminal) WriteError("> ");
     SWIFTKV_ASSIGN_OR_RETURN(const std::optional<std::string> line, lines.Next());
     if (!line || *line == "/exit") return Ok();
     if (line->empty()) continue;

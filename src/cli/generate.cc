@@ -116,7 +116,7 @@ RunCommand AddGenerateCommand(CLI::App* program) {
                 "Examples:\n"
                 "  swiftkv generate smollm2-135m --prompt \"The capital of France is\" --max-tokens 16\n"
                 "  swiftkv generate smollm2-135m --chat --file question.txt --adapter my-adapter --json\n"
-                "  cat report.txt | swiftkv generate smollm2-135m --stop \"\\n\" --temperature 0.7 --seed 1\n");
+                "  cat report.txt | swiftkv generate smollm2-135m --stop $'\\n' --temperature 0.7 --seed 1\n");
   return [flags, prompt] {
     flags->has_prompt = prompt->count() > 0;
     return Generate(*flags);

@@ -67,6 +67,9 @@ void ModelFlags::AddAll(CLI::App* command) {
                    "Tokens of one step: longer prompts run in chunks")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
       ->capture_default_str();
+  command->add_option("--log-level", log_level, "Notes on standard error: debug, info, warning, error")
+      ->check(CLI::IsMember({"debug", "info", "warning", "error"}))
+      ->capture_default_str();
   command->add_option("-t,--threads", threads, "Threads; 0: the cores that this process may use")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();

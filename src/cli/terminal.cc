@@ -49,14 +49,12 @@ Status WriteOutput(std::string_view text) {
   return Ok();
 }
 
-void WriteNote(std::string_view text) {
-  std::string line(text);
-  line.push_back('\n');
-  // Nothing can be done about a standard error that is closed or full.
-  [[maybe_unused]] const ssize_t ignored = write(STDERR_FILENO, line.data(), line.size());
-}
+void WriteNote(std::string_view line) { WriteError(std::string(line) + "\n"); }
 
-bool StderrIsTerminal() { return isatty(STDERR_FILENO) == 1; }
+void WriteError(std::string_view text) {
+  // Nothing can be done about a standard error that is closed or full.
+  [[maybe_unused]] const ssize_t ignored = write(STDERR_FILENO, text.data(), text.size());
+}
 
 void InstallSignalHandlers() {
   struct sigaction action = {};

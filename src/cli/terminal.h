@@ -14,9 +14,9 @@ namespace swiftkv {
 // Results go to standard output at once, whole. Errors: kCancelled if its reader has gone, kIo (a full disk).
 Status WriteOutput(std::string_view text);
 
-// A line for people on standard error; `text` needs no newline.
-void WriteNote(std::string_view text);
-bool StderrIsTerminal();
+// For people, on standard error: a line, which needs no newline here, and text as it stands.
+void WriteNote(std::string_view line);
+void WriteError(std::string_view text);
 
 // After it the first Ctrl-C (SIGINT) or SIGTERM only sets a flag, and the second ends the program; a closed standard
 // output is an error, not a signal.

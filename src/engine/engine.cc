@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/parallel.h"
+#include "engine/memory.h"
 #include "engine/sampler.h"
 #include "engine/stop_matcher.h"
 
@@ -81,7 +82,14 @@ Result<std::unique_ptr<Engine>> Engine::Create(const Weights& weights, Mode mode
   Forward forward(weights, mode);
   const int64_t cache_tokens = options.kv_cache_tokens == 0 ? max_model_len : options.kv_cache_tokens;
   const int64_t blocks = (cache_tokens + kKvBlockTokens - 1) / kKvBlockTokens;
-  SWIFTKV_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(forward.cache_layout(), blocks));
+  const KvLayout layout = forward.cache_layout();
+  // Linux lends more memory than it has and later kills who uses it, so the cache is held against what there is.
+  const int64_t available = ReadMemoryInfo().available_bytes;
+  if (available > 0 && blocks > available / std::max<int64_t>(layout.groups * layout.block_bytes, 1)) {
+    return ResourceExhausted("the K/V cache for {} tokens does not fit into the {} MiB of memory available",
+                             cache_tokens, available >> 20);
+  }
+  SWIFTKV_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(layout, blocks));
   return std::unique_ptr<Engine>(
       new Engine(weights, std::move(forward), tokenizer, options, max_model_len, std::move(cache)));
 }

@@ -234,6 +234,25 @@ TEST_F(CliTest, ChatAppliesTemplateSystemMessageAndOneShot) {
             std::string("[user] hi [assistant] ").size());
 }
 
+// tests/golden/engine/smollm2_greedy.json, made by tools/make_generate_goldens.py with transformers.
+TEST_F(CliTest, GreedyTextOfTheDefaultModelEqualsTransformers) {
+  if (RunSwiftKv({"inspect", "smollm2-135m"}).exit_code != 0) GTEST_SKIP() << "scripts/setup fetches the default model";
+  const Json cases = Json::parse(std::ifstream(SWIFTKV_SOURCE_DIR "/tests/golden/engine/smollm2_greedy.json"));
+  ASSERT_GE(cases.size(), 6u);
+  for (const Json& golden : cases) {
+    std::vector<std::string> arguments = {"generate", "smollm2-135m", "--dtype", "f32", "--json", "--prompt"};
+    arguments.push_back(golden["prompt"]);
+    arguments.insert(arguments.end(), {"--max-tokens", std::to_string(golden["max_tokens"].get<int>())});
+    if (golden["chat"].get<bool>()) arguments.emplace_back("--chat");
+    const ProcessResult result = RunSwiftKv(arguments);
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    const Json json = Json::parse(result.out);
+    EXPECT_EQ(json["token_ids"], golden["token_ids"]) << golden["prompt"];
+    EXPECT_EQ(json["text"], golden["text"]);
+    EXPECT_EQ(json["usage"]["prompt_tokens"], golden["prompt_token_ids"].size());
+  }
+}
+
 TEST_F(CliTest, InspectNeedsNoWeights) {
   const ProcessResult result = RunSwiftKv({"inspect", Path("swiftkv"), "--json"});
   ASSERT_EQ(result.exit_code, 0) << result.err;
