@@ -204,6 +204,20 @@ def compare(name, oracle, binary, path, texts, special):
     return len(wrong)
 
 
+def compare_expected(binary, path, prefix):
+    """llama.cpp's vocabulary tests: PREFIX.inp holds texts, PREFIX.out the ids without BOS, a line each."""
+    with open(prefix + ".inp", encoding="utf-8", newline="") as file:
+        texts = [text.encode() for text in file.read().split("\n__ggml_vocab_test__\n")]
+    with open(prefix + ".out") as file:
+        expected = [[int(i) for i in line.split()] for line in file]
+    ours, _, _ = run_ours(binary, path, texts, False)
+    wrong = [i for i, ids in enumerate(expected) if ours[i][0] != ids]
+    print(f"{os.path.basename(prefix)}: {len(expected)} expected results, {len(wrong)} differ")
+    for i in wrong[:5]:
+        print(f"  text    {texts[i]!r}\n  ours    {ours[i][0]}\n  theirs  {expected[i]}")
+    return len(wrong)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("binary")
@@ -211,6 +225,7 @@ def main():
     parser.add_argument("--text", nargs="*", default=[])
     parser.add_argument("--whole", action="store_true", help="each file as one text")
     parser.add_argument("--random", type=int, default=0)
+    parser.add_argument("--expected", metavar="PREFIX", help="PREFIX.inp and PREFIX.out of llama.cpp")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     wrong = 0
@@ -220,6 +235,8 @@ def main():
         for file in options.text:
             texts = [open(file, "rb").read()] if options.whole else list(texts_of(file))
             wrong += compare(os.path.basename(file), oracle, options.binary, path, texts, True)
+        if options.expected:
+            wrong += compare_expected(options.binary, path, options.expected)
         if options.random:
             texts = list(random_texts(options.random, options.seed, specials))
             wrong += compare("random", oracle, options.binary, path, texts, True)

@@ -40,13 +40,9 @@ class PipelineTokenizer : public Tokenizer {
       const AddedToken& token = parts_.added_tokens[i];
       added_of_id_[token.id] = static_cast<int32_t>(i);
       added_ids_.emplace(token.content, token.id);
-      if (!token.normalized) {
-        original_matcher_.Add(token.content, token);
-        continue;
-      }
-      std::string pattern = token.content;
-      for (const auto& normalizer : parts_.normalizers) normalizer->Normalize(pattern);
-      normalized_matcher_.Add(pattern, token);
+      std::string& spelling = added_spellings_.emplace_back(token.content);
+      if (token.normalized) Normalize(spelling);
+      (token.normalized ? normalized_matcher_ : original_matcher_).Add(spelling, token);
     }
   }
 
@@ -90,7 +86,7 @@ class PipelineTokenizer : public Tokenizer {
 
   std::string_view IdToToken(int32_t id) const override {
     if (id < 0 || id >= vocab_size()) return {};
-    if (const int32_t added = added_of_id_[id]; added >= 0) return parts_.added_tokens[added].content;
+    if (const int32_t added = added_of_id_[id]; added >= 0) return added_spellings_[added];
     return bpe_.tokens()[id];
   }
 
@@ -109,7 +105,7 @@ class PipelineTokenizer : public Tokenizer {
     std::string normalized;
     if (!parts_.normalizers.empty()) {
       normalized = text;
-      for (const auto& normalizer : parts_.normalizers) normalizer->Normalize(normalized);
+      Normalize(normalized);
       text = normalized;
     }
     for (const TextSegment& segment : normalized_matcher_.Split(text, options.parse_special_tokens)) {
@@ -126,11 +122,16 @@ class PipelineTokenizer : public Tokenizer {
     }
   }
 
+  void Normalize(std::string& text) const {
+    for (const auto& normalizer : parts_.normalizers) normalizer->Normalize(text);
+  }
+
   TokenizerParts parts_;  // without the model's tokens and merges, which are in bpe_
   Bpe bpe_;
   AddedTokenMatcher original_matcher_;
   AddedTokenMatcher normalized_matcher_;
-  std::vector<int32_t> added_of_id_;                         // [vocab] index into parts_.added_tokens, or -1
+  std::vector<int32_t> added_of_id_;          // [vocab] index into parts_.added_tokens, or -1
+  std::vector<std::string> added_spellings_;  // as `tokenizers` decodes them: normalized, if that is how they are found
   std::unordered_map<std::string_view, int32_t> added_ids_;  // views into parts_.added_tokens
   mutable ScratchPool scratch_;
 };

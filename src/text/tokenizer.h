@@ -64,7 +64,8 @@ class Tokenizer {
   // Ids run from 0 to vocab_size() - 1, added tokens included.
   virtual int32_t vocab_size() const = 0;
   virtual std::optional<int32_t> TokenToId(std::string_view token) const = 0;
-  // The token's own spelling in the vocabulary ("Ġthe", "▁the"); empty for an id that does not exist.
+  // The token's own spelling in the vocabulary ("Ġthe", "▁the"); empty for an id that does not exist. As in
+  // `tokenizers`, an added token that is looked for in normalized text is spelled the normalized way.
   virtual std::string_view IdToToken(int32_t id) const = 0;
   virtual bool IsSpecial(int32_t id) const = 0;
   virtual std::optional<int32_t> bos_token_id() const = 0;
