@@ -10,6 +10,7 @@
 namespace swiftkv {
 namespace {
 
+constexpr std::string_view kWordMark = "▁";
 constexpr size_t kShortPiece = 64;  // up to here a linear search for the best pair beats a heap
 
 uint64_t Mix(uint64_t value) {
@@ -34,6 +35,14 @@ uint64_t HashWord(std::string_view word) {
   return Mix(Mix(hash ^ rest));
 }
 
+// End of the leading word of a text in which "▁" begins words: before the first "▁" that follows another character.
+size_t WordEnd(std::string_view text) {
+  size_t end = 0;
+  while (text.compare(end, kWordMark.size(), kWordMark) == 0) end += kWordMark.size();
+  end = text.find(kWordMark, end);
+  return end == text.npos ? text.size() : end;
+}
+
 }  // namespace
 
 BpeScratch::BpeScratch() : words_(kWords) {}
@@ -49,7 +58,18 @@ Result<Bpe> Bpe::Create(std::vector<std::string> tokens, const std::vector<BpeMe
   }
   SWIFTKV_RETURN_IF_ERROR(bpe.AddMerges(merges, origin));
   bpe.AddInitials();
+  bpe.cut_words_ = bpe.MergesStayInWords(merges);
   return bpe;
+}
+
+// SentencePiece-style pipelines hand over whole texts, with "▁" for spaces. If no token has a "▁" behind another
+// character, nothing ever merges across that place: the words between can be encoded, and remembered, one by one.
+bool Bpe::MergesStayInWords(const std::vector<BpeMerge>& merges) const {
+  if (options_.byte_level || options_.ignore_merges || !Find(kWordMark)) return false;
+  return std::none_of(merges.begin(), merges.end(), [this](const BpeMerge& merge) {
+    const std::string token = tokens_[merge.left] + tokens_[merge.right];
+    return WordEnd(token) != token.size();
+  });
 }
 
 Status Bpe::AddMerges(const std::vector<BpeMerge>& merges, const std::string& origin) {
@@ -148,7 +168,14 @@ void Bpe::InitialSymbols(std::string_view piece, std::vector<int32_t>& ids) cons
 }
 
 void Bpe::Encode(std::string_view piece, BpeScratch& scratch, std::vector<int32_t>& ids) const {
-  if (piece.empty()) return;
+  while (!piece.empty()) {
+    const size_t end = cut_words_ ? WordEnd(piece) : piece.size();
+    EncodeWord(piece.substr(0, end), scratch, ids);
+    piece.remove_prefix(end);
+  }
+}
+
+void Bpe::EncodeWord(std::string_view piece, BpeScratch& scratch, std::vector<int32_t>& ids) const {
   BpeScratch::Word* word = nullptr;
   if (piece.size() <= BpeScratch::kMaxWord) {
     word = &scratch.words_[HashWord(piece) & (BpeScratch::kWords - 1)];

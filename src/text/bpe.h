@@ -84,6 +84,8 @@ class Bpe {
   Bpe() = default;
   Status AddMerges(const std::vector<BpeMerge>& merges, const std::string& origin);
   void AddInitials();
+  bool MergesStayInWords(const std::vector<BpeMerge>& merges) const;
+  void EncodeWord(std::string_view word, BpeScratch& scratch, std::vector<int32_t>& ids) const;
   bool FallBackToBytes(std::string_view character, Initial& ids) const;
   const Merged* FindMerge(int32_t left, int32_t right) const;
   void InitialSymbols(std::string_view piece, std::vector<int32_t>& ids) const;
@@ -92,6 +94,7 @@ class Bpe {
   void MergeLong(BpeScratch& scratch) const;
 
   BpeOptions options_;
+  bool cut_words_ = false;  // SentencePiece style: no merge reaches across the beginning of a word
   std::vector<std::string> tokens_;
   std::unordered_map<std::string_view, int32_t> ids_;  // views into tokens_
   std::vector<Merged> merges_;                         // open addressing, a power of two

@@ -3,7 +3,6 @@
 #include <utf8proc.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <utility>
 #include <vector>
 
@@ -41,19 +40,37 @@ class UnicodeNormalizer : public Normalizer {
                        [limit](char byte) { return static_cast<unsigned char>(byte) < limit; });
   }
 
+  // As utf8proc_map does, but in linear time: its ordering of combining marks is quadratic.
   void AppendNormalized(std::string_view text, std::string& out) const {
-    if (text.empty()) return;
-    int options = UTF8PROC_STABLE;
     const bool compose = form_ == NormalizationForm::kNfc || form_ == NormalizationForm::kNfkc;
     const bool compatible = form_ == NormalizationForm::kNfkc || form_ == NormalizationForm::kNfkd;
-    options |= compose ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE;
-    if (compatible) options |= UTF8PROC_COMPAT;
-    utf8proc_uint8_t* result = nullptr;
-    const utf8proc_ssize_t size =
-        utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()), static_cast<utf8proc_ssize_t>(text.size()),
-                     &result, static_cast<utf8proc_option_t>(options));
-    out.append(size < 0 ? text : std::string_view(reinterpret_cast<const char*>(result), static_cast<size_t>(size)));
-    std::free(result);
+    const int decompose = UTF8PROC_DECOMPOSE | (compatible ? UTF8PROC_COMPAT : 0);
+    std::vector<utf8proc_int32_t> chars;
+    chars.reserve(text.size());
+    for (size_t at = 0; at < text.size();) {
+      utf8proc_int32_t parts[32];  // the longest decomposition has 18
+      const auto count = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(NextCodePoint(text, at)), parts, 32,
+                                                 static_cast<utf8proc_option_t>(decompose), nullptr);
+      chars.insert(chars.end(), parts, parts + std::clamp<utf8proc_ssize_t>(count, 0, 32));
+    }
+    SortMarks(chars);
+    auto size = static_cast<utf8proc_ssize_t>(chars.size());
+    if (compose) {
+      size = utf8proc_normalize_utf32(chars.data(), size,
+                                      static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+    }
+    for (utf8proc_ssize_t i = 0; i < size; ++i) AppendUtf8(static_cast<char32_t>(chars[i]), out);
+  }
+
+  // Unicode's canonical ordering: each run of combining marks by their classes.
+  static void SortMarks(std::vector<utf8proc_int32_t>& chars) {
+    const auto mark_class = [](utf8proc_int32_t c) { return utf8proc_get_property(c)->combining_class; };
+    for (auto begin = chars.begin(); begin != chars.end();) {
+      const auto end = std::find_if(begin, chars.end(), [&](utf8proc_int32_t c) { return mark_class(c) == 0; });
+      std::stable_sort(begin, end,
+                       [&](utf8proc_int32_t a, utf8proc_int32_t b) { return mark_class(a) < mark_class(b); });
+      begin = end == chars.end() ? end : end + 1;
+    }
   }
 
   NormalizationForm form_;

@@ -4,13 +4,13 @@
 //
 // stdin: texts, each as its number of bytes (uint32, little endian) and the bytes.
 // stdout: for each text the number of ids (uint32) and the ids (int32), then the number of bytes (uint32) and the bytes
-// of the text that the ids decode to, special tokens included. stderr: the time that encoding and decoding took.
+// of the text that the ids decode to, special tokens included. stderr: the processor time of encoding and decoding.
 // With --no-special the text is encoded without BOS and EOS and decoded without special tokens.
 #include <fmt/format.h>
 
-#include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <ctime>
 #include <iostream>
 #include <iterator>
 #include <nlohmann/json.hpp>
@@ -60,6 +60,8 @@ void AppendSize(size_t size, std::string& out) {
   out.append(reinterpret_cast<const char*>(&value), sizeof value);
 }
 
+double Seconds(std::clock_t ticks) { return static_cast<double>(ticks) / CLOCKS_PER_SEC; }
+
 int Run(const std::string& path, bool special) {
   const Result<std::unique_ptr<Tokenizer>> tokenizer = Load(path);
   if (!tokenizer) {
@@ -68,26 +70,26 @@ int Run(const std::string& path, bool special) {
   }
   const std::string input(std::istreambuf_iterator<char>(std::cin), {});
   std::string out;
-  std::chrono::duration<double> encode_time{};
-  std::chrono::duration<double> decode_time{};
+  std::clock_t encode_time = 0;
+  std::clock_t decode_time = 0;
   for (size_t at = 0; at + 4 <= input.size();) {
     uint32_t size;
     std::memcpy(&size, input.data() + at, 4);
     const std::string_view text = std::string_view(input).substr(at + 4, size);
     at += 4 + text.size();
-    const auto start = std::chrono::steady_clock::now();
+    const std::clock_t start = std::clock();
     const std::vector<int32_t> ids = (*tokenizer)->Encode(text, {.add_special_tokens = special});
-    const auto middle = std::chrono::steady_clock::now();
+    const std::clock_t middle = std::clock();
     const std::string decoded = (*tokenizer)->Decode(ids, {.skip_special_tokens = !special});
     encode_time += middle - start;
-    decode_time += std::chrono::steady_clock::now() - middle;
+    decode_time += std::clock() - middle;
     AppendSize(ids.size(), out);
     out.append(reinterpret_cast<const char*>(ids.data()), ids.size() * sizeof(int32_t));
     AppendSize(decoded.size(), out);
     out.append(decoded);
   }
   std::fwrite(out.data(), 1, out.size(), stdout);
-  fmt::print(stderr, "encode_s={:.4f} decode_s={:.4f}\n", encode_time.count(), decode_time.count());
+  fmt::print(stderr, "encode_s={:.4f} decode_s={:.4f}\n", Seconds(encode_time), Seconds(decode_time));
   return 0;
 }
 
