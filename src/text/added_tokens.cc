@@ -7,9 +7,6 @@
 namespace swiftkv {
 namespace {
 
-// \w of the added tokens' single_word rule also holds the two joiners.
-bool IsWordChar(char32_t c) { return PropertiesOf(c).IsWord() || c == 0x200c || c == 0x200d; }
-
 // The character that ends at `end`, which is not 0.
 char32_t CharBefore(std::string_view text, size_t end, size_t& begin) {
   begin = end - 1;
@@ -20,8 +17,8 @@ char32_t CharBefore(std::string_view text, size_t end, size_t& begin) {
 
 bool IsSingleWord(std::string_view text, size_t begin, size_t end) {
   size_t ignored;
-  if (begin > 0 && IsWordChar(CharBefore(text, begin, ignored))) return false;
-  return end == text.size() || !IsWordChar(NextCodePoint(text, end));
+  if (begin > 0 && IsRustWord(CharBefore(text, begin, ignored))) return false;
+  return end == text.size() || !IsRustWord(NextCodePoint(text, end));
 }
 
 size_t SkipSpacesBefore(std::string_view text, size_t end) {

@@ -10,8 +10,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr const char* kGpt2Regex = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
-
 tl::unexpected<Error> Unsupported(const JsonObject& object, const std::string& type) {
   return InvalidInput("{} '{}' is not supported", object.Place("type"), type);
 }
@@ -112,17 +110,13 @@ Status ReadSplit(const JsonObject& object, TokenizerParts& parts) {
   return Ok();
 }
 
-Status AddRegexSplit(const char* regex, SplitBehavior behavior, bool invert, TokenizerParts& parts) {
-  SWIFTKV_ASSIGN_OR_RETURN(Pattern pattern, Pattern::FromRegex(regex));
-  parts.pre_tokenizers.push_back(MakeSplit(std::move(pattern), behavior, invert));
-  return Ok();
-}
-
 Status ReadByteLevel(const JsonObject& object, TokenizerParts& parts) {
   SWIFTKV_ASSIGN_OR_RETURN(const bool add_prefix_space, object.Bool("add_prefix_space", true));
   SWIFTKV_ASSIGN_OR_RETURN(const bool use_regex, object.Bool("use_regex", true));
   if (add_prefix_space) parts.pre_tokenizers.push_back(MakeSpacePrefix());
-  if (use_regex) SWIFTKV_RETURN_IF_ERROR(AddRegexSplit(kGpt2Regex, SplitBehavior::kIsolated, false, parts));
+  if (use_regex) {
+    parts.pre_tokenizers.push_back(MakeSplit(Pattern::FromWords(WordPattern::kGpt2), SplitBehavior::kIsolated, false));
+  }
   parts.pre_tokenizers.push_back(MakeByteLevelSpelling());
   return Ok();
 }
@@ -131,8 +125,9 @@ Status ReadOnePreTokenizer(const JsonObject& object, const std::string& type, To
   auto& pre_tokenizers = parts.pre_tokenizers;
   if (type == "ByteLevel") return ReadByteLevel(object, parts);
   if (type == "Split") return ReadSplit(object, parts);
-  if (type == "Whitespace") return AddRegexSplit(R"(\w+|[^\w\s]+)", SplitBehavior::kRemoved, true, parts);
-  if (type == "WhitespaceSplit") {
+  if (type == "Whitespace") {
+    pre_tokenizers.push_back(MakeWhitespace());
+  } else if (type == "WhitespaceSplit") {
     pre_tokenizers.push_back(MakeWhitespaceSplit());
   } else if (type == "Digits") {
     SWIFTKV_ASSIGN_OR_RETURN(const bool individual, object.Bool("individual_digits", false));

@@ -123,6 +123,12 @@ Pattern Pattern::FromString(std::string literal) {
   return pattern;
 }
 
+Pattern Pattern::FromWords(WordPattern words) {
+  Pattern pattern;
+  pattern.words_ = words;
+  return pattern;
+}
+
 Result<Pattern> Pattern::FromRegex(const std::string& regex) {
   Pattern pattern;
   pattern.words_ = FindWordPattern(regex);

@@ -22,6 +22,7 @@ struct PatternMatch {
 class Pattern {
  public:
   static Pattern FromString(std::string literal);
+  static Pattern FromWords(WordPattern words);
   // In the syntax of Oniguruma, which `tokenizers` uses; the common pre-tokenizers run without a regex engine.
   // Error kInvalidInput: the expression is wrong or uses what PCRE2 lacks.
   static Result<Pattern> FromRegex(const std::string& regex);

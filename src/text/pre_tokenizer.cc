@@ -135,6 +135,33 @@ std::unique_ptr<PreTokenizer> MakeCharSplit(Member member, SplitBehavior behavio
   return std::make_unique<CharSplit<Member>>(member, behavior);
 }
 
+// \w+|[^\w\s]+
+class Whitespace : public PreTokenizer {
+ public:
+  void Apply(SplitText& split) const override {
+    CutPieces(split, SplitBehavior::kRemoved, true, [](std::string_view piece, std::vector<PatternMatch>& matches) {
+      Kind previous = kSpace;
+      for (size_t at = 0; at < piece.size();) {
+        const size_t begin = at;
+        const Kind kind = KindOf(NextCodePoint(piece, at));
+        if (kind != kSpace && kind == previous) {
+          matches.back().end = at;
+        } else if (kind != kSpace) {
+          matches.push_back({begin, at});
+        }
+        previous = kind;
+      }
+    });
+  }
+
+ private:
+  enum Kind { kSpace, kWord, kRest };
+  static Kind KindOf(char32_t c) {
+    if (IsRustWord(c)) return kWord;
+    return PropertiesOf(c).IsSpace() ? kSpace : kRest;
+  }
+};
+
 class SpacePrefix : public PreTokenizer {
  public:
   void Apply(SplitText& split) const override {
@@ -208,6 +235,8 @@ std::unique_ptr<PreTokenizer> MakePunctuation(SplitBehavior behavior) {
 std::unique_ptr<PreTokenizer> MakeWhitespaceSplit() {
   return MakeCharSplit([](char32_t c) { return PropertiesOf(c).IsSpace(); }, SplitBehavior::kRemoved);
 }
+
+std::unique_ptr<PreTokenizer> MakeWhitespace() { return std::make_unique<Whitespace>(); }
 
 std::unique_ptr<PreTokenizer> MakeCharDelimiterSplit(char32_t delimiter) {
   return MakeCharSplit([delimiter](char32_t c) { return c == delimiter; }, SplitBehavior::kRemoved);

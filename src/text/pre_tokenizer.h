@@ -40,6 +40,8 @@ std::unique_ptr<PreTokenizer> MakeSplit(Pattern pattern, SplitBehavior behavior,
 std::unique_ptr<PreTokenizer> MakeDigits(bool individual);
 std::unique_ptr<PreTokenizer> MakePunctuation(SplitBehavior behavior);
 std::unique_ptr<PreTokenizer> MakeWhitespaceSplit();
+// Into runs of word characters and runs of others, without the whitespace.
+std::unique_ptr<PreTokenizer> MakeWhitespace();
 std::unique_ptr<PreTokenizer> MakeCharDelimiterSplit(char32_t delimiter);
 // A space before every piece that has none.
 std::unique_ptr<PreTokenizer> MakeSpacePrefix();

@@ -48,6 +48,11 @@ class CharProperties {
 };
 
 CharProperties PropertiesOf(char32_t code_point);
+// \w of Rust's regular expressions, which the pre-tokenizer "Whitespace" and the single_word rule of added tokens use:
+// the two joiners as well.
+inline bool IsRustWord(char32_t code_point) {
+  return PropertiesOf(code_point).IsWord() || code_point == 0x200c || code_point == 0x200d;
+}
 
 // The code point at text[at], which must be valid UTF-8; moves `at` behind it.
 char32_t NextCodePoint(std::string_view text, size_t& at);
