@@ -7,7 +7,7 @@ without special tokens, and what the ids decode to, with and without special tok
 
 usage: pip install tokenizers==0.23.3; tools/make_tokenizer_goldens.py TEXT... [--vocab-size 420] [--out FOLDER]
 The committed files: TEXT is Standard Ebooks' The Time Machine.
-With --tokenizers-only it writes NAME/tokenizer.json for tools/compare_tokenizers.py instead.
+With --fuzz-corpus it writes the seeds in tests/fuzz/corpus/tokenizer_json (--out) instead; with --tokenizers-only NAME/tokenizer.json for tools/compare_tokenizers.py.
 """
 
 import argparse
@@ -208,12 +208,24 @@ def golden_case(tokenizer, data):
     return case
 
 
+def fuzz_seed(tokenizer):
+    """The tokenizer with a handful of tokens: the fuzzer mutates short files best."""
+    seed = json.loads(tokenizer.to_str())
+    model, keep = seed["model"], set("ab'le1Ġ▁ \n") | {"<0x61>", "<0xC3>"}
+    keep |= {token["content"] for token in seed["added_tokens"]}
+    model["vocab"] = {token: i for token, i in model["vocab"].items() if token in keep or set(token) <= set("abĠ▁ ")}
+    tokens = model["vocab"]
+    model["merges"] = [m for m in model["merges"] if m[0] in tokens and m[1] in tokens and m[0] + m[1] in tokens]
+    return json.dumps(seed, ensure_ascii=False).encode() + b"\xff" + "a ab\u0301 <s>bab'll 1".encode()
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("text", nargs="+")
     parser.add_argument("--vocab-size", type=int, default=420)
     parser.add_argument("--out", default="tests/golden/tokenizer")
     parser.add_argument("--tokenizers-only", action="store_true")
+    parser.add_argument("--fuzz-corpus", action="store_true")
     options = parser.parse_args()
     texts = [open(path, encoding="utf-8").read() for path in options.text]
     for name, recipe in recipes().items():
@@ -222,6 +234,10 @@ def main():
         if options.tokenizers_only:
             os.makedirs(os.path.join(options.out, name), exist_ok=True)
             tokenizer.save(os.path.join(options.out, name, "tokenizer.json"))
+            continue
+        if options.fuzz_corpus:
+            with open(os.path.join(options.out, name), "wb") as file:
+                file.write(fuzz_seed(tokenizer))
             continue
         added = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
         golden = {"tokenizer": json.loads(tokenizer.to_str())}

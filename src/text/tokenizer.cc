@@ -150,6 +150,13 @@ Result<std::unique_ptr<Tokenizer>> MakeTokenizer(TokenizerParts parts, const std
     }
     if (static_cast<size_t>(token.id) >= parts.tokens.size()) parts.tokens.resize(token.id + 1);
   }
+  for (const std::vector<int32_t>* ids : {&parts.prefix, &parts.suffix}) {
+    for (const int32_t id : *ids) {
+      if (id < 0 || static_cast<size_t>(id) >= parts.tokens.size()) {
+        return InvalidInput("{}: the post-processor adds the token {}, which does not exist", origin, id);
+      }
+    }
+  }
   if (!parts.pre_tokenizers.empty() && parts.pre_tokenizers.back()->SpellsBytes()) {
     parts.pre_tokenizers.pop_back();
     parts.options.byte_level = true;
