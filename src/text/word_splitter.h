@@ -1,5 +1,5 @@
-// The pre-tokenizer patterns of GPT-2, SmolLM, Llama 3 and Qwen 2/3 by hand: one pass without backtracking, where a
-// regular-expression engine takes most of a tokenizer's time (docs/decisions/0005-tokenizer.md).
+// The pre-tokenizer patterns of GPT-2, SmolLM, Llama 3 and Qwen 2/3 by hand: linear time on any text, the character
+// classes of `tokenizers`, and no engine's limits (docs/decisions/0005-tokenizer.md).
 #ifndef SWIFTKV_TEXT_WORD_SPLITTER_H_
 #define SWIFTKV_TEXT_WORD_SPLITTER_H_
 
