@@ -98,6 +98,12 @@ struct Block {
   std::vector<SlotLoad> loads;  // empty unless the block is a scope
 };
 
+// "if test" or "elif test" and what follows.
+struct Branch {
+  ExprPtr test;
+  Block body;
+};
+
 // A macro, the body of a call block or of a recursive loop, or the whole template: what has variables of its own.
 struct Function {
   struct Parameter {
@@ -145,7 +151,7 @@ struct Stmt {
   std::vector<SlotLoad> test_loads;
   std::vector<ExprPtr> targets;
   std::vector<ExprPtr> expressions;
-  std::vector<std::pair<ExprPtr, Block>> branches;
+  std::vector<Branch> branches;
   Block body;
   Block otherwise;
   bool recursive = false;

@@ -260,10 +260,10 @@ Result<Value> IntFilter(Runtime&, const Value& self, const Arguments& arguments)
   if (self.Is(Kind::kUndefined)) return UndefinedError(self);
   const Value otherwise = bound[0] != nullptr ? *bound[0] : Value::Integer(0);
   int64_t base = 10;
-  if (bound[1] != nullptr) {
+  if (self.IsInteger()) return Value::Integer(self.integer());
+  if (bound[1] != nullptr && self.Is(Kind::kString)) {
     SWIFTKV_ASSIGN_OR_RETURN(base, ToIndex(*bound[1]));
   }
-  if (self.IsInteger()) return Value::Integer(self.integer());
   std::optional<double> real;
   if (self.Is(Kind::kString)) {
     const auto bounded = static_cast<int>(std::clamp<int64_t>(base, -1, 100));

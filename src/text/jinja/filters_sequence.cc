@@ -1,6 +1,7 @@
 // Filters of sequences. Those that Python writes as generators deliver their items one by one, and only once.
 #include <algorithm>
 #include <iterator>
+#include <optional>
 
 #include "text/jinja/builtins.h"
 #include "text/jinja/format.h"
@@ -95,6 +96,12 @@ Result<std::vector<Keyed>> SortedBy(Runtime& runtime, const std::vector<Value>& 
   return keyed;
 }
 
+// A flag that Python takes as a number: a string is an error.
+Result<bool> IntegerFlag(const Value* value) {
+  if (value == nullptr) return false;
+  return ToIndex(*value).map([](int64_t number) { return number != 0; });
+}
+
 Value ListOfItems(Runtime& runtime, std::vector<Keyed> keyed) {
   std::vector<Value> items;
   items.reserve(keyed.size());
@@ -104,7 +111,7 @@ Value ListOfItems(Runtime& runtime, std::vector<Keyed> keyed) {
 
 Result<Value> Sort(Runtime& runtime, const Value& self, const Arguments& arguments) {
   SWIFTKV_ASSIGN_OR_RETURN(const Bound bound, Bind(arguments, "sort", {"reverse", "case_sensitive", "attribute"}, 0));
-  const bool reverse = bound[0] != nullptr && Truth(*bound[0]);
+  SWIFTKV_ASSIGN_OR_RETURN(const bool reverse, IntegerFlag(bound[0]));
   const bool case_sensitive = bound[1] != nullptr && Truth(*bound[1]);
   std::vector<Path> paths;  // "a,b" sorts by a, then by b
   if (bound[2] != nullptr && bound[2]->Is(Kind::kString)) {
@@ -136,14 +143,14 @@ Result<Value> DictSort(Runtime& runtime, const Value& self, const Arguments& arg
   if (by != "key" && by != "value") return InvalidInput("You can only sort by either \"key\" or \"value\"");
   if (self.Is(Kind::kUndefined)) return UndefinedError(self);
   if (!self.Is(Kind::kDict)) return InvalidInput("'{}' object has no attribute 'items'", TypeName(self));
+  SWIFTKV_ASSIGN_OR_RETURN(const bool reverse, IntegerFlag(bound[2]));
   std::vector<Value> pairs;
   for (const auto& [key, value] : self.dict().entries()) pairs.push_back(Value::Tuple(&runtime.budget, {key, value}));
   const auto get_key = [&](const Value& pair) -> Result<Value> {
     const Value& key = pair.items()[by == "key" ? 0 : 1];
     return case_sensitive ? key : IgnoreCase(runtime, key);
   };
-  SWIFTKV_ASSIGN_OR_RETURN(std::vector<Keyed> sorted,
-                           SortedBy(runtime, pairs, bound[2] != nullptr && Truth(*bound[2]), get_key));
+  SWIFTKV_ASSIGN_OR_RETURN(std::vector<Keyed> sorted, SortedBy(runtime, pairs, reverse, get_key));
   return ListOfItems(runtime, std::move(sorted));
 }
 
@@ -211,6 +218,20 @@ Result<Value> Generate(Runtime& runtime, const Value& self, Next next) {
                        });
 }
 
+// Python's generators do nothing, not even fail, before their first item is wanted.
+template <Result<Value> (*make)(Runtime&, const Value&, const Arguments&)>
+Result<Value> Lazily(Runtime& runtime, const Value& self, const Arguments& arguments) {
+  return MakeGenerator(
+      &runtime.budget, self,
+      [&runtime, self, arguments, items = std::optional<Iterator>()](Value* item) mutable -> Result<bool> {
+        if (!items) {
+          SWIFTKV_ASSIGN_OR_RETURN(const Value made, make(runtime, self, arguments));
+          SWIFTKV_ASSIGN_OR_RETURN(items, Iterator::Over(made));
+        }
+        return items->Next(runtime, item);
+      });
+}
+
 // What map applies: an attribute, or a filter with arguments.
 struct Mapping {
   Path path;
@@ -237,7 +258,7 @@ Result<Mapping> BindMapping(Runtime& runtime, const Arguments& arguments) {
 }
 
 Result<Value> Map(Runtime& runtime, const Value& self, const Arguments& arguments) {
-  if (!Truth(self)) return MakeGenerator(&runtime.budget, self, [](Value*) -> Result<bool> { return false; });
+  if (!Truth(self)) return Value::List(&runtime.budget, {});
   SWIFTKV_ASSIGN_OR_RETURN(Mapping mapping, BindMapping(runtime, arguments));
   return Generate(runtime, self,
                   [mapping = std::move(mapping)](Runtime& rt, Iterator* from, Value* item) -> Result<bool> {
@@ -253,7 +274,7 @@ Result<Value> Map(Runtime& runtime, const Value& self, const Arguments& argument
 
 template <bool by_attribute, bool wanted>
 Result<Value> Select(Runtime& runtime, const Value& self, const Arguments& arguments) {
-  if (!Truth(self)) return MakeGenerator(&runtime.budget, self, [](Value*) -> Result<bool> { return false; });
+  if (!Truth(self)) return Value::List(&runtime.budget, {});
   constexpr size_t kTestAt = by_attribute ? 1 : 0;
   const auto& given = arguments.positional;
   if (given.size() < kTestAt) return InvalidInput("Missing parameter for attribute name");
@@ -330,8 +351,7 @@ Result<Value> Batch(Runtime& runtime, const Value& self, const Arguments& argume
     batch.insert(batch.end(), static_cast<size_t>(missing), fill);
     finish();
   }
-  const Value list = Value::List(&runtime.budget, std::move(batches));
-  return Generate(runtime, list, [](Runtime& rt, Iterator* from, Value* item) { return from->Next(rt, item); });
+  return Value::List(&runtime.budget, std::move(batches));
 }
 
 Result<Value> SliceFilter(Runtime& runtime, const Value& self, const Arguments& arguments) {
@@ -351,8 +371,7 @@ Result<Value> SliceFilter(Runtime& runtime, const Value& self, const Arguments& 
     parts.push_back(Value::List(&runtime.budget, std::move(part)));
     begin = end;
   }
-  const Value list = Value::List(&runtime.budget, std::move(parts));
-  return Generate(runtime, list, [](Runtime& rt, Iterator* from, Value* item) { return from->Next(rt, item); });
+  return Value::List(&runtime.budget, std::move(parts));
 }
 
 // ---- All at once.
@@ -433,24 +452,24 @@ Result<Value> Sum(Runtime& runtime, const Value& self, const Arguments& argument
 constexpr NamedBuiltin kFilters[] = {
     {"join", Join},
     {"list", List},
-    {"items", Items},
-    {"map", Map},
-    {"select", Select<false, true>},
-    {"reject", Select<false, false>},
-    {"selectattr", Select<true, true>},
-    {"rejectattr", Select<true, false>},
+    {"items", Lazily<Items>},
+    {"map", Lazily<Map>},
+    {"select", Lazily<Select<false, true>>},
+    {"reject", Lazily<Select<false, false>>},
+    {"selectattr", Lazily<Select<true, true>>},
+    {"rejectattr", Lazily<Select<true, false>>},
     {"first", First},
     {"last", Last},
     {"reverse", Reverse},
     {"sort", Sort},
     {"dictsort", DictSort},
-    {"unique", Unique},
+    {"unique", Lazily<Unique>},
     {"min", Extreme<false>},
     {"max", Extreme<true>},
     {"sum", Sum},
     {"groupby", GroupBy},
-    {"batch", Batch},
-    {"slice", SliceFilter},
+    {"batch", Lazily<Batch>},
+    {"slice", Lazily<SliceFilter>},
 };
 
 }  // namespace

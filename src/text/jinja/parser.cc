@@ -132,22 +132,23 @@ class Parser : private ExpressionParser {
 
   Stmt ParseFor(int32_t line) {
     Stmt stmt = MakeStmt(StmtKind::kFor, line);
+    const int assignments = mentions().loop_assignments;
     stmt.target = ParseTarget("in", false);
     ExpectName("in");
     stmt.value = ParseTuple(false, "recursive", false);
     if (SkipIfName("if")) stmt.test = ParseExpression();
     stmt.recursive = SkipIfName("recursive");
-    const Mentions before = mentions();
+    const int loop_mentions = mentions().loop;
     ++loops_;
     stmt.body = ParseBody({"endfor", "else"});
     --loops_;
-    stmt.uses_loop = stmt.recursive || mentions().loop > before.loop;
+    stmt.uses_loop = stmt.recursive || mentions().loop > loop_mentions;
     if (SkipIfName("else")) {
       stmt.otherwise = ParseBodyTo("endfor");
     } else {
       ExpectName("endfor");
     }
-    if (mentions().loop_assignments > before.loop_assignments)
+    if (mentions().loop_assignments > assignments)
       Fail("Can't assign to special loop variable in for-loop target", line);
     return stmt;
   }
@@ -157,7 +158,7 @@ class Parser : private ExpressionParser {
     do {
       ExprPtr test = ParseTuple(false, {}, false);
       Block body = ParseBody({"elif", "else", "endif"});
-      stmt.branches.emplace_back(std::move(test), std::move(body));
+      stmt.branches.push_back({std::move(test), std::move(body)});
     } while (SkipIfName("elif"));
     if (SkipIfName("else")) {
       stmt.otherwise = ParseBodyTo("endif");

@@ -147,8 +147,10 @@ class PercentFormatter {
       SWIFTKV_RETURN_IF_ERROR(Directive());
     }
     const bool single = !arguments_.Is(Kind::kTuple);
-    const bool unused = single ? next_ == 0 && !arguments_.Is(Kind::kDict) && !arguments_.Is(Kind::kList)
-                               : next_ < arguments_.items().size();
+    // Python takes whatever has a subscript for a mapping, all of which need not be used.
+    const bool mapping = arguments_.Is(Kind::kDict) || arguments_.Is(Kind::kList) || arguments_.Is(Kind::kRange) ||
+                         arguments_.Is(Kind::kUndefined);
+    const bool unused = single ? next_ == 0 && !mapping : next_ < arguments_.items().size();
     if (unused && !named_) return InvalidInput("not all arguments converted during string formatting");
     return Value::String(&runtime_.budget, std::move(out_), markup_);
   }
@@ -371,13 +373,13 @@ class BraceFormatter {
         return InvalidInput("expected ':' after conversion specifier");
       }
     }
-    std::string spec;
-    if (specification < end) {
-      SWIFTKV_RETURN_IF_ERROR(Run(text.substr(specification + 1, end - specification - 1), depth + 1, &spec));
-    }
     SWIFTKV_ASSIGN_OR_RETURN(Value value, Lookup(text.substr(position, name_end - position)));
     if (conversion != '\0') {
       SWIFTKV_ASSIGN_OR_RETURN(value, Converted(value, conversion));
+    }
+    std::string spec;
+    if (specification < end) {
+      SWIFTKV_RETURN_IF_ERROR(Run(text.substr(specification + 1, end - specification - 1), depth + 1, &spec));
     }
     SWIFTKV_RETURN_IF_ERROR(Append(value, spec, depth, out));
     return end + 1;
