@@ -10,13 +10,11 @@
 namespace swiftkv {
 namespace {
 
-// tokenizer.ggml.token_type
+// tokenizer.ggml.token_type; 5 (unused) and 6 (byte) need no treatment of their own
 constexpr int32_t kNormal = 1;
 constexpr int32_t kUnknown = 2;
 constexpr int32_t kControl = 3;
 constexpr int32_t kUserDefined = 4;
-constexpr int32_t kUnused = 5;
-constexpr int32_t kByte = 6;
 
 constexpr const char* kSpaceMark = "▁";
 
