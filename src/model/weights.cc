@@ -65,6 +65,7 @@ class WeightsBuilder {
 
 std::vector<Part> WithSuffix(const std::vector<Part>& parts, const char* suffix) {
   std::vector<Part> named;
+  named.reserve(parts.size());
   for (const Part& part : parts) named.push_back({part.name + suffix, part.rows});
   return named;
 }
