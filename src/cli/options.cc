@@ -114,7 +114,8 @@ void SamplingFlags::Add(CLI::App* command) {
   command
       ->add_option("--frequency-penalty", params.frequency_penalty, "The same, for each time that the token has come")
       ->capture_default_str();
-  command->add_option("-s,--seed", params.seed, "Of the draws; absent: a new one each time (shown with --json)");
+  command->add_option("-s,--seed", params.seed, "Of the draws; absent: a new one each time (shown with --json)")
+      ->check(CLI::NonNegativeNumber);
   command->add_option("--stop", params.stop, "End before this text; may be repeated")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);

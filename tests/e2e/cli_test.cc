@@ -68,6 +68,7 @@ TEST_F(CliTest, WrongUsageIsRefused) {
                                                     {"generate", "--max-tokens"},
                                                     {"generate", "--top-k", "many"},
                                                     {"generate", "--threads", "-1"},
+                                                    {"generate", "--seed", "-1"},
                                                     {"generate", "--dtype", "f64"},
                                                     {"generate", "--mode", "teacher"},
                                                     {"inspect", "a", "b"}}) {
