@@ -6,7 +6,7 @@
 #include "text/jinja/format.h"
 #include "text/jinja/interpreter.h"
 #include "text/jinja/parser.h"
-#include "text/jinja/unicode.h"
+#include "text/unicode.h"
 
 namespace swiftkv {
 
@@ -113,7 +113,7 @@ Result<ChatTemplate> ChatTemplate::Parse(std::string_view source, const std::str
   if (source.size() > kMaxSourceBytes) {
     return InvalidInput("{}: the chat template has {} bytes, more than {}", origin, source.size(), kMaxSourceBytes);
   }
-  if (!jinja::IsValidUtf8(source)) return InvalidInput("{}: the chat template is not UTF-8", origin);
+  if (!IsValidUtf8(source)) return InvalidInput("{}: the chat template is not UTF-8", origin);
   auto root = jinja::ParseTemplate(source);
   if (!root) return InvalidInput("{}:{}: {}", origin, root.error().line, root.error().message);
   auto program = std::make_unique<Program>();

@@ -6,6 +6,7 @@
 #include <cstdlib>
 
 #include "text/jinja/unicode.h"
+#include "text/unicode.h"
 
 namespace swiftkv::jinja {
 namespace {
@@ -161,7 +162,7 @@ class JsonWriter {
         if (options_.ensure_ascii) {
           WriteUnicodeEscape(c);
         } else {
-          AppendChar(out_, c);
+          AppendUtf8(c, *out_);
         }
       }
     }
@@ -323,7 +324,7 @@ void AppendStringRepr(std::string* out, std::string_view text) {
     } else if (c >= 0x20 && c < 0x7f) {
       *out += static_cast<char>(c);
     } else if (c >= 0xa0 && IsPrintable(c)) {
-      AppendChar(out, c);
+      AppendUtf8(c, *out);
     } else {
       AppendEscapedChar(out, c);
     }

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "text/jinja/unicode.h"
+#include "text/unicode.h"
 
 namespace swiftkv::jinja {
 namespace {
@@ -82,7 +83,7 @@ class Unescaper {
     }
     if (value > 0x10ffff) return "illegal Unicode character";
     if (value >= 0xd800 && value < 0xe000) return "a surrogate is no character";
-    AppendChar(out, value);
+    AppendUtf8(value, *out);
     return nullptr;
   }
 
@@ -91,7 +92,7 @@ class Unescaper {
     for (int i = 0; i < 2 && position_ < text_.size() && text_[position_] >= '0' && text_[position_] <= '7'; ++i) {
       value = value * 8 + static_cast<uint32_t>(text_[position_++] - '0');
     }
-    AppendChar(out, value);
+    AppendUtf8(value, *out);
   }
 
   // jinja2 first writes the character itself as \x, \u or \U, whose backslash is then the escaped one.

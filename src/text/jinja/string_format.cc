@@ -7,6 +7,7 @@
 #include "text/jinja/format.h"
 #include "text/jinja/ops.h"
 #include "text/jinja/unicode.h"
+#include "text/unicode.h"
 
 namespace swiftkv::jinja {
 namespace {
@@ -270,7 +271,7 @@ class PercentFormatter {
     std::string text;
     if (value.IsInteger() && value.integer() >= 0 && value.integer() < 0x110000 &&
         (value.integer() < 0xd800 || value.integer() >= 0xe000)) {
-      AppendChar(&text, static_cast<char32_t>(value.integer()));
+      AppendUtf8(static_cast<char32_t>(value.integer()), text);
     } else if (value.Is(Kind::kString) && CountChars(value.text()) == 1) {
       text = value.text();
     } else {

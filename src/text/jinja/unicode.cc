@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "text/unicode.h"
+
 namespace swiftkv::jinja {
 namespace {
 
@@ -55,7 +57,7 @@ std::string ToUtf8(std::u16string_view text) {
   for (size_t i = 0; i < text.size(); ++i) {
     char32_t c = text[i];
     if (c >= 0xd800 && c < 0xdc00 && i + 1 < text.size()) c = ((c - 0xd800) << 10) + (text[++i] - 0xdc00u) + 0x10000;
-    AppendChar(&result, c);
+    AppendUtf8(c, result);
   }
   return result;
 }
@@ -119,40 +121,12 @@ bool IsAscii(std::string_view text) {
   return true;
 }
 
-bool IsValidUtf8(std::string_view text) {
-  char32_t character;
-  for (size_t i = 0; i < text.size();) {
-    const size_t length = SequenceLength(text, i, &character);
-    if (length == 0) return false;
-    i += length;
-  }
-  return true;
-}
-
 char32_t CharAt(std::string_view text, size_t position, size_t* length) {
   char32_t character;
   *length = SequenceLength(text, position, &character);
   if (*length != 0) return character;
   *length = 1;
   return kReplacement;
-}
-
-void AppendChar(std::string* text, char32_t c) {
-  if (c < 0x80) {
-    text->push_back(static_cast<char>(c));
-  } else if (c < 0x800) {
-    text->push_back(static_cast<char>(0xc0 | c >> 6));
-    text->push_back(static_cast<char>(0x80 | (c & 0x3f)));
-  } else if (c < 0x10000) {
-    text->push_back(static_cast<char>(0xe0 | c >> 12));
-    text->push_back(static_cast<char>(0x80 | (c >> 6 & 0x3f)));
-    text->push_back(static_cast<char>(0x80 | (c & 0x3f)));
-  } else {
-    text->push_back(static_cast<char>(0xf0 | c >> 18));
-    text->push_back(static_cast<char>(0x80 | (c >> 12 & 0x3f)));
-    text->push_back(static_cast<char>(0x80 | (c >> 6 & 0x3f)));
-    text->push_back(static_cast<char>(0x80 | (c & 0x3f)));
-  }
 }
 
 size_t PreviousChar(std::string_view text, size_t end) {

@@ -10,11 +10,9 @@
 namespace swiftkv::jinja {
 
 bool IsAscii(std::string_view text);
-bool IsValidUtf8(std::string_view text);
 
 // The character at byte `position` (< text.size()); `*length` becomes its number of bytes.
 char32_t CharAt(std::string_view text, size_t position, size_t* length);
-void AppendChar(std::string* text, char32_t character);
 
 // The byte where the last character of text[0, end) starts; end > 0.
 size_t PreviousChar(std::string_view text, size_t end);
