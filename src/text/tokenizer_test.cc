@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <thread>
+
 namespace swiftkv {
 namespace {
 
@@ -39,6 +41,44 @@ TEST(TokenizerTest, StreamNeverSplitsACharacter) {
   EXPECT_EQ(stream.Push(7), "é");
   EXPECT_EQ(stream.Push(6), "");
   EXPECT_EQ(stream.Finish(), "\ufffd");
+}
+
+TEST(TokenizerTest, ManyThreadsShareOneTokenizer) {
+  const auto tokenizer = Tokenizer::FromGguf(SmallVocabulary(), "small");
+  ASSERT_TRUE(tokenizer) << tokenizer.error().message;
+  std::vector<std::thread> threads;
+  for (int thread = 0; thread < 4; ++thread) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < 200; ++i) EXPECT_THAT((*tokenizer)->Encode("hello hel", {}), ElementsAre(9, 3, 4, 5, 9));
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+TEST(TokenizerTest, LongUnbrokenTextsTakeLinearTime) {
+  const auto tokenizer = Tokenizer::FromGguf(SmallVocabulary(), "small");
+  ASSERT_TRUE(tokenizer) << tokenizer.error().message;
+  std::string text;
+  for (int i = 0; i < 300'000; ++i) text += "hel";
+  EXPECT_EQ((*tokenizer)->Encode(text, {}), std::vector<int32_t>(300'000, 9));
+}
+
+// Scores decide what merges, "▁" stands for spaces, and unknown characters fall back to bytes.
+TEST(TokenizerTest, SentencePieceVocabulary) {
+  GgufVocabulary vocabulary;
+  vocabulary.model = "llama";
+  vocabulary.tokens = {"<unk>", "<s>", "▁", "a", "b", "▁a", "ab", "<0xC3>", "<0xA9>"};
+  vocabulary.scores = {0, 0, -9, -9, -9, -2, -1, 0, 0};
+  vocabulary.types = {2, 3, 1, 1, 1, 1, 1, 6, 6};
+  vocabulary.bos_token_id = 1;
+  vocabulary.unknown_token_id = 0;
+  const auto tokenizer = Tokenizer::FromGguf(vocabulary, "small");
+  ASSERT_TRUE(tokenizer) << tokenizer.error().message;
+  EXPECT_THAT((*tokenizer)->Encode("ab a", {}), ElementsAre(1, 2, 6, 5));
+  EXPECT_THAT((*tokenizer)->Encode("é", {.add_special_tokens = false}), ElementsAre(2, 7, 8));
+  EXPECT_THAT((*tokenizer)->Encode("xyb", {.add_special_tokens = false}), ElementsAre(2, 0, 4));
+  EXPECT_EQ((*tokenizer)->Decode(std::vector<int32_t>{1, 2, 6, 5, 7, 8, 7}, {}), "ab a\ufffd\ufffd\ufffd");
+  EXPECT_EQ((*tokenizer)->Decode(std::vector<int32_t>{1, 5, 7, 8, 2, 3}, {}), "aé a");
 }
 
 TEST(TokenizerTest, UnknownPreTokenizerIsRefused) {
