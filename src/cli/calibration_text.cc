@@ -84,7 +84,7 @@ void Divide(std::vector<TokenSequence> sequences, int64_t sources, CalibrationTe
   const int64_t held =
       std::min(count / 2, std::clamp<int64_t>(count / 10, 1, std::max<int64_t>(1, kMaxHeldOut / sources)));
   for (int64_t i = 0; i < count; ++i) {
-    (i < count - held ? text->fit : text->held_out).push_back(std::move(sequences[static_cast<size_t>(i)]));
+    (i < count - held ? text->fit : text->held_out.sequences).push_back(std::move(sequences[static_cast<size_t>(i)]));
   }
 }
 
@@ -95,7 +95,7 @@ int64_t Tokens(const std::vector<TokenSequence>& sequences) {
 }
 
 Status CheckEnough(const CalibrationText& text, const std::string& origin) {
-  if (!text.fit.empty() && !text.held_out.empty()) return Ok();
+  if (!text.fit.empty() && !text.held_out.sequences.empty()) return Ok();
   return InvalidInput("{}: too little text: calibration needs at least two sequences of tokens", origin);
 }
 
@@ -114,6 +114,15 @@ Result<std::vector<int32_t>> EncodeShuffled(std::vector<Document> documents, con
   return ids;
 }
 
+std::string FileName(const std::string& path) { return std::filesystem::path(path).filename().string(); }
+
+Result<std::vector<int32_t>> EncodeFile(const std::string& path, const TextModel& model, int64_t tokens,
+                                        uint64_t seed) {
+  SWIFTKV_ASSIGN_OR_RETURN(const std::string content, ReadFile(path, kMaxFileBytes));
+  const bool lines = std::filesystem::path(path).extension() == ".jsonl";
+  return EncodeShuffled(lines ? CutLines(content, path) : CutText(content, path), model, tokens, seed);
+}
+
 // What comes before a user's first words in a chat; empty without a chat template.
 std::vector<int32_t> ChatOpening(const TextModel& model) {
   constexpr std::string_view kMark = "USERSPEAKS";
@@ -128,24 +137,34 @@ std::vector<int32_t> ChatOpening(const TextModel& model) {
 Result<CalibrationText> ReadCalibrationText(const std::vector<std::string>& paths, const TextModel& model,
                                             const CalibrationTextOptions& options) {
   CalibrationText text;
+  text.held_out.name = "held out";
   const auto sources = static_cast<int64_t>(paths.size());
   std::vector<std::string> names;
   for (const std::string& path : paths) {
-    SWIFTKV_ASSIGN_OR_RETURN(const std::string content, ReadFile(path, kMaxFileBytes));
-    const bool lines = std::filesystem::path(path).extension() == ".jsonl";
     SWIFTKV_ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
-                             EncodeShuffled(lines ? CutLines(content, path) : CutText(content, path), model,
-                                            options.tokens / sources, options.seed));
+                             EncodeFile(path, model, options.tokens / sources, options.seed));
     Divide(Cut(ids, options.sequence_length), sources, &text);
-    names.push_back(std::filesystem::path(path).filename().string());
+    names.push_back(FileName(path));
   }
   SWIFTKV_RETURN_IF_ERROR(CheckEnough(text, fmt::format("{}", fmt::join(names, ", "))));
   text.description = fmt::format("{} tokens of {}", Tokens(text.fit), fmt::join(names, ", "));
   return text;
 }
 
+Result<std::vector<HeldOutText>> ReadHeldOutText(const std::vector<std::string>& paths, const TextModel& model,
+                                                 const CalibrationTextOptions& options) {
+  std::vector<HeldOutText> texts;
+  for (const std::string& path : paths) {
+    SWIFTKV_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, EncodeFile(path, model, options.tokens, options.seed));
+    texts.push_back({FileName(path), Cut(ids, options.sequence_length)});
+    if (texts.back().sequences.empty()) return InvalidInput("{}: no text to measure on", path);
+  }
+  return texts;
+}
+
 Result<CalibrationText> BuiltInText(const TextModel& model, const CalibrationTextOptions& options) {
   CalibrationText text;
+  text.held_out.name = "held out";
   SWIFTKV_ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
                            EncodeShuffled(CutText(kBuiltInText, "built-in text"), model, options.tokens, options.seed));
   Divide(Cut(ids, options.sequence_length), 1, &text);

@@ -14,10 +14,16 @@
 
 namespace swiftkv {
 
+// Text that a student is measured on.
+struct HeldOutText {
+  std::string name;  // the file, or "held out"
+  std::vector<TokenSequence> sequences;
+};
+
 struct CalibrationText {
   std::vector<TokenSequence> fit;
-  std::vector<TokenSequence> held_out;  // about a tenth, from other places of the same sources
-  std::string description;              // for people: "16,384 tokens of a.txt and b.jsonl"
+  HeldOutText held_out;     // about a tenth, from other places of the same sources
+  std::string description;  // for people: "16384 tokens of a.txt, b.jsonl"
 };
 
 struct CalibrationTextOptions {
@@ -30,6 +36,10 @@ struct CalibrationTextOptions {
 // gives the same share. Errors: kNotFound, kInvalidInput (a line, no text at all, no chat template).
 Result<CalibrationText> ReadCalibrationText(const std::vector<std::string>& paths, const TextModel& model,
                                             const CalibrationTextOptions& options);
+
+// About `tokens` tokens of each file, to measure on alone.
+Result<std::vector<HeldOutText>> ReadHeldOutText(const std::vector<std::string>& paths, const TextModel& model,
+                                                 const CalibrationTextOptions& options);
 
 // The text that ships with the program alone.
 Result<CalibrationText> BuiltInText(const TextModel& model, const CalibrationTextOptions& options);

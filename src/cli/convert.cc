@@ -42,7 +42,9 @@ struct Flags {
   int64_t group_size = 1;
   std::string init = "calibrated";
   std::vector<std::string> calibrate;
-  int64_t calibration_tokens = 65536;
+  int64_t calibration_tokens = 32768;
+  std::vector<std::string> held_out;
+  int64_t held_out_tokens = 4096;
   std::string token_weights = "auto";
   double lambda = 1e-4;
   uint64_t seed = 0;
@@ -53,6 +55,20 @@ double SecondsSince(Clock::time_point start) { return std::chrono::duration<doub
 Status CheckInterrupt() {
   if (Interrupted() != 0) return MakeError(ErrorCode::kCancelled, "interrupted");
   return Ok();
+}
+
+// The kinds' mean, each kind counting the same.
+Quality Mean(const std::vector<ConvertReport::Kind>& kinds) {
+  const auto count = static_cast<double>(kinds.size());
+  Quality mean;
+  for (const ConvertReport::Kind& kind : kinds) {
+    mean.tokens += kind.quality.tokens;
+    mean.kl += kind.quality.kl / count;
+    mean.agreement += kind.quality.agreement / count;
+    mean.teacher_nll += kind.quality.teacher_nll / count;
+    mean.student_nll += kind.quality.student_nll / count;
+  }
+  return mean;
 }
 
 // The work of one conversion, step by step.
@@ -76,6 +92,7 @@ class Conversion {
   TextModel text_model_;
   Weights weights_;  // always holds the teacher; the student too once there is one
   CalibrationText text_;
+  std::vector<HeldOutText> held_out_;
   std::optional<MemoryTensors> tensors_;
   ConvertReport report_;
 };
@@ -117,6 +134,11 @@ Status Conversion::PrepareText() {
   } else {
     SWIFTKV_ASSIGN_OR_RETURN(text_, BuiltInText(text_model_, options));
   }
+  held_out_ = {std::move(text_.held_out)};
+  if (!flags_.held_out.empty()) {
+    options.tokens = flags_.held_out_tokens;
+    SWIFTKV_ASSIGN_OR_RETURN(held_out_, ReadHeldOutText(flags_.held_out, text_model_, options));
+  }
   report_.text_seconds = SecondsSince(start);
   return Ok();
 }
@@ -155,8 +177,13 @@ Status Conversion::MakeStudent(int64_t num_key_value_layers) {
   const LoadOptions load{.dtype = weights_.dtype, .teacher = true, .student = true};
   weights_ = Weights();  // one copy at a time
   SWIFTKV_ASSIGN_OR_RETURN(weights_, LoadWeights(report_.student, *files_.base, &*tensors_, load));
-  SWIFTKV_RETURN_IF_ERROR(CheckInterrupt());
-  SWIFTKV_ASSIGN_OR_RETURN(report_.quality, MeasureQuality(weights_, text_.held_out));
+  report_.kinds.clear();
+  for (const HeldOutText& text : held_out_) {
+    SWIFTKV_RETURN_IF_ERROR(CheckInterrupt());
+    SWIFTKV_ASSIGN_OR_RETURN(const Quality quality, MeasureQuality(weights_, text.sequences));
+    report_.kinds.push_back({text.name, quality});
+  }
+  report_.quality = Mean(report_.kinds);
   report_.measure_seconds += SecondsSince(start);
   return CheckInterrupt();
 }
@@ -286,6 +313,13 @@ RunCommand AddConvertCommand(CLI::App* program) {
       ->type_name("TEXT...");
   command->add_option("--calibration-tokens", flags->calibration_tokens, "Tokens of text, a tenth of them held out")
       ->check(CLI::Range(int64_t{64}, int64_t{1} << 27))
+      ->capture_default_str();
+  command
+      ->add_option("--held-out", flags->held_out,
+                   "Files to measure on, each by itself, instead of a tenth of the calibration text")
+      ->type_name("TEXT...");
+  command->add_option("--held-out-tokens", flags->held_out_tokens, "Tokens of each of them")
+      ->check(CLI::Range(int64_t{2}, int64_t{1} << 27))
       ->capture_default_str();
   command
       ->add_option("--token-weights", flags->token_weights,

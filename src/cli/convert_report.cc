@@ -69,6 +69,9 @@ std::string ReportText(const ConvertReport& report) {
   }
   line("calibration", RecipeText(report));
   line("quality", QualityText(report.quality));
+  for (const ConvertReport::Kind& kind : report.kinds) {
+    if (report.kinds.size() > 1) line("  " + kind.name, QualityText(kind.quality));
+  }
   line("prefill skipped",
        fmt::format("{:.1f} % of projections and MLPs, {:.1f} % of attention", 100 * costs.skipped_prefill_share(),
                    100.0 * static_cast<double>(student.num_hidden_layers - student.num_key_value_layers) /
@@ -104,6 +107,7 @@ std::string ReportJson(const ConvertReport& report) {
     }
   }
   json["quality"] = QualityJson(report.quality);
+  for (const ConvertReport::Kind& kind : report.kinds) json["kinds"][kind.name] = QualityJson(kind.quality);
   for (const ConvertReport::Tried& tried : report.tried) {
     json["tried"].push_back(
         {{"num_key_value_layers", tried.num_key_value_layers}, {"quality", QualityJson(tried.quality)}});
@@ -134,7 +138,7 @@ std::string ModelCard(const ConvertReport& report) {
       "| calibration | {recipe} |\n"
       "| prefill skipped (projections and MLPs) | {skipped:.1f} % |\n"
       "| K/V bytes per token, BF16 | {kv} (base {base_kv}) |\n\n"
-      "Measured against the base model on {tokens} held-out tokens of the same text:\n\n"
+      "Measured against the base model on {tokens} held-out tokens:\n\n"
       "| KL(base, SwiftKV) | top-1 agreement | perplexity | base's perplexity |\n| --- | --- | --- | --- |\n"
       "| {kl:.4f} | {agreement:.1f} % | {student_ppl:.2f} | {base_ppl:.2f} |\n\n"
       "The base model's licence applies.{use}\n",

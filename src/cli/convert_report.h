@@ -20,6 +20,11 @@ struct ConvertReport {
     Quality quality;
   };
 
+  struct Kind {
+    std::string name;
+    Quality quality;
+  };
+
   std::string origin;
   ModelConfig student;
   OutputOptions options;
@@ -30,7 +35,8 @@ struct ConvertReport {
   TokenWeights token_weights = TokenWeights::kHead;
   int64_t calibration_tokens = 0;  // 0: not calibrated
   std::vector<LayerFit> fits;
-  Quality quality;
+  Quality quality;  // the mean over the kinds of held-out text
+  std::vector<Kind> kinds;
   std::vector<Tried> tried;  // by --num-key-value-layers auto
   double text_seconds = 0;
   double calibration_seconds = 0;
