@@ -1,6 +1,7 @@
 // swiftkv convert: a plain model to a SwiftKV checkpoint or adapter, with a closed-form calibration.
 #include <fmt/format.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
@@ -98,7 +99,7 @@ class Conversion {
 };
 
 Status Conversion::Progress(int64_t done, int64_t total) const {
-  if (!flags_.output.quiet && StderrIsTerminal()) {
+  if (!flags_.output.quiet && isatty(STDERR_FILENO) == 1) {
     fmt::print(stderr, "\rcalibration: {} of {} tokens{}", done, total, done == total ? "\n" : "");
   }
   return CheckInterrupt();

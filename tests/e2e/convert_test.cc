@@ -1,0 +1,108 @@
+// swiftkv convert as a user meets it.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "e2e/process.h"
+#include "e2e/tiny_model.h"
+
+namespace swiftkv {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::StartsWith;
+using Json = nlohmann::json;
+
+class ConvertTest : public testing::Test {
+ protected:
+  ConvertTest() : folder_(testing::TempDir() + "swiftkv_convert_" + std::to_string(getpid())) {
+    std::filesystem::create_directories(folder_);
+    WriteTinyModel(Path("base"));
+  }
+  ~ConvertTest() override { std::filesystem::remove_all(folder_); }
+
+  std::string Path(const std::string& name) const { return folder_ + "/" + name; }
+  ProcessResult Convert(std::vector<std::string> arguments) const {
+    arguments.insert(arguments.begin(), {"convert", Path("base"), "--calibration-tokens", "2048", "--quiet"});
+    return RunSwiftKv(arguments);
+  }
+  // Tokens and log-probabilities of an answer.
+  static Json Answer(std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), "generate");
+    arguments.insert(arguments.end(), {"--prompt", "hello there", "--max-tokens", "12", "--logprobs", "2", "--json"});
+    const ProcessResult result = RunSwiftKv(arguments);
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    Json json = result.exit_code == 0 ? Json::parse(result.out) : Json();
+    for (const char* own : {"timings", "model", "seed"}) json.erase(own);
+    return json;
+  }
+  void ExpectRefused(const std::vector<std::string>& arguments, const std::string& sentence) const {
+    const ProcessResult result = Convert(arguments);
+    EXPECT_EQ(result.exit_code, 2) << result.err;
+    EXPECT_THAT(result.out, IsEmpty());
+    EXPECT_THAT(result.err, AllOf(StartsWith("swiftkv: "), HasSubstr(sentence)));
+  }
+  std::string folder_;
+};
+
+TEST_F(ConvertTest, TeacherOfACheckpointIsTheBase) {
+  const ProcessResult result = Convert({"-o", Path("out"), "--num-key-value-layers", "2", "--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const Json report = Json::parse(result.out);
+  EXPECT_EQ(report["num_key_value_layers"], 2);
+  EXPECT_EQ(report["format"], "checkpoint");
+  EXPECT_GT(report["calibration"]["tokens"], 0);
+  EXPECT_GT(report["skipped_prefill_share"], 0.2);
+  EXPECT_LT(report["quality"]["kl"], 10);
+  EXPECT_EQ(Answer({Path("out"), "--mode", "base"}), Answer({Path("base")}));
+  EXPECT_THAT(RunSwiftKv({"inspect", Path("out")}).out, HasSubstr("n = 2, g = 1"));
+  // What was converted is converted anew from its teacher.
+  const ProcessResult again =
+      RunSwiftKv({"convert", Path("out"), "-o", Path("again"), "--init", "reference", "--skip", "0.25", "--quiet"});
+  EXPECT_EQ(again.exit_code, 0) << again.err;
+  EXPECT_EQ(Answer({Path("again"), "--mode", "base"}), Answer({Path("base")}));
+}
+
+TEST_F(ConvertTest, AdapterOfAText) {
+  std::ofstream text(Path("text.jsonl"));
+  for (int i = 0; i < 200; ++i) text << R"({"text": "some words that repeat, number )" << i << "\"}\n";
+  text.close();
+  const ProcessResult result = Convert({"-o", Path("out"), "--format", "adapter", "--calibrate", Path("text.jsonl"),
+                                        "--key-value-group-size", "2", "--skip", "0.5"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.out, AllOf(HasSubstr("n = 2, g = 2"), HasSubstr("perplexity"), HasSubstr("peak memory")));
+  EXPECT_FALSE(Answer({Path("base"), "--adapter", Path("out")}).empty());
+  EXPECT_TRUE(std::filesystem::exists(Path("out/README.md")));
+}
+
+TEST_F(ConvertTest, RefusesWithASentence) {
+  ExpectRefused({"-o", Path("out"), "--num-key-value-layers", "9"}, "must be 1 to 4");
+  ExpectRefused({"-o", Path("out"), "--num-key-value-layers", "x"}, "a number of layers or auto");
+  ExpectRefused({"-o", Path("out"), "--num-key-value-layers", "1", "--key-value-group-size", "2"}, "does not divide");
+  ExpectRefused({"-o", Path("out"), "--num-key-value-layers", "auto"}, "--max-kl");
+  ExpectRefused({"-o", Path("out"), "--calibrate", Path("absent.txt")}, "no such file");
+  ExpectRefused({"-o", Path("base"), "--overwrite"}, "is the input model");
+  std::filesystem::create_directory(Path("full"));
+  std::ofstream(Path("full/file")) << "x";
+  ExpectRefused({"-o", Path("full")}, "not empty");
+  EXPECT_FALSE(std::filesystem::exists(Path("out")));
+}
+
+TEST_F(ConvertTest, AutoFindsTheFewestLayers) {
+  const ProcessResult result =
+      Convert({"-o", Path("out"), "--num-key-value-layers", "auto", "--max-kl", "1000", "--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(Json::parse(result.out)["num_key_value_layers"], 1);
+  ExpectRefused(
+      {"-o", Path("none"), "--num-key-value-layers", "auto", "--max-kl", "1e-12", "--key-value-group-size", "3"},
+      "stays within");
+}
+
+}  // namespace
+}  // namespace swiftkv
