@@ -2,6 +2,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <limits>
@@ -36,6 +37,23 @@ TEST(DTypeTest, BytesAreCheckedForOverflowAndWholeBlocks) {
   EXPECT_EQ(BytesFor(DType::kQ4_K, 500), std::nullopt);
   EXPECT_EQ(BytesFor(DType::kF32, int64_t{1} << 62), std::nullopt);
   EXPECT_EQ(BytesFor(DType::kF32, -1), std::nullopt);
+}
+
+TEST(AlignedBufferTest, HugePagesKeepTheContents) {
+  std::vector<AlignedBuffer> buffers;  // neighbours that share huge pages
+  for (int b = 0; b < 8; ++b) {
+    auto buffer = AlignedBuffer::Allocate(700 << 10, "test");
+    ASSERT_TRUE(buffer.has_value());
+    std::fill_n(buffer->as<char>(), buffer->bytes(), static_cast<char>('a' + b));
+    buffer->UseHugePages();
+    buffers.push_back(std::move(*buffer));
+  }
+  buffers.erase(buffers.begin() + 3);
+  for (const AlignedBuffer& buffer : buffers) {
+    const char* bytes = buffer.as<char>();
+    EXPECT_EQ(std::count(bytes, bytes + buffer.bytes(), bytes[0]), buffer.bytes());
+  }
+  AlignedBuffer().UseHugePages();
 }
 
 TEST(AlignedBufferTest, IsZeroedAlignedAndRefusesTheImpossible) {

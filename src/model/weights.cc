@@ -132,6 +132,7 @@ Status WeightsBuilder::Matrix(const std::vector<Part>& parts, int64_t columns, P
     const std::lock_guard lock(mutex);
     if (status) status = std::move(packed);
   });
+  out->data.UseHugePages();
   return status;
 }
 
