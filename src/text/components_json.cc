@@ -231,8 +231,8 @@ Status ReadOneDecoder(const JsonObject& object, const std::string& type, Tokeniz
     decoders.push_back(MakeStripDecoder(content, static_cast<size_t>(start), static_cast<size_t>(stop)));
   } else if (type == "Replace") {
     SWIFTKV_ASSIGN_OR_RETURN(Pattern pattern, ReadPattern(object));
-    SWIFTKV_ASSIGN_OR_RETURN(std::string content, object.String("content"));
-    decoders.push_back(MakeReplaceDecoder(std::make_shared<const Pattern>(std::move(pattern)), std::move(content)));
+    SWIFTKV_ASSIGN_OR_RETURN(const std::string content, object.String("content"));
+    decoders.push_back(MakeReplaceDecoder(std::make_shared<const Pattern>(std::move(pattern)), content));
   } else if (type == "Metaspace") {
     SWIFTKV_ASSIGN_OR_RETURN(const char32_t replacement, ReadChar(object, "replacement"));
     SWIFTKV_ASSIGN_OR_RETURN(const PrependScheme scheme, ReadPrependScheme(object));

@@ -236,7 +236,7 @@ DecodeStageFactory MakeFuseDecoder() {
 DecodeStageFactory MakeStripDecoder(char32_t content, size_t start, size_t stop) {
   return [=] { return std::make_unique<StripDecoder>(content, start, stop); };
 }
-DecodeStageFactory MakeReplaceDecoder(std::shared_ptr<const Pattern> pattern, std::string content) {
+DecodeStageFactory MakeReplaceDecoder(const std::shared_ptr<const Pattern>& pattern, const std::string& content) {
   return [=] { return std::make_unique<ReplaceDecoder>(pattern, content); };
 }
 DecodeStageFactory MakeMetaspaceDecoder(char32_t replacement, bool strip_first) {

@@ -39,7 +39,7 @@ DecodeStageFactory MakeByteFallbackDecoder();
 DecodeStageFactory MakeFuseDecoder();
 // Up to `start` leading and `stop` trailing characters `content` of each token.
 DecodeStageFactory MakeStripDecoder(char32_t content, size_t start, size_t stop);
-DecodeStageFactory MakeReplaceDecoder(std::shared_ptr<const Pattern> pattern, std::string content);
+DecodeStageFactory MakeReplaceDecoder(const std::shared_ptr<const Pattern>& pattern, const std::string& content);
 // `replacement` as a space; in the first token as nothing (`strip_first`).
 DecodeStageFactory MakeMetaspaceDecoder(char32_t replacement, bool strip_first);
 // Where tokenizer.json has no decoder: a space between tokens.
