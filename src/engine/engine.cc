@@ -3,6 +3,7 @@
 #include <sys/random.h>
 
 #include <algorithm>
+#include <ctime>
 #include <set>
 #include <utility>
 
@@ -19,7 +20,7 @@ constexpr int64_t kLogitTileRows = 64;
 
 uint64_t NewSeed() {
   uint64_t seed = 0;
-  if (getrandom(&seed, sizeof seed, 0) != sizeof seed) seed = reinterpret_cast<uintptr_t>(&seed);
+  if (getrandom(&seed, sizeof seed, 0) != sizeof seed) seed = static_cast<uint64_t>(time(nullptr));
   return seed;
 }
 
@@ -371,7 +372,8 @@ Result<std::vector<GenerateResult>> Engine::Generate(std::vector<Request> reques
       if (place == places.end()) continue;
       GenerateResult& result = results[place->second];
       if (!output.prompt_logprobs.empty()) result.prompt_logprobs = std::move(output.prompt_logprobs);
-      Append(std::move(output), &result.completions[static_cast<size_t>(output.index)]);
+      Completion& completion = result.completions[static_cast<size_t>(output.index)];
+      Append(std::move(output), &completion);
     }
   }
   return results;

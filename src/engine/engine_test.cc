@@ -308,7 +308,7 @@ TEST_F(EngineTest, RefusesWhatItCannotServe) {
 
 TEST_F(EngineTest, AbortFreesItsBlocks) {
   const auto engine = MakeEngine();
-  const auto first = engine->Add({.prompt_token_ids = Prompt(40, 1)});
+  const auto first = engine->Add({.prompt_token_ids = Prompt(40, 1), .sampling = {.ignore_eos = true}});
   ASSERT_TRUE(first.has_value());
   ASSERT_TRUE(engine->Step().has_value());
   EXPECT_LT(engine->cache().free_blocks(), engine->cache().blocks());
@@ -323,7 +323,8 @@ TEST_F(EngineTest, AbortFreesItsBlocks) {
 TEST_F(EngineTest, GenerateCanBeCancelled) {
   const auto engine = MakeEngine();
   int asked = 0;
-  const auto results = engine->Generate({{.prompt_token_ids = Prompt(40, 1)}}, [&] { return ++asked > 3; });
+  const auto results = engine->Generate({{.prompt_token_ids = Prompt(40, 1), .sampling = {.ignore_eos = true}}},
+                                        [&] { return ++asked > 3; });
   ASSERT_FALSE(results.has_value());
   EXPECT_EQ(results.error().code, ErrorCode::kCancelled);
   EXPECT_FALSE(engine->HasWork());
