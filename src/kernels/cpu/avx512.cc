@@ -7,14 +7,14 @@
 
 // The order matters.
 // clang-format off
-#include "kernels/cpu/begin_target.h"
-#include "kernels/cpu/simd_avx512.h"
+#include "kernels/cpu/begin_target-inl.h"
+#include "kernels/cpu/simd_avx512-inl.h"
 #include "kernels/cpu/dot-inl.h"
 #include "kernels/cpu/gemm-inl.h"
 #include "kernels/cpu/rowwise-inl.h"
 #include "kernels/cpu/attention-inl.h"
 #include "kernels/cpu/kernel_table-inl.h"
-#include "kernels/cpu/end_target.h"
+#include "kernels/cpu/end_target-inl.h"
 // clang-format on
 
 namespace swiftkv::kernels::cpu {

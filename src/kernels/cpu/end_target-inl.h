@@ -1,4 +1,4 @@
-// Closes the region that begin_target.h opened.
+// Closes the region that begin_target-inl.h opened.
 #if defined(__clang__)
 #pragma clang attribute pop
 #else

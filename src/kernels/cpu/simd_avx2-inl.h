@@ -1,5 +1,5 @@
 // The vector vocabulary of the kernels, in AVX2: eight float32 lanes. The meaning of each name stands in
-// simd_avx512.h. Included inside a target region, once.
+// simd_avx512-inl.h. Included inside a target region, once.
 namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE {
 
 inline constexpr int kLanes = 8;
