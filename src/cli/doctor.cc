@@ -51,7 +51,7 @@ std::string HubCache() {
     const char* value = std::getenv(name);
     return std::string(value != nullptr ? value : "");
   };
-  if (const std::string folder = variable("HF_HUB_CACHE"); !folder.empty()) return folder;
+  if (std::string folder = variable("HF_HUB_CACHE"); !folder.empty()) return folder;
   if (const std::string home = variable("HF_HOME"); !home.empty()) return home + "/hub";
   return variable("HOME") + "/.cache/huggingface/hub";
 }

@@ -82,6 +82,7 @@ Status WriteTensors(const ModelFiles& files, const ModelConfig& student, const M
   const std::vector<BaseTensor> base = adapter ? std::vector<BaseTensor>() : BaseTensors(student);
   const std::vector<SwiftKvTensor> added = SwiftKvTensors(student);
   std::vector<TensorToWrite> plan;
+  plan.reserve(base.size() + added.size());
   for (const BaseTensor& tensor : base) plan.push_back({tensor.name, tensor.shape});
   for (const SwiftKvTensor& tensor : added) plan.push_back({tensor.name, tensor.shape});
   SWIFTKV_ASSIGN_OR_RETURN(auto writer, SafetensorsWriter::Create(folder, std::move(plan), {.dtype = tensors.dtype()}));
@@ -126,9 +127,9 @@ Status Publish(const TemporaryFolder& finished, const fs::path& target) {
   if (!fs::exists(target, ignored)) return Rename(finished.path(), target);
   const TemporaryFolder old(fmt::format("{}.old-{}", target.string(), getpid()));
   SWIFTKV_RETURN_IF_ERROR(Rename(target, old.path()));
-  const Status renamed = Rename(finished.path(), target);
-  if (!renamed) return Rename(old.path(), target).and_then([&] { return renamed; });
-  return Ok();
+  Status renamed = Rename(finished.path(), target);
+  if (!renamed) SWIFTKV_RETURN_IF_ERROR(Rename(old.path(), target));
+  return renamed;
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // tokenizer.json and tokenizer_config.json: what is refused, and what transformers takes from the second file.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -94,7 +95,7 @@ class TokenizerConfigTest : public testing::Test {
   void SetUp() override { std::filesystem::create_directories(folder_); }
   void TearDown() override { std::filesystem::remove_all(folder_); }
 
-  const std::string folder_ = testing::TempDir() + "/swiftkv_tokenizer_config_test";
+  const std::string folder_ = testing::TempDir() + "swiftkv_tokenizer_config_" + std::to_string(getpid());
 };
 
 TEST_F(TokenizerConfigTest, NamedTokensAreSpecialAndAddedOnRequest) {

@@ -2,13 +2,13 @@
 
 #include <omp.h>
 
-#include <compare>
 #include <dnnl.hpp>
 #include <exception>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <string_view>
+#include <tuple>
 #include <vector>
 
 #include "kernels/cpu/cpu_kernels.h"
@@ -33,7 +33,9 @@ const dnnl::engine& Engine() {
 struct ProductShape {
   int64_t rows, columns, k;
   bool add;
-  auto operator<=>(const ProductShape&) const = default;
+  bool operator<(const ProductShape& other) const {
+    return std::tie(rows, columns, k, add) < std::tie(other.rows, other.columns, other.k, other.add);
+  }
 };
 
 struct Product {
