@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <iterator>
 #include <optional>
+#include <span>
 
 #include "text/jinja/builtins.h"
 #include "text/jinja/format.h"
@@ -168,15 +169,12 @@ Result<Value> Extreme(Runtime& runtime, const Value& self, const Arguments& argu
   SWIFTKV_ASSIGN_OR_RETURN(const KeyOf key_of, BindKey(runtime, bound[1], bound[0]));
   SWIFTKV_ASSIGN_OR_RETURN(const std::vector<Value> items, ToVector(runtime, self));
   if (items.empty()) return Value::UndefinedBecause(Value::Text("No aggregated item, sequence was empty."));
-  const Value* best = nullptr;
-  Value best_key;
-  for (const Value& item : items) {
+  const Value* best = &items.front();
+  SWIFTKV_ASSIGN_OR_RETURN(Value best_key, key_of(runtime, *best));
+  for (const Value& item : std::span(items).subspan(1)) {
     SWIFTKV_ASSIGN_OR_RETURN(Value key, key_of(runtime, item));
-    bool better = best == nullptr;
-    if (!better) {
-      SWIFTKV_ASSIGN_OR_RETURN(
-          better, largest ? Compare(runtime, Operator::kGreater, key, best_key) : Less(runtime, key, best_key));
-    }
+    SWIFTKV_ASSIGN_OR_RETURN(const bool better, largest ? Compare(runtime, Operator::kGreater, key, best_key)
+                                                        : Less(runtime, key, best_key));
     if (!better) continue;
     best = &item;
     best_key = std::move(key);
