@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "checkpoint/printable.h"
 #include "cli/commands.h"
 #include "cli/terminal.h"
 
@@ -26,6 +27,13 @@ constexpr int kOutputClosed = 141;  // 128 + SIGPIPE, as a shell would say
 int CodeFor(const Error& error) {
   if (error.code != ErrorCode::kCancelled) return ExitCode(error);
   return Interrupted() != 0 ? 128 + Interrupted() : kOutputClosed;
+}
+
+// CLI11 says only that a command is missing, and does not repeat the word that it could not read.
+std::string Explain(const CLI::App& program, const CLI::ParseError& error, int argc, char** argv) {
+  const std::string word = argc > 1 ? argv[1] : "";
+  if (word.empty() || !program.get_subcommands().empty()) return error.what();
+  return fmt::format("there is no {} \"{}\"", word[0] == '-' ? "flag" : "command", Printable(word));
 }
 
 void StartLog() {
@@ -54,7 +62,7 @@ int RunProgram(int argc, char** argv) {
     return WriteOutput(text.str()) ? 0 : kFailed;
   } catch (const CLI::ParseError& error) {
     const auto parsed = program.get_subcommands();
-    WriteNote(fmt::format("swiftkv: {}\nTry: swiftkv {}{}--help", error.what(),
+    WriteNote(fmt::format("swiftkv: {}\nTry: swiftkv {}{}--help", Explain(program, error, argc, argv),
                           parsed.empty() ? "" : parsed[0]->get_name(), parsed.empty() ? "" : " "));
     return kWrongUsage;
   }

@@ -1,10 +1,10 @@
 #include "engine/load.h"
 
-#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <utility>
 
 #include "base/file.h"
+#include "checkpoint/folder.h"
 #include "checkpoint/json_file.h"
 #include "engine/memory.h"
 #include "engine/model_costs.h"
@@ -92,12 +92,13 @@ Result<std::string> ReadChatTemplate(const ModelFiles& files) {
     SWIFTKV_ASSIGN_OR_RETURN(const std::string_view text, files.gguf->String(kKey));
     return std::string(text);
   }
-  const std::string jinja = files.folder + "/chat_template.jinja";
-  std::error_code ignored;
-  if (std::filesystem::exists(jinja, ignored)) return ReadFile(jinja, kMaxTemplateBytes);
-  const std::string config_path = files.folder + "/tokenizer_config.json";
-  if (!std::filesystem::exists(config_path, ignored)) return std::string();
-  SWIFTKV_ASSIGN_OR_RETURN(const nlohmann::ordered_json config, ReadJsonFile(config_path));
+  const Result<std::string> jinja = FileInFolder(files.folder, "chat_template.jinja");
+  if (jinja) return ReadFile(*jinja, kMaxTemplateBytes);
+  if (jinja.error().code != ErrorCode::kNotFound) return tl::unexpected<Error>(jinja.error());
+  const Result<std::string> config_path = FileInFolder(files.folder, "tokenizer_config.json");
+  if (!config_path && config_path.error().code == ErrorCode::kNotFound) return std::string();
+  if (!config_path) return tl::unexpected<Error>(config_path.error());
+  SWIFTKV_ASSIGN_OR_RETURN(const nlohmann::ordered_json config, ReadJsonFile(*config_path));
   return TemplateField(config);
 }
 
@@ -108,6 +109,10 @@ Result<TextModel> LoadTextModel(const ModelFiles& files, const std::optional<std
     SWIFTKV_ASSIGN_OR_RETURN(const GgufVocabulary vocabulary, ReadGgufVocabulary(*files.gguf));
     SWIFTKV_ASSIGN_OR_RETURN(text.tokenizer, Tokenizer::FromGguf(vocabulary, files.origin));
   } else {
+    for (const char* name : {"tokenizer.json", "tokenizer_config.json"}) {
+      const Result<std::string> path = FileInFolder(files.folder, name);
+      if (!path && path.error().code != ErrorCode::kNotFound) return tl::unexpected<Error>(path.error());
+    }
     SWIFTKV_ASSIGN_OR_RETURN(text.tokenizer, Tokenizer::FromFolder(files.folder));
   }
   std::string source;

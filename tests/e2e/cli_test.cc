@@ -79,6 +79,12 @@ TEST_F(CliTest, WrongUsageIsRefused) {
   }
 }
 
+TEST_F(CliTest, WrongUsageNamesTheWord) {
+  EXPECT_THAT(RunSwiftKv({"frobnicate"}).err, HasSubstr("there is no command \"frobnicate\""));
+  EXPECT_THAT(RunSwiftKv({"--frobnicate"}).err, HasSubstr("there is no flag \"--frobnicate\""));
+  EXPECT_THAT(RunSwiftKv({"generate", "--frobnicate"}).err, HasSubstr("--frobnicate"));
+}
+
 TEST_F(CliTest, GeneratedTextIsOnStandardOutputAndTimingsOnStandardError) {
   const ProcessResult result = Generate({"--prompt", "hello", "--max-tokens", "10", "--ignore-eos"});
   EXPECT_EQ(result.exit_code, 0) << result.err;
