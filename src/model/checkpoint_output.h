@@ -28,7 +28,7 @@ Status CheckOutput(const ModelFiles& files, const OutputOptions& options);
 
 // `tensors`: all SwiftKV tensors of `student`; the base's are written in the same type. `card`: the text of README.md.
 // Beside the tensors: config.json, and for a whole checkpoint from a Hugging Face folder its tokenizer, chat template,
-// generation_config.json and licence. A GGUF base's tokenizer stays in the GGUF file; its chat template is written.
+// generation_config.json and licence. A GGUF base's tokenizer and chat template stay in the GGUF file.
 // Errors: as CheckOutput; kResourceExhausted (the disk is full), kIo.
 Status WriteCheckpoint(const ModelFiles& files, const ModelConfig& student, const MemoryTensors& tensors,
                        const std::string& card, const OutputOptions& options);

@@ -26,9 +26,12 @@ struct Spec {
 };
 
 std::string Digits(unsigned __int128 value, unsigned base, bool upper) {
+  // The alphabet has a name because g++ 12 with -fsanitize=undefined computes the index of (a ? b : c)[i] in one branch
+  // only.
+  const char* const alphabet = upper ? "0123456789ABCDEF" : "0123456789abcdef";
   std::string digits;
   do {
-    digits += (upper ? "0123456789ABCDEF" : "0123456789abcdef")[static_cast<size_t>(value % base)];
+    digits += alphabet[static_cast<size_t>(value % base)];
     value /= base;
   } while (value != 0);
   std::reverse(digits.begin(), digits.end());
