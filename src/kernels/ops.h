@@ -24,6 +24,7 @@
 #include "base/aligned_buffer.h"
 #include "base/dtype.h"
 #include "base/status.h"
+#include "kernels/backward_ops.h"
 
 namespace swiftkv::kernels {
 
@@ -120,6 +121,7 @@ struct AttentionArgs {
   void* out = nullptr;  // [rows, heads, head_dim], out_dtype
   int64_t out_stride = 0;
   DType out_dtype = DType::kF32;
+  float* log_sum_exp = nullptr;  // [rows, heads] or null: of the scaled scores, in nats, for the backward
 };
 
 // out[r, i] = silu(gate_up[r, i]) * gate_up[r, size + i]
@@ -168,6 +170,9 @@ class Backend {
   // kl[r] = sum_i p_i (log p_i - log q_i), p = softmax(p_logits[r]), q = softmax(q_logits[r]); both [rows, vocab].
   virtual void KlDivergence(const float* p_logits, const float* q_logits, int64_t rows, int64_t vocab,
                             float* kl) const = 0;
+
+  // The gradients of these operations, for distillation.
+  virtual const BackwardOps& backward() const = 0;
 };
 
 // The oracle: plain loops, one thread, nothing clever.

@@ -109,6 +109,8 @@ void WeighValues(const typename Dot::Input* weights, const PartitionBlocks<typen
   for (; d < dim; d += kLanes) ValueTile<Dot, kRows, 1>(weights, blocks, count, dim, d, out);
 }
 
+inline constexpr float kLn2 = 0.693147180559945309f;
+
 struct Softmax {
   float max;  // of the scores, as a power of 2
   float sum;
@@ -300,7 +302,11 @@ inline void FinishAttention(const AttentionArgs& args, const AttentionTile& tile
       MergeState(state, {later[0], later[1]}, later + 2, PaddedHeadDim(args.head_dim));
     }
     const int64_t row = tile.sequence->row_begin + tile.row + query / group;
-    const int64_t offset = row * args.out_stride + (tile.kv_head * group + query % group) * args.head_dim;
+    const int64_t head = tile.kv_head * group + query % group;
+    if (args.log_sum_exp != nullptr) {
+      args.log_sum_exp[row * args.heads + head] = state[0] * kLn2 + std::log(state[1]);
+    }
+    const int64_t offset = row * args.out_stride + head * args.head_dim;
     if (args.out_dtype == DType::kBF16) {
       WriteState(state, args.head_dim, static_cast<BFloat16*>(args.out) + offset);
     } else {

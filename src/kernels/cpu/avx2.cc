@@ -12,6 +12,9 @@
 #include "kernels/cpu/gemm-inl.h"
 #include "kernels/cpu/rowwise-inl.h"
 #include "kernels/cpu/attention-inl.h"
+#include "kernels/cpu/rowwise_backward-inl.h"
+#include "kernels/cpu/block_product-inl.h"
+#include "kernels/cpu/attention_backward-inl.h"
 #include "kernels/cpu/kernel_table-inl.h"
 #include "kernels/cpu/end_target-inl.h"
 // clang-format on

@@ -1,5 +1,8 @@
 #include "kernels/cpu/cpu_backend.h"
 
+#include <memory>
+#include <vector>
+
 #include "kernels/cpu/attention_driver.h"
 #include "kernels/cpu/cpu_kernels.h"
 #include "kernels/cpu/onednn_gemm.h"
@@ -8,9 +11,30 @@
 namespace swiftkv::kernels::cpu {
 namespace {
 
+class CpuBackwardOps final : public BackwardOps {
+ public:
+  explicit CpuBackwardOps(const CpuKernels& kernels) : kernels_(kernels) {}
+
+  void RmsNorm(const RmsNormBackwardArgs& args) const override {
+    std::vector<float> shares(args.dweight == nullptr ? 0 : static_cast<size_t>(GradientPieces(args.rows) * args.size));
+    kernels_.rms_norm_backward(args, args.dweight == nullptr ? nullptr : shares.data());
+  }
+  void Rope(const RopeBackwardArgs& args) const override { kernels_.rope_backward(args); }
+  void SiluMul(const SiluMulBackwardArgs& args) const override { kernels_.silu_mul_backward(args); }
+  void Attention(const AttentionBackwardArgs& args) const override {
+    const auto share = static_cast<size_t>(args.rows * args.heads * args.head_dim);
+    const std::unique_ptr<float[]> shares(new float[2 * share]);
+    kernels_.attention_backward(args, shares.get(), shares.get() + share);
+  }
+  void KlLoss(const KlLossArgs& args) const override { kernels_.kl_loss(args); }
+
+ private:
+  CpuKernels kernels_;
+};
+
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(std::string_view name, const CpuKernels& kernels) : name_(name), kernels_(kernels) {}
+  CpuBackend(std::string_view name, const CpuKernels& kernels) : name_(name), kernels_(kernels), backward_(kernels) {}
 
   std::string_view name() const override { return name_; }
 
@@ -43,9 +67,12 @@ class CpuBackend final : public Backend {
     kernels_.kl_divergence(p_logits, q_logits, rows, vocab, kl);
   }
 
+  const BackwardOps& backward() const override { return backward_; }
+
  private:
   std::string_view name_;
   CpuKernels kernels_;
+  CpuBackwardOps backward_;
 };
 
 }  // namespace

@@ -15,6 +15,7 @@
 
 #include "base/bfloat16.h"
 #include "base/parallel.h"
+#include "kernels/backward_ops.h"
 #include "kernels/cpu/kv_layout.h"
 #include "kernels/cpu/packed_layout.h"
 #include "kernels/cpu/scratch.h"
@@ -35,6 +36,10 @@ struct AttentionTile {
 // Per query (row, head): the softmax maximum, the sum, and the weighted values [padded head_dim].
 inline int64_t AttentionStateFloats(int64_t head_dim) { return 2 + PaddedHeadDim(head_dim); }
 
+// Rows whose share of a weight's gradient is summed as one piece; the pieces are then added in order.
+inline constexpr int64_t kGradientRows = 64;
+inline int64_t GradientPieces(int64_t rows) { return (rows + kGradientRows - 1) / kGradientRows; }
+
 // One instruction set's kernels.
 struct CpuKernels {
   void (*gemm)(const GemmArgs& args);
@@ -53,6 +58,14 @@ struct CpuKernels {
   // Merges `count` states of the tile's successive partitions, in order, and writes the tile's rows of args.out.
   // states [count, rows * heads / kv_heads, AttentionStateFloats] is overwritten.
   void (*finish_attention)(const AttentionArgs& args, const AttentionTile& tile, float* states, int64_t count);
+
+  // shares: [GradientPieces(rows), size] zeros, or null where dweight is not wanted.
+  void (*rms_norm_backward)(const RmsNormBackwardArgs& args, float* shares);
+  void (*rope_backward)(const RopeBackwardArgs& args);
+  void (*silu_mul_backward)(const SiluMulBackwardArgs& args);
+  // dk_share, dv_share: [rows, heads, head_dim], contents undefined.
+  void (*attention_backward)(const AttentionBackwardArgs& args, float* dk_share, float* dv_share);
+  void (*kl_loss)(const KlLossArgs& args);
 };
 
 const CpuKernels& Avx2Kernels();

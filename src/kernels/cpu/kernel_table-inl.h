@@ -10,6 +10,11 @@ inline constexpr CpuKernels kKernels = {.gemm = Gemm,
                                         .logit_stats = ComputeLogitStats,
                                         .kl_divergence = KlDivergence,
                                         .attend = Attend,
-                                        .finish_attention = FinishAttention};
+                                        .finish_attention = FinishAttention,
+                                        .rms_norm_backward = RmsNormBackward,
+                                        .rope_backward = RopeBackward,
+                                        .silu_mul_backward = SiluMulBackward,
+                                        .attention_backward = AttentionBackward,
+                                        .kl_loss = KlLoss};
 
 }  // namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE

@@ -94,6 +94,16 @@ inline Vec KeepLanes(Vec a, int64_t begin, int64_t end) {
   return {_mm256_blendv_ps(_mm256_set1_ps(-std::numeric_limits<float>::infinity()), a.v, _mm256_castsi256_ps(keep))};
 }
 
+inline void StoreSteps(float* p, int64_t columns, Vec even, Vec odd) {
+  Store(p, even);
+  Store(p + columns, odd);
+}
+inline void StoreSteps(BFloat16* p, int64_t /*columns*/, Vec even, Vec odd) {
+  const __m256i low = _mm256_cvtepu16_epi32(NarrowBits(even));
+  const __m256i high = _mm256_slli_epi32(_mm256_cvtepu16_epi32(NarrowBits(odd)), 16);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_or_si256(low, high));
+}
+
 inline Vec EvenOfPairs(const BFloat16* p) {
   return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), 16))};
 }

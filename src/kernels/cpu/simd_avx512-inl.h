@@ -80,6 +80,18 @@ inline Vec KeepLanes(Vec a, int64_t begin, int64_t end) {
       _mm512_mask_mov_ps(_mm512_set1_ps(-std::numeric_limits<float>::infinity()), static_cast<__mmask16>(keep), a.v)};
 }
 
+// Two adjacent rows of one vector of columns as a right-hand operand of products (dot-inl.h) holds them: float32 rows
+// `columns` apart; bf16 in pairs.
+inline void StoreSteps(float* p, int64_t columns, Vec even, Vec odd) {
+  Store(p, even);
+  Store(p + columns, odd);
+}
+inline void StoreSteps(BFloat16* p, int64_t /*columns*/, Vec even, Vec odd) {
+  const __m512i low = _mm512_cvtepu16_epi32(NarrowBits(even));
+  const __m512i high = _mm512_slli_epi32(_mm512_cvtepu16_epi32(NarrowBits(odd)), 16);
+  _mm512_storeu_si512(p, _mm512_or_si512(low, high));
+}
+
 // Sixteen columns of two adjacent bf16 rows, as float32: the even row and the odd row.
 inline Vec EvenOfPairs(const BFloat16* p) {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16))};

@@ -49,6 +49,9 @@ void AttendOne(const AttentionArgs& args, const CacheView& view, const int32_t* 
     weight = std::exp(weight - max);
     sum += weight;
   }
+  if (args.log_sum_exp != nullptr) {
+    args.log_sum_exp[row * args.heads + head] = static_cast<float>(max + std::log(sum));
+  }
   for (int64_t i = 0; i < args.head_dim; ++i) {
     double out = 0;
     for (int64_t t = first; t <= position; ++t) {

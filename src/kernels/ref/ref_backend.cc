@@ -6,6 +6,7 @@
 
 #include "kernels/ops.h"
 #include "kernels/ref/ref_attention.h"
+#include "kernels/ref/ref_backward.h"
 #include "kernels/ref/ref_math.h"
 
 namespace swiftkv::kernels {
@@ -143,6 +144,8 @@ class Ref final : public Backend {
       kl[r] = static_cast<float>(sum);
     }
   }
+
+  const BackwardOps& backward() const override { return RefBackwardOps(); }
 };
 
 }  // namespace
