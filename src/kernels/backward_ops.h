@@ -113,6 +113,17 @@ struct KlLossArgs {
   KlLossRow* stats = nullptr;  // [rows]
 };
 
+// Gradients in the type that products take: out = x, rounded to `dtype`.
+struct RoundArgs {
+  const float* x = nullptr;  // [rows, size]
+  int64_t x_stride = 0;
+  int64_t rows = 0;
+  int64_t size = 0;
+  void* out = nullptr;  // [rows, size], dtype
+  int64_t out_stride = 0;
+  DType dtype = DType::kF32;
+};
+
 class BackwardOps {
  public:
   virtual ~BackwardOps() = default;
@@ -121,6 +132,7 @@ class BackwardOps {
   virtual void SiluMul(const SiluMulBackwardArgs& args) const = 0;
   virtual void Attention(const AttentionBackwardArgs& args) const = 0;
   virtual void KlLoss(const KlLossArgs& args) const = 0;
+  virtual void Round(const RoundArgs& args) const = 0;
 };
 
 }  // namespace swiftkv::kernels

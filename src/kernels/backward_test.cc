@@ -414,6 +414,19 @@ TEST_P(BackwardTest, SiluMul) {
   ExpectClose(run(backend(), DType::kBF16), run(RefBackend(), DType::kBF16), 1e-4, "bf16");
 }
 
+TEST_P(BackwardTest, Round) {
+  const int64_t rows = 3, size = 21;
+  const Floats x = Values(rows * size, 1);
+  Floats same(x.size());
+  std::vector<BFloat16> rounded(x.size());
+  backend().backward().Round(
+      {.x = x.data(), .x_stride = size, .rows = rows, .size = size, .out = same.data(), .out_stride = size});
+  EXPECT_EQ(same, x);
+  backend().backward().Round({.x = x.data(), .x_stride = size, .rows = rows, .size = size, .out = rounded.data(),
+                              .out_stride = size, .dtype = DType::kBF16});
+  EXPECT_EQ(FromBFloat16(rounded), FromBFloat16(ToBFloat16(x)));
+}
+
 TEST_P(BackwardTest, Attention) {
   const std::vector<AttentionShape> shapes = {
       {4, 2, 16, 0, {70, 1, 64, 130}}, {3, 3, 20, 0, {65}}, {6, 1, 64, 0, {129, 31}}, {2, 1, 40, 50, {200}}};

@@ -88,6 +88,7 @@ class Forward::Impl {
   // Of the running step:
   KvCache* cache_ = nullptr;
   ForwardObserver* observer_ = nullptr;
+  bool records_ = false;     // projections for the observer
   int64_t full_layers_ = 0;  // layers that run for all rows; the others run for the logit rows
   AlignedBuffer hidden_;     // float32 [tokens, hidden]: the residual stream
   AlignedBuffer final_;      // act [logit rows, hidden]: after the last norm
@@ -105,6 +106,7 @@ Status Forward::Impl::Run(const Step& step, KvCache* cache, ForwardObserver* obs
   SWIFTKV_RETURN_IF_ERROR(Prepare(step));
   cache_ = cache;
   observer_ = observer;
+  records_ = observer != nullptr && observer->WantsProjections();
   const auto tokens = static_cast<int64_t>(step.token_ids.size());
   const auto logit_rows = static_cast<int64_t>(step.logit_rows.size());
   std::vector<int32_t> every_row(static_cast<size_t>(tokens));
@@ -141,7 +143,7 @@ Status Forward::Impl::Run(const Step& step, KvCache* cache, ForwardObserver* obs
 void Forward::Impl::RunLayer(int64_t j, const StepRows& rows) {
   RecordedProjections recorded;
   for (const Tile& tile : rows.tiles) TransformerLayer(j, rows, tile, &recorded);
-  if (observer_ != nullptr) observer_->Projections(j, recorded.q, recorded.k, recorded.v);
+  if (records_) observer_->Projections(j, recorded.q, recorded.k, recorded.v);
 }
 
 // h += attention(norm(h)), h += mlp(norm(h)) for the rows of one tile.
@@ -157,11 +159,11 @@ void Forward::Impl::TransformerLayer(int64_t j, const StepRows& rows, const Tile
 
   Norm(h, w.input_layernorm, tile.rows, normed_.data());
   Gemm(normed_.data(), tile.rows, proj, later ? w.q_bias_swiftkv : w.qkv_bias, q, DType::kF32);
-  if (observer_ != nullptr) AppendRows(q, proj.n, tile.rows, config_.q_size(), &recorded->q);
+  if (records_) AppendRows(q, proj.n, tile.rows, config_.q_size(), &recorded->q);
   Rope(q, proj.n, tile.rows, config_.num_attention_heads, positions, later ? w.q_norm_swiftkv : w.q_norm);
   if (j < full_layers_) {
-    if (observer_ != nullptr) AppendRows(k, proj.n, tile.rows, config_.kv_size(), &recorded->k);
-    if (observer_ != nullptr) AppendRows(v, proj.n, tile.rows, config_.kv_size(), &recorded->v);
+    if (records_) AppendRows(k, proj.n, tile.rows, config_.kv_size(), &recorded->k);
+    if (records_) AppendRows(v, proj.n, tile.rows, config_.kv_size(), &recorded->v);
     Rope(k, proj.n, tile.rows, config_.num_key_value_heads, positions, w.k_norm);
     WriteKv(j, k, v, proj.n, tile.rows, rows.slots.data() + tile.begin);
   }
@@ -190,12 +192,12 @@ void Forward::Impl::WriteOwnKv(int64_t j, const StepRows& rows) {
   for (const Tile& tile : rows.tiles) {
     Norm(Hidden(tile.begin), w.input_layernorm, tile.rows, normed_.data());
     Gemm(normed_.data(), tile.rows, w.qkv_proj, w.qkv_bias, qkv_.data(), DType::kF32);
-    if (observer_ != nullptr) AppendRows(k, stride, tile.rows, config_.kv_size(), &recorded.k);
-    if (observer_ != nullptr) AppendRows(v, stride, tile.rows, config_.kv_size(), &recorded.v);
+    if (records_) AppendRows(k, stride, tile.rows, config_.kv_size(), &recorded.k);
+    if (records_) AppendRows(v, stride, tile.rows, config_.kv_size(), &recorded.v);
     Rope(k, stride, tile.rows, config_.num_key_value_heads, rows.positions.data() + tile.begin, w.k_norm);
     WriteKv(j, k, v, stride, tile.rows, rows.slots.data() + tile.begin);
   }
-  if (observer_ != nullptr) observer_->Projections(j, {}, recorded.k, recorded.v);
+  if (records_) observer_->Projections(j, {}, recorded.k, recorded.v);
 }
 
 // SwiftKV: K/V of all layers >= n from the residual stream after layer n - 1, in one GEMM.
@@ -213,7 +215,7 @@ void Forward::Impl::WriteLaterKv(const StepRows& rows) {
     const int32_t* positions = rows.positions.data() + begin;
     Norm(Hidden(begin), w.norm_swiftkv, count, normed_.data());
     Gemm(normed_.data(), count, w.kv_proj, w.kv_bias, k, DType::kF32);
-    for (int64_t group = 0; group < groups && observer_ != nullptr; ++group) {
+    for (int64_t group = 0; group < groups && records_; ++group) {
       AppendRows(k + group * kv_size, stride, count, kv_size, &recorded[static_cast<size_t>(group)].k);
       AppendRows(v + group * kv_size, stride, count, kv_size, &recorded[static_cast<size_t>(group)].v);
     }
@@ -226,7 +228,7 @@ void Forward::Impl::WriteLaterKv(const StepRows& rows) {
       WriteKv(n + group, group_k, v + group * kv_size, stride, count, rows.slots.data() + begin);
     }
   }
-  for (int64_t group = 0; group < groups && observer_ != nullptr; ++group) {
+  for (int64_t group = 0; group < groups && records_; ++group) {
     const RecordedProjections& r = recorded[static_cast<size_t>(group)];
     observer_->Projections(n + group * config_.key_value_group_size, {}, r.k, r.v);
   }

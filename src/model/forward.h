@@ -36,6 +36,8 @@ class ForwardObserver {
   // Rows: all tokens of the step up to the layer at which only the logit rows go on (n in the student; the last one in
   // the teacher), that layer included; the logit rows above it.
   virtual void LayerInput(int64_t /*layer*/, std::span<const float> /*hidden*/) {}
+  // False: Projections is never called, and nothing is gathered for it.
+  virtual bool WantsProjections() const { return true; }
   // Projections of layer j before q/k norms and RoPE, float32: q [rows, q_size], k and v [rows, kv_size]. Where the K/V
   // of all tokens and the queries of the logit rows are computed apart (the student's layers >= n, the teacher's last),
   // two calls come, k and v first; what a call does not bring is empty.

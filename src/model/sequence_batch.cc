@@ -1,10 +1,12 @@
 #include "model/sequence_batch.h"
 
 #include <numeric>
+#include <utility>
 
 namespace swiftkv {
 
-Status SequenceRunner::Run(std::span<const TokenSequence> sequences, ForwardObserver* observer) {
+Status SequenceRunner::Run(std::span<const TokenSequence> sequences, ForwardObserver* observer,
+                           std::optional<std::vector<int32_t>> logit_rows) {
   Step step;
   std::vector<std::vector<int32_t>> tables;
   int32_t next_block = 0;
@@ -17,8 +19,12 @@ Status SequenceRunner::Run(std::span<const TokenSequence> sequences, ForwardObse
     step.token_ids.insert(step.token_ids.end(), sequence.begin(), sequence.end());
   }
   for (size_t i = 0; i < tables.size(); ++i) step.chunks[i].block_table = tables[i];
-  step.logit_rows.resize(step.token_ids.size());
-  std::iota(step.logit_rows.begin(), step.logit_rows.end(), 0);
+  if (logit_rows) {
+    step.logit_rows = std::move(*logit_rows);
+  } else {
+    step.logit_rows.resize(step.token_ids.size());
+    std::iota(step.logit_rows.begin(), step.logit_rows.end(), 0);
+  }
   // Every batch starts at position 0 and writes each slot before it reads it, so blocks need no pool and no clearing.
   if (!cache_ || cache_->blocks() < next_block) {
     cache_.reset();

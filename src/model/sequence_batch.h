@@ -21,8 +21,9 @@ class SequenceRunner {
  public:
   SequenceRunner(const Weights& weights, Mode mode) : forward_(weights, mode) {}
 
-  // Row r of the step is token r of the sequences put one after another.
-  Status Run(std::span<const TokenSequence> sequences, ForwardObserver* observer = nullptr);
+  // Row r of the step is token r of the sequences put one after another. logit_rows: see Step; absent: all rows.
+  Status Run(std::span<const TokenSequence> sequences, ForwardObserver* observer = nullptr,
+             std::optional<std::vector<int32_t>> logit_rows = {});
   // As Forward::Logits.
   void Logits(int64_t begin, int64_t count, float* out) { forward_.Logits(begin, count, out); }
 

@@ -27,6 +27,7 @@ class CpuBackwardOps final : public BackwardOps {
     kernels_.attention_backward(args, shares.get(), shares.get() + share);
   }
   void KlLoss(const KlLossArgs& args) const override { kernels_.kl_loss(args); }
+  void Round(const RoundArgs& args) const override { kernels_.round(args); }
 
  private:
   CpuKernels kernels_;

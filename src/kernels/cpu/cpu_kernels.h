@@ -66,6 +66,7 @@ struct CpuKernels {
   // dk_share, dv_share: [rows, heads, head_dim], contents undefined.
   void (*attention_backward)(const AttentionBackwardArgs& args, float* dk_share, float* dv_share);
   void (*kl_loss)(const KlLossArgs& args);
+  void (*round)(const RoundArgs& args);
 };
 
 const CpuKernels& Avx2Kernels();

@@ -15,6 +15,7 @@ inline constexpr CpuKernels kKernels = {.gemm = Gemm,
                                         .rope_backward = RopeBackward,
                                         .silu_mul_backward = SiluMulBackward,
                                         .attention_backward = AttentionBackward,
-                                        .kl_loss = KlLoss};
+                                        .kl_loss = KlLoss,
+                                        .round = Round};
 
 }  // namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE

@@ -94,6 +94,23 @@ inline void SiluMulBackward(const SiluMulBackwardArgs& args) {
   }
 }
 
+template <class T>
+void RunRound(const RoundArgs& args) {
+  ForEachRow(args.rows, args.size, [&](int64_t row) {
+    const float* x = args.x + row * args.x_stride;
+    T* out = static_cast<T*>(args.out) + row * args.out_stride;
+    for (int64_t i = 0; i < args.size; i += kLanes) StoreUpTo(out + i, LoadUpTo(x + i, args.size - i), args.size - i);
+  });
+}
+
+inline void Round(const RoundArgs& args) {
+  if (args.dtype == DType::kBF16) {
+    RunRound<BFloat16>(args);
+  } else {
+    RunRound<float>(args);
+  }
+}
+
 struct KlSums {
   double teacher = 0;     // sum of exp((t - max t) / T)
   double student = 0;     // the same for s

@@ -163,6 +163,14 @@ class RefBackward final : public BackwardOps {
                                 std::max_element(student, student + args.vocab) - student};
     }
   }
+
+  void Round(const RoundArgs& args) const override {
+    for (int64_t r = 0; r < args.rows; ++r) {
+      for (int64_t i = 0; i < args.size; ++i) {
+        Store(args.out, r * args.out_stride + i, args.dtype, args.x[r * args.x_stride + i]);
+      }
+    }
+  }
 };
 
 }  // namespace
