@@ -17,17 +17,19 @@
 #include <string_view>
 #include <vector>
 
+#include "base/dtype.h"
 #include "base/status.h"
 
 namespace swiftkv {
 
 inline constexpr int64_t kMaxRecipeBytes = 256 << 10;
+inline constexpr int64_t kMaxSteps = 1'000'000'000;
 
 struct ModelRecipe {
-  std::string name_or_path;                     // design section 6; empty: said elsewhere (a flag)
-  std::optional<int64_t> num_key_value_layers;  // n; absent: half of the layers
-  int64_t key_value_group_size = 1;             // g
-  std::string dtype = "bfloat16";               // compute: "bfloat16" or "float32"
+  std::string name_or_path = {};                     // design section 6; empty: said elsewhere (a flag)
+  std::optional<int64_t> num_key_value_layers = {};  // n; absent: half of the layers
+  int64_t key_value_group_size = 1;                  // g
+  DType dtype = DType::kBF16;                        // of weights and activations: kBF16 or kF32
 
   bool operator==(const ModelRecipe&) const = default;
 };
@@ -40,18 +42,17 @@ enum class SourceRole {
 
 // One file of text: .jsonl with "messages" or "text" in each line, or plain text.
 struct SourceRecipe {
-  std::string path;
+  std::string path = {};
   SourceRole role = SourceRole::kTrain;
-  int64_t count = 0;             // at most so many rows, drawn by the seed; 0: all
-  double weight = 0;             // share of the training tokens, relative to the other weights; 0: not given
-  double held_out_fraction = 0;  // of its rows; at most one of the two is given
-  int64_t held_out_count = 0;    // rows
+  int64_t count = 0;    // at most so many rows, drawn by the seed; 0: all
+  double weight = 0;    // share of the training tokens, relative to the other weights; 0: not given
+  double held_out = 0;  // below 1: that share of its rows; else so many rows
 
   bool operator==(const SourceRecipe&) const = default;
 };
 
 struct DataRecipe {
-  std::vector<SourceRecipe> sources;
+  std::vector<SourceRecipe> sources = {};
   int64_t max_length = 1024;       // tokens of one row
   bool mask_inputs = true;         // of a conversation only what the assistant says counts in the loss; else all tokens
   bool pack_samples = true;        // several documents a row; else one
@@ -87,7 +88,7 @@ enum class ScheduleKind { kLinear, kCosine, kConstant };
 struct SchedulerRecipe {
   ScheduleKind kind = ScheduleKind::kLinear;
   double warmup_ratio = 0.05;  // of all steps; counts where warmup_steps is absent
-  std::optional<int64_t> warmup_steps;
+  std::optional<int64_t> warmup_steps = {};
   double min_lr_ratio = 0;  // the schedule ends at this share of learning_rate
 
   // Steps of linear warm-up in a run of `steps`.
@@ -97,7 +98,7 @@ struct SchedulerRecipe {
 };
 
 struct CheckpointRecipe {
-  std::string output_dir;          // empty: said elsewhere (a flag)
+  std::string output_dir = {};     // empty: said elsewhere (a flag)
   int64_t save_every_n_steps = 0;  // 0: only when stopped and at the end
   int64_t keep = 1;                // the newest so many training checkpoints stay
 
