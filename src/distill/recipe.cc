@@ -128,8 +128,9 @@ class Writer {
 
 // ArcticTraining has checkpoint as a list of engines; here there is one.
 Status UnwrapCheckpoint(YamlValue* root, const std::string& origin) {
-  for (auto& [key, value] : root->members) {
-    if (key != "checkpoint" || value.kind != YamlValue::Kind::kList) continue;
+  for (size_t i = 0; i < root->keys.size(); ++i) {
+    YamlValue& value = root->items[i];
+    if (root->keys[i] != "checkpoint" || value.kind != YamlValue::Kind::kList) continue;
     if (value.items.size() != 1) {
       return InvalidInput("{}:{}: checkpoint has {} entries, must have one", origin, value.line, value.items.size());
     }

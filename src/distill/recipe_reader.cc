@@ -237,7 +237,8 @@ void RecipeReader::Synonyms(DataRecipe& data) {
 
 void RecipeReader::Finish() {
   if (reading_->error) return;
-  for (const auto& [key, value] : map_.members) {
+  for (size_t i = 0; i < map_.keys.size(); ++i) {
+    const std::string& key = map_.keys[i];
     if (std::find(known_.begin(), known_.end(), key) != known_.end()) continue;
     const std::string place = place_ + key;
     if (std::find(kNoEffect.begin(), kNoEffect.end(), GeneralPlace(place)) != kNoEffect.end()) {
@@ -248,7 +249,7 @@ void RecipeReader::Finish() {
       return EditDistance(key, a) < EditDistance(key, b);
     });
     reading_->warnings.push_back(fmt::format("{}:{}: unknown key {}{} is passed over (the nearest known one is {})",
-                                             reading_->origin, value.line, place_, Printable(key), *nearest));
+                                             reading_->origin, map_.items[i].line, place_, Printable(key), *nearest));
   }
 }
 

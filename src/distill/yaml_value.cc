@@ -8,6 +8,7 @@
 #include <exception>
 #include <optional>
 #include <sstream>
+#include <utility>
 
 #include "checkpoint/printable.h"
 
@@ -91,7 +92,8 @@ class Builder : public YAML::EventHandler {
     if (frame.value.kind == YamlValue::Kind::kList) {
       frame.value.items.push_back(std::move(value));
     } else if (frame.key) {
-      frame.value.members.emplace_back(*std::exchange(frame.key, std::nullopt), std::move(value));
+      frame.value.keys.push_back(*std::exchange(frame.key, std::nullopt));
+      frame.value.items.push_back(std::move(value));
     } else {
       SetKey(&frame, std::move(value));
     }
@@ -104,7 +106,7 @@ class Builder : public YAML::EventHandler {
     if (frame->value.Find(key.scalar) != nullptr) {
       return Fail(mark, fmt::format("the key {} stands twice", Printable(key.scalar)));
     }
-    if (frame->value.members.size() >= kMaxYamlMembers) {
+    if (frame->value.keys.size() >= kMaxYamlMembers) {
       return Fail(mark, fmt::format("a map of more than {} keys", kMaxYamlMembers));
     }
     frame->key = std::move(key.scalar);
@@ -119,9 +121,9 @@ class Builder : public YAML::EventHandler {
 }  // namespace
 
 const YamlValue* YamlValue::Find(std::string_view key) const {
-  const auto found =
-      std::find_if(members.begin(), members.end(), [&](const auto& member) { return member.first == key; });
-  return found == members.end() ? nullptr : &found->second;
+  if (kind != Kind::kMap) return nullptr;
+  const auto found = std::find(keys.begin(), keys.end(), key);
+  return found == keys.end() ? nullptr : &items[static_cast<size_t>(found - keys.begin())];
 }
 
 Result<YamlValue> ParseYaml(std::string_view text, const std::string& origin) {

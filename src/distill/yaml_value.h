@@ -9,7 +9,6 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "base/status.h"
@@ -25,8 +24,8 @@ struct YamlValue {
   Kind kind = Kind::kNull;
   int64_t line = 0;  // where it begins, from 1
   std::string scalar;
-  std::vector<YamlValue> items;                            // of a list
-  std::vector<std::pair<std::string, YamlValue>> members;  // of a map, in the file's order, each key once
+  std::vector<std::string> keys;  // of a map, in the file's order, each once
+  std::vector<YamlValue> items;   // of a list, or what the keys stand for
 
   // The member of a map, or nullptr.
   const YamlValue* Find(std::string_view key) const;
