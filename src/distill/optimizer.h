@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "distill/parameter.h"
+#include "distill/recipe.h"
 
 namespace swiftkv {
 
@@ -27,8 +28,6 @@ double GradientNorm(const Gradients& gradients);
 // One update; `step` counts from 1. Every gradient is multiplied by gradient_scale first.
 void AdamWStep(const AdamWOptions& options, double learning_rate, int64_t step, double gradient_scale,
                const Gradients& gradients, std::vector<Parameter>* parameters);
-
-enum class ScheduleKind { kConstant, kLinear, kCosine };
 
 struct ScheduleOptions {
   ScheduleKind kind = ScheduleKind::kLinear;

@@ -26,11 +26,6 @@
 
 namespace swiftkv {
 
-enum class HiddenLossKind {
-  kMse,       // the reference's: mean over tokens and elements of (student - teacher)²
-  kRelative,  // mean over tokens of |student - teacher|² / |teacher|²: outliers of a few dimensions don't drown the KL
-};
-
 struct TrainerOptions {
   DType dtype = DType::kBF16;  // of activations and packed weights: kBF16 or kF32
   double logits_loss_temp = 2.0;
