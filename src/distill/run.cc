@@ -1,0 +1,167 @@
+#include "distill/run.h"
+
+#include <algorithm>
+#include <chrono>
+#include <optional>
+#include <utility>
+
+namespace swiftkv {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// What must not change between the parts of one run. Where results go and how often is free to change.
+std::string Fingerprint(Recipe recipe, int64_t steps) {
+  recipe.checkpoint = {};
+  recipe.eval = {};
+  recipe.generate = {};
+  recipe.model.name_or_path.clear();
+  recipe.activation_checkpointing = false;
+  recipe.train_iters = steps;
+  return ToYaml(recipe);
+}
+
+bool TeachesNothing(const PackedSequence& row) {
+  return std::none_of(row.in_loss.begin(), row.in_loss.end(), [](uint8_t counts) { return counts != 0; });
+}
+
+}  // namespace
+
+TrainerOptions TrainerOptionsOf(const Recipe& recipe) {
+  TrainerOptions options;
+  options.dtype = recipe.model.dtype;
+  options.logits_loss_temp = recipe.logits_loss_temp;
+  options.hidden_loss_mult = recipe.hidden_loss_mult;
+  options.hidden_loss_layer = recipe.hidden_loss_layer;
+  options.hidden_loss_kind = recipe.hidden_loss_kind;
+  options.adamw = {.beta1 = recipe.optimizer.betas[0],
+                   .beta2 = recipe.optimizer.betas[1],
+                   .epsilon = recipe.optimizer.eps,
+                   .weight_decay = recipe.optimizer.weight_decay};
+  options.max_grad_norm = recipe.gradient_clipping;
+  options.activation_checkpointing = recipe.activation_checkpointing;
+  return options;
+}
+
+std::vector<TokenSequence> Documents(std::span<const PackedSequence> packed) {
+  std::vector<TokenSequence> documents;
+  for (const PackedSequence& sequence : packed) {
+    for (size_t i = 0; i < sequence.document_begins.size(); ++i) {
+      const bool last = i + 1 == sequence.document_begins.size();
+      documents.emplace_back(
+          sequence.token_ids.begin() + sequence.document_begins[i],
+          last ? sequence.token_ids.end() : sequence.token_ids.begin() + sequence.document_begins[i + 1]);
+    }
+  }
+  return documents;
+}
+
+DistillRun::DistillRun(const Recipe& recipe, Trainer* trainer, Dataset* data, std::vector<HeldOutSet> held_out,
+                       std::string folder, RunListener* listener)
+    : recipe_(recipe),
+      trainer_(trainer),
+      data_(data),
+      held_out_(std::move(held_out)),
+      folder_(std::move(folder)),
+      listener_(listener) {}
+
+Status DistillRun::CountSteps() {
+  steps_ = recipe_.train_iters;
+  if (steps_ > 0) return Ok();
+  SWIFTKV_ASSIGN_OR_RETURN(const int64_t sequences, data_->CountSequences());
+  const int64_t rows = recipe_.micro_batch_size * recipe_.gradient_accumulation_steps;
+  steps_ = (sequences + rows - 1) / rows;
+  return Ok();
+}
+
+TrainingState DistillRun::State() const {
+  return {.step = trainer_->updates(),
+          .tokens = tokens_,
+          .seconds = seconds_,
+          .recipe_fingerprint = Fingerprint(recipe_, steps_),
+          .dataset = ToJson(data_->state()),
+          .parameters = trainer_->student().parameters()};
+}
+
+Status DistillRun::Resume() {
+  SWIFTKV_ASSIGN_OR_RETURN(LoadedCheckpoint loaded, LoadTrainingCheckpoint(folder_, State()));
+  for (const std::string& warning : loaded.warnings) listener_->OnWarning(warning);
+  SWIFTKV_ASSIGN_OR_RETURN(const DatasetState data, ParseDatasetState(loaded.state.dataset, loaded.path));
+  SWIFTKV_RETURN_IF_ERROR(data_->Restore(data));
+  SWIFTKV_RETURN_IF_ERROR(trainer_->Restore(std::move(loaded.state.parameters), loaded.state.step));
+  tokens_ = loaded.state.tokens;
+  seconds_ = loaded.state.seconds;
+  return Ok();
+}
+
+// The micro-batches of one step; fewer rows, or none, where the data ends.
+Result<std::vector<std::vector<PackedSequence>>> DistillRun::NextBatches() {
+  std::vector<std::vector<PackedSequence>> batches;
+  for (int64_t i = 0; i < recipe_.gradient_accumulation_steps; ++i) {
+    std::vector<PackedSequence> batch;
+    while (static_cast<int64_t>(batch.size()) < recipe_.micro_batch_size) {
+      SWIFTKV_ASSIGN_OR_RETURN(std::optional<PackedSequence> row, data_->Next());
+      if (!row) break;
+      if (TeachesNothing(*row)) continue;
+      batch.push_back(std::move(*row));
+    }
+    if (!batch.empty()) batches.push_back(std::move(batch));
+  }
+  return batches;
+}
+
+Result<std::vector<SetQuality>> DistillRun::Measure() const {
+  std::vector<SetQuality> sets;
+  for (const HeldOutSet& set : held_out_) {
+    SWIFTKV_ASSIGN_OR_RETURN(const Quality quality, trainer_->Measure(set.sequences));
+    sets.push_back({set.name, quality});
+  }
+  SWIFTKV_RETURN_IF_ERROR(listener_->OnQuality(trainer_->updates(), sets));
+  return sets;
+}
+
+Result<RunEnd> DistillRun::Train() {
+  const ScheduleOptions schedule{.kind = recipe_.scheduler.kind,
+                                 .learning_rate = recipe_.optimizer.learning_rate,
+                                 .steps = steps_,
+                                 .warmup_steps = recipe_.scheduler.WarmupSteps(steps_),
+                                 .min_ratio = recipe_.scheduler.min_lr_ratio};
+  RunEnd end{.steps = steps_};
+  if (trainer_->updates() == 0) {
+    SWIFTKV_ASSIGN_OR_RETURN(end.start, Measure());
+  }
+  bool more = true;
+  while (more && trainer_->updates() < steps_ && !listener_->StopAsked()) {
+    const Clock::time_point start = Clock::now();
+    SWIFTKV_ASSIGN_OR_RETURN(const auto batches, NextBatches());
+    more = !batches.empty();
+    if (!more) break;
+    StepLine line{.steps = steps_, .learning_rate = LearningRate(schedule, trainer_->updates())};
+    SWIFTKV_ASSIGN_OR_RETURN(line.report, trainer_->Step(batches, line.learning_rate));
+    tokens_ += line.report.tokens;
+    seconds_ += SecondsSince(start);
+    line.step = trainer_->updates();
+    line.tokens = tokens_;
+    line.seconds = seconds_;
+    SWIFTKV_RETURN_IF_ERROR(listener_->OnStep(line));
+    const auto due = [&](int64_t every) { return every > 0 && line.step % every == 0 && line.step < steps_; };
+    if (due(recipe_.checkpoint.save_every_n_steps)) {
+      const Status saved = SaveTrainingCheckpoint(folder_, State(), recipe_.checkpoint.keep);
+      if (!saved) listener_->OnWarning(saved.error().message);
+    }
+    if (due(recipe_.eval.every_n_steps)) SWIFTKV_RETURN_IF_ERROR(Measure());
+  }
+  end.finished = !more || trainer_->updates() >= steps_;
+  end.step = trainer_->updates();
+  end.tokens = tokens_;
+  end.seconds = seconds_;
+  SWIFTKV_RETURN_IF_ERROR(SaveTrainingCheckpoint(folder_, State(), recipe_.checkpoint.keep));
+  if (end.finished) {
+    SWIFTKV_ASSIGN_OR_RETURN(end.end, Measure());
+  }
+  return end;
+}
+
+}  // namespace swiftkv
