@@ -41,7 +41,7 @@
 namespace swiftkv {
 
 struct DatasetOptions {
-  uint64_t seed = 0;
+  int64_t seed = 0;       // not negative
   int64_t epochs = 0;     // 0: endless
   int64_t unix_time = 0;  // what templates take for now, in seconds; 0: the time of Open. A state keeps it.
 };
@@ -79,7 +79,7 @@ struct DatasetState {
 
     bool operator==(const Open&) const = default;
   };
-  uint64_t seed = 0;
+  int64_t seed = 0;
   int64_t unix_time = 0;
   int64_t sequences = 0;  // rows that Next has given
   int64_t skipped_rows = 0;

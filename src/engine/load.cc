@@ -8,6 +8,7 @@
 #include "checkpoint/json_file.h"
 #include "engine/memory.h"
 #include "engine/model_costs.h"
+#include "text/conversation.h"
 
 namespace swiftkv {
 namespace {
@@ -150,15 +151,7 @@ Result<LoadedModel> LoadModel(const LoadModelOptions& options) {
 Result<std::string> RenderChat(const TextModel& text, const nlohmann::ordered_json& messages,
                                const nlohmann::ordered_json& variables) {
   if (!text.chat_template) return tl::unexpected<Error>(text.chat_template.error());
-  const auto spelling = [&](std::optional<int32_t> id) {
-    return std::string(id ? text.tokenizer->IdToToken(*id) : std::string_view());
-  };
-  nlohmann::ordered_json all = {{"messages", messages},
-                                {"add_generation_prompt", true},
-                                {"bos_token", spelling(text.tokenizer->bos_token_id())},
-                                {"eos_token", spelling(text.tokenizer->eos_token_id())}};
-  if (variables.is_object()) all.update(variables);
-  return text.chat_template->Render(all);
+  return RenderConversation(*text.chat_template, *text.tokenizer, messages, variables);
 }
 
 }  // namespace swiftkv
