@@ -9,6 +9,9 @@
 #include <cstring>
 #include <filesystem>
 
+#include "base/durable_folder.h"
+#include "base/file_calls.h"
+
 namespace swiftkv {
 namespace {
 
@@ -31,6 +34,20 @@ Result<int64_t> RegularFileSize(int fd, const std::string& path) {
   if (!S_ISREG(info.st_mode)) return InvalidInput("{}: not a regular file", path);
   return static_cast<int64_t>(info.st_size);
 }
+
+Status WriteAll(int fd, std::span<const std::byte> bytes, const std::string& path) {
+  while (!bytes.empty()) {
+    const ssize_t put = file_calls::Write(fd, bytes.data(), bytes.size());
+    if (put < 0) {
+      if (errno == ENOSPC) return IoError("{}: the disk is full", path);
+      return IoError("{}: cannot write: {}", path, std::strerror(errno));
+    }
+    bytes = bytes.subspan(static_cast<size_t>(put));
+  }
+  return Ok();
+}
+
+std::span<const std::byte> BytesOf(std::string_view text) { return std::as_bytes(std::span(text.data(), text.size())); }
 
 }  // namespace
 
@@ -84,7 +101,7 @@ Result<AtomicFile> AtomicFile::Create(const std::string& path) {
   AtomicFile file;
   file.path_ = path;
   file.temporary_ = fmt::format("{}.tmp-{}", path, getpid());
-  file.fd_ = open(file.temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  file.fd_ = file_calls::Open(file.temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   if (file.fd_ < 0) return IoError("{}: cannot create: {}", path, std::strerror(errno));
   return file;
 }
@@ -95,42 +112,61 @@ AtomicFile::AtomicFile(AtomicFile&& other) noexcept
 AtomicFile::~AtomicFile() {
   if (fd_ < 0) return;
   close(fd_);
-  unlink(temporary_.c_str());
+  file_calls::Unlink(temporary_.c_str());
 }
 
-Status AtomicFile::Append(std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t put = write(fd_, bytes.data(), bytes.size());
-    if (put < 0 && errno == EINTR) continue;
-    if (put < 0) {
-      if (errno == ENOSPC) return IoError("{}: the disk is full", path_);
-      return IoError("{}: cannot write: {}", path_, std::strerror(errno));
-    }
-    bytes = bytes.subspan(static_cast<size_t>(put));
-  }
-  return Ok();
-}
+Status AtomicFile::Append(std::span<const std::byte> bytes) { return WriteAll(fd_, bytes, path_); }
 
-Status AtomicFile::Append(std::string_view text) { return Append(std::as_bytes(std::span(text.data(), text.size()))); }
+Status AtomicFile::Append(std::string_view text) { return Append(BytesOf(text)); }
 
 Status AtomicFile::Commit() {
-  if (fsync(fd_) != 0) return IoError("{}: cannot sync: {}", path_, std::strerror(errno));
-  if (rename(temporary_.c_str(), path_.c_str()) != 0) {
+  if (file_calls::Sync(fd_) != 0) {
+    if (errno == ENOSPC) return IoError("{}: the disk is full", path_);
+    return IoError("{}: cannot sync: {}", path_, std::strerror(errno));
+  }
+  if (file_calls::Rename(temporary_.c_str(), path_.c_str()) != 0) {
     return IoError("{}: cannot rename into place: {}", path_, std::strerror(errno));
   }
   close(std::exchange(fd_, -1));
-  const std::filesystem::path folder = std::filesystem::path(path_).parent_path();
-  const FileDescriptor parent{open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
-  if (parent.fd >= 0 && fsync(parent.fd) != 0 && errno != EINVAL) {
-    return IoError("{}: cannot sync its folder: {}", path_, std::strerror(errno));
-  }
-  return Ok();
+  return SyncFolderOf(path_);
 }
 
 Status WriteFile(const std::string& path, std::string_view text) {
   SWIFTKV_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
   SWIFTKV_RETURN_IF_ERROR(file.Append(text));
   return file.Commit();
+}
+
+Result<AppendFile> AppendFile::Open(const std::string& path) {
+  AppendFile file;
+  file.path_ = path;
+  file.fd_ = file_calls::Open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0666);
+  if (file.fd_ < 0) return IoError("{}: cannot open for writing: {}", path, std::strerror(errno));
+  SWIFTKV_ASSIGN_OR_RETURN(file.size_, RegularFileSize(file.fd_, path));
+  SWIFTKV_RETURN_IF_ERROR(SyncFolderOf(path));
+  return file;
+}
+
+AppendFile::AppendFile(AppendFile&& other) noexcept
+    : path_(std::move(other.path_)), size_(other.size_), fd_(std::exchange(other.fd_, -1)) {}
+
+AppendFile::~AppendFile() {
+  if (fd_ >= 0) close(fd_);
+}
+
+Status AppendFile::Append(std::string_view text) {
+  Status status = WriteAll(fd_, BytesOf(text), path_);
+  if (status) {
+    size_ += static_cast<int64_t>(text.size());
+  } else if (file_calls::Truncate(fd_, size_) != 0) {
+    return IoError("{}; nor can the part that was written be taken back", status.error().message);
+  }
+  return status;
+}
+
+Status AppendFile::Sync() {
+  if (file_calls::Sync(fd_) != 0) return IoError("{}: cannot sync: {}", path_, std::strerror(errno));
+  return Ok();
 }
 
 }  // namespace swiftkv

@@ -1,4 +1,5 @@
 // Files: reading whole, mapping, and writing so that a crash, a full disk or a kill leaves the old file or the new one.
+// (Folders of several files: base/durable_folder.h.)
 #ifndef SWIFTKV_BASE_FILE_H_
 #define SWIFTKV_BASE_FILE_H_
 
@@ -59,6 +60,26 @@ class AtomicFile {
 
 // AtomicFile in one call.
 Status WriteFile(const std::string& path, std::string_view text);
+
+// A file that grows, line by line. What was appended survives the end of this process at once, a loss of power from
+// Sync on.
+class AppendFile {
+ public:
+  // Makes the file where there is none. Errors: kInvalidInput (a folder, a device), kIo.
+  static Result<AppendFile> Open(const std::string& path);
+  AppendFile(AppendFile&& other) noexcept;
+  AppendFile& operator=(AppendFile&& other) = delete;
+  ~AppendFile();
+  // After an error (a full disk) the file is as it was before: no part of `text` stays.
+  Status Append(std::string_view text);
+  Status Sync();
+
+ private:
+  AppendFile() = default;
+  std::string path_;
+  int64_t size_ = 0;
+  int fd_ = -1;
+};
 
 }  // namespace swiftkv
 

@@ -9,6 +9,8 @@
 #include <utility>
 
 #include "base/bfloat16.h"
+#include "base/durable_folder.h"
+#include "base/file_calls.h"
 #include "checkpoint/printable.h"
 #include "checkpoint/tensor_table.h"
 
@@ -67,9 +69,8 @@ Status SafetensorsWriter::PlanShards(int64_t max_shard_bytes) {
 }
 
 Status SafetensorsWriter::CheckFolder() const {
+  SWIFTKV_RETURN_IF_ERROR(MakeFolders(folder_));
   std::error_code error;
-  fs::create_directories(folder_, error);
-  if (error) return IoError("{}: cannot create the folder: {}", folder_, error.message());
   for (const char* name : {kSingleFile, kIndexFile}) {
     if (fs::exists(Join(folder_, name), error)) {
       return InvalidInput("{}: the folder holds a model already ({})", folder_, name);
@@ -158,8 +159,7 @@ Status SafetensorsWriter::Finish() {
   }
   if (status && shards_.size() > 1) status = WriteFile(Join(folder_, kIndexFile), Index());
   if (!status) {
-    std::error_code ignored;
-    for (size_t i = 0; i < committed; ++i) fs::remove(Join(folder_, shards_[i].name), ignored);
+    for (size_t i = 0; i < committed; ++i) file_calls::Unlink(Join(folder_, shards_[i].name).c_str());
   }
   files_.clear();
   return status;
