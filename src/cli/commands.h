@@ -18,6 +18,7 @@ using RunCommand = std::function<Status()>;
 RunCommand AddGenerateCommand(CLI::App* program);
 RunCommand AddChatCommand(CLI::App* program);
 RunCommand AddConvertCommand(CLI::App* program);
+RunCommand AddDistillCommand(CLI::App* program);
 RunCommand AddInspectCommand(CLI::App* program);
 RunCommand AddDoctorCommand(CLI::App* program);
 

@@ -112,14 +112,44 @@ Result<std::vector<std::vector<PackedSequence>>> DistillRun::NextBatches() {
   return batches;
 }
 
-Result<std::vector<SetQuality>> DistillRun::Measure() const {
-  std::vector<SetQuality> sets;
+Result<std::vector<HeldOutMetrics>> DistillRun::Measure(MetricsLog* log) {
+  std::vector<HeldOutMetrics> sets;
   for (const HeldOutSet& set : held_out_) {
-    SWIFTKV_ASSIGN_OR_RETURN(const Quality quality, trainer_->Measure(set.sequences));
-    sets.push_back({set.name, quality});
+    SWIFTKV_ASSIGN_OR_RETURN(const Quality quality, trainer_->Measure(set.documents));
+    sets.push_back({trainer_->updates(), set.name, quality});
+    SWIFTKV_RETURN_IF_ERROR(log->Append(sets.back()));
+    listener_->OnHeldOut(sets.back());
   }
-  SWIFTKV_RETURN_IF_ERROR(listener_->OnQuality(trainer_->updates(), sets));
   return sets;
+}
+
+Status DistillRun::Save(MetricsLog* log) const {
+  SWIFTKV_RETURN_IF_ERROR(log->Sync());
+  return SaveTrainingCheckpoint(folder_, State(), recipe_.checkpoint.keep);
+}
+
+Result<bool> DistillRun::Update(const ScheduleOptions& schedule, MetricsLog* log) {
+  const Clock::time_point start = Clock::now();
+  SWIFTKV_ASSIGN_OR_RETURN(const auto batches, NextBatches());
+  if (batches.empty()) return false;
+  const double learning_rate = LearningRate(schedule, trainer_->updates());
+  SWIFTKV_ASSIGN_OR_RETURN(const StepReport report, trainer_->Step(batches, learning_rate));
+  const double seconds = SecondsSince(start);
+  tokens_ += report.tokens;
+  seconds_ += seconds;
+  const StepMetrics metrics{.step = trainer_->updates(),
+                            .tokens = tokens_,
+                            .loss = report.loss,
+                            .kl = report.kl_loss,
+                            .hidden_loss = report.hidden_loss,
+                            .agreement = report.agreement,
+                            .grad_norm = report.gradient_norm,
+                            .learning_rate = learning_rate,
+                            .tokens_per_second = static_cast<double>(report.tokens) / seconds,
+                            .seconds = seconds_};
+  SWIFTKV_RETURN_IF_ERROR(log->Append(metrics));
+  listener_->OnStep(metrics);
+  return true;
 }
 
 Result<RunEnd> DistillRun::Train() {
@@ -128,39 +158,32 @@ Result<RunEnd> DistillRun::Train() {
                                  .steps = steps_,
                                  .warmup_steps = recipe_.scheduler.WarmupSteps(steps_),
                                  .min_ratio = recipe_.scheduler.min_lr_ratio};
-  RunEnd end{.steps = steps_};
-  if (trainer_->updates() == 0) {
-    SWIFTKV_ASSIGN_OR_RETURN(end.start, Measure());
-  }
-  bool more = true;
-  while (more && trainer_->updates() < steps_ && !listener_->StopAsked()) {
-    const Clock::time_point start = Clock::now();
-    SWIFTKV_ASSIGN_OR_RETURN(const auto batches, NextBatches());
-    more = !batches.empty();
-    if (!more) break;
-    StepLine line{.steps = steps_, .learning_rate = LearningRate(schedule, trainer_->updates())};
-    SWIFTKV_ASSIGN_OR_RETURN(line.report, trainer_->Step(batches, line.learning_rate));
-    tokens_ += line.report.tokens;
-    seconds_ += SecondsSince(start);
-    line.step = trainer_->updates();
-    line.tokens = tokens_;
-    line.seconds = seconds_;
-    SWIFTKV_RETURN_IF_ERROR(listener_->OnStep(line));
-    const auto due = [&](int64_t every) { return every > 0 && line.step % every == 0 && line.step < steps_; };
-    if (due(recipe_.checkpoint.save_every_n_steps)) {
-      const Status saved = SaveTrainingCheckpoint(folder_, State(), recipe_.checkpoint.keep);
-      if (!saved) listener_->OnWarning(saved.error().message);
+  SWIFTKV_ASSIGN_OR_RETURN(MetricsLog log, MetricsLog::Open(MetricsPath(), trainer_->updates()));
+  for (const std::string& warning : log.warnings()) listener_->OnWarning(warning);
+  if (trainer_->updates() == 0) SWIFTKV_RETURN_IF_ERROR(Measure(&log));
+  RunEnd end;
+  while (trainer_->updates() < steps_ && !listener_->StopAsked()) {
+    SWIFTKV_ASSIGN_OR_RETURN(const bool more, Update(schedule, &log));
+    if (!more) {
+      end.finished = true;
+      break;
     }
-    if (due(recipe_.eval.every_n_steps)) SWIFTKV_RETURN_IF_ERROR(Measure());
+    const auto due = [&](int64_t every) {
+      return every > 0 && trainer_->updates() % every == 0 && trainer_->updates() < steps_;
+    };
+    if (due(recipe_.eval.every_n_steps)) SWIFTKV_RETURN_IF_ERROR(Measure(&log));
+    if (due(recipe_.checkpoint.save_every_n_steps)) {
+      if (const Status saved = Save(&log); !saved) listener_->OnWarning(saved.error().message);
+    }
   }
-  end.finished = !more || trainer_->updates() >= steps_;
-  end.step = trainer_->updates();
+  end.finished = end.finished || trainer_->updates() >= steps_;
+  end.steps_done = trainer_->updates();
   end.tokens = tokens_;
   end.seconds = seconds_;
-  SWIFTKV_RETURN_IF_ERROR(SaveTrainingCheckpoint(folder_, State(), recipe_.checkpoint.keep));
   if (end.finished) {
-    SWIFTKV_ASSIGN_OR_RETURN(end.end, Measure());
+    SWIFTKV_ASSIGN_OR_RETURN(end.held_out, Measure(&log));
   }
+  SWIFTKV_RETURN_IF_ERROR(Save(&log));
   return end;
 }
 

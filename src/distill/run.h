@@ -1,7 +1,8 @@
 // A distillation run from its first to its last update: rows from the data, steps of the trainer, held-out quality,
-// checkpoints. The caller shows what it reports and says when to stop.
+// metrics, checkpoints. The caller shows what it reports and says when to stop.
 //
 //   DistillRun run(recipe, trainer.get(), data.get(), held_out, folder, listener);
+//   SWIFTKV_RETURN_IF_ERROR(run.CountSteps());
 //   SWIFTKV_RETURN_IF_ERROR(run.Resume());                            // where there is a checkpoint in `folder`
 //   SWIFTKV_ASSIGN_OR_RETURN(RunEnd end, run.Train());
 //
@@ -16,10 +17,10 @@
 
 #include "base/status.h"
 #include "distill/dataset.h"
+#include "distill/metrics.h"
 #include "distill/recipe.h"
 #include "distill/trainer.h"
 #include "distill/training_checkpoint.h"
-#include "model/quality.h"
 
 namespace swiftkv {
 
@@ -28,29 +29,15 @@ TrainerOptions TrainerOptionsOf(const Recipe& recipe);
 // Text that is only measured on, each document from position 0.
 struct HeldOutSet {
   std::string name;
-  std::vector<TokenSequence> sequences;
+  std::vector<TokenSequence> documents;
 };
 std::vector<TokenSequence> Documents(std::span<const PackedSequence> packed);
-
-struct SetQuality {
-  std::string name;
-  Quality quality;
-};
-
-struct StepLine {
-  int64_t step = 0;  // updates done, this one included
-  int64_t steps = 0;
-  int64_t tokens = 0;  // trained on so far
-  double seconds = 0;  // of training so far, all runs together
-  double learning_rate = 0;
-  StepReport report;
-};
 
 class RunListener {
  public:
   virtual ~RunListener() = default;
-  virtual Status OnStep(const StepLine& line) = 0;
-  virtual Status OnQuality(int64_t step, std::span<const SetQuality> sets) = 0;
+  virtual void OnStep(const StepMetrics& metrics) = 0;
+  virtual void OnHeldOut(const HeldOutMetrics& metrics) = 0;
   virtual void OnWarning(const std::string& sentence) = 0;
   // Asked before each step.
   virtual bool StopAsked() = 0;
@@ -58,35 +45,36 @@ class RunListener {
 
 struct RunEnd {
   bool finished = false;  // false: stopped, with a checkpoint to resume from
-  int64_t step = 0;
-  int64_t steps = 0;
+  int64_t steps_done = 0;
   int64_t tokens = 0;
-  double seconds = 0;
-  std::vector<SetQuality> start;  // empty where the run was resumed
-  std::vector<SetQuality> end;    // empty unless finished
+  double seconds = 0;                    // of training, all parts of the run together
+  std::vector<HeldOutMetrics> held_out;  // after the last step; empty unless finished
 };
 
 class DistillRun {
  public:
-  // folder: of training checkpoints. All but `recipe` must outlive this.
+  // folder: of training checkpoints and metrics.jsonl. All but `recipe` must outlive this.
   DistillRun(const Recipe& recipe, Trainer* trainer, Dataset* data, std::vector<HeldOutSet> held_out,
              std::string folder, RunListener* listener);
 
-  // Updates of the whole run: train_iters, or what `epochs` give. Error: those of Dataset::CountSequences.
+  // Finds the number of updates of the whole run: train_iters, or what `epochs` give. Error: of CountSequences.
   Status CountSteps();
+  int64_t steps() const { return steps_; }
   // Goes on from the newest checkpoint. Errors: kNotFound (there is none), those of LoadTrainingCheckpoint.
   Status Resume();
-  // Errors: those of the trainer, the data and the listener. A checkpoint that can't be written (a full disk) is a
-  // warning, and the older ones stay; at the end of a stopped run it is an error.
+  // Errors: those of the trainer, the data and the files. A checkpoint that can't be written on the way (a full disk)
+  // is a warning, and the older ones stay; the last one is an error.
   Result<RunEnd> Train();
 
-  int64_t step() const { return trainer_->updates(); }
-  int64_t steps() const { return steps_; }
+  std::string MetricsPath() const { return folder_ + "/metrics.jsonl"; }
 
  private:
   TrainingState State() const;
   Result<std::vector<std::vector<PackedSequence>>> NextBatches();
-  Result<std::vector<SetQuality>> Measure() const;
+  // One update; false where the data has ended.
+  Result<bool> Update(const ScheduleOptions& schedule, MetricsLog* log);
+  Result<std::vector<HeldOutMetrics>> Measure(MetricsLog* log);
+  Status Save(MetricsLog* log) const;
 
   const Recipe recipe_;
   Trainer* trainer_;

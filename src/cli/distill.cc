@@ -1,0 +1,292 @@
+// swiftkv distill: a converted model learns from its own teacher, on this machine.
+#include <fmt/format.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <filesystem>
+#include <memory>
+#include <optional>
+
+#include "base/parallel.h"
+#include "cli/calibration_text.h"
+#include "cli/commands.h"
+#include "cli/options.h"
+#include "cli/terminal.h"
+#include "distill/progress.h"
+#include "distill/run.h"
+#include "engine/load.h"
+#include "model/calibration.h"
+#include "model/checkpoint_output.h"
+#include "model/model_files.h"
+#include "model/swiftkv_transform.h"
+
+namespace swiftkv {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Flags {
+  ModelFlags model;
+  OutputFlags output;
+  OutputOptions target;
+  std::string recipe = "paper";  // a preset or a file
+  std::string format = "auto";
+  std::string init = "calibrated";
+  std::vector<std::string> data;
+  std::vector<std::string> held_out;
+  bool resume = false;
+  // Over the recipe, where given:
+  std::optional<int64_t> num_key_value_layers, key_value_group_size, max_length, micro_batch_size,
+      gradient_accumulation_steps, epochs, train_iters, seed, save_every_n_steps, eval_every_n_steps, eval_tokens;
+  std::optional<double> learning_rate, warmup_ratio, logits_loss_temp, hidden_loss_mult;
+  std::optional<std::string> lr_scheduler, hidden_loss_kind;
+};
+
+template <class T, class U>
+void Override(const std::optional<T>& flag, U* field) {
+  if (flag) *field = static_cast<U>(*flag);
+}
+
+Result<Recipe> ReadRecipe(const Flags& flags) {
+  Recipe recipe;
+  if (flags.recipe == "paper" || flags.recipe == "arctic") {
+    SWIFTKV_ASSIGN_OR_RETURN(recipe, PresetRecipe(flags.recipe));
+  } else {
+    SWIFTKV_ASSIGN_OR_RETURN(const std::string yaml, ReadFile(flags.recipe, kMaxRecipeBytes));
+    std::vector<std::string> warnings;
+    SWIFTKV_ASSIGN_OR_RETURN(recipe, ParseRecipe(yaml, flags.recipe, &warnings));
+    for (const std::string& warning : warnings) WriteNote("swiftkv: " + warning);
+  }
+  for (const std::string& path : flags.data) recipe.data.sources.push_back({.path = path, .held_out = 0.02});
+  for (const std::string& path : flags.held_out) {
+    recipe.data.sources.push_back({.path = path, .role = SourceRole::kEval});
+  }
+  if (flags.num_key_value_layers) recipe.model.num_key_value_layers = flags.num_key_value_layers;
+  Override(flags.key_value_group_size, &recipe.model.key_value_group_size);
+  Override(flags.max_length, &recipe.data.max_length);
+  Override(flags.micro_batch_size, &recipe.micro_batch_size);
+  Override(flags.gradient_accumulation_steps, &recipe.gradient_accumulation_steps);
+  Override(flags.epochs, &recipe.epochs);
+  Override(flags.train_iters, &recipe.train_iters);
+  Override(flags.seed, &recipe.seed);
+  Override(flags.save_every_n_steps, &recipe.checkpoint.save_every_n_steps);
+  Override(flags.eval_every_n_steps, &recipe.eval.every_n_steps);
+  Override(flags.eval_tokens, &recipe.eval.tokens);
+  Override(flags.learning_rate, &recipe.optimizer.learning_rate);
+  Override(flags.warmup_ratio, &recipe.scheduler.warmup_ratio);
+  Override(flags.logits_loss_temp, &recipe.logits_loss_temp);
+  Override(flags.hidden_loss_mult, &recipe.hidden_loss_mult);
+  if (flags.lr_scheduler) {
+    recipe.scheduler.kind = *flags.lr_scheduler == "cosine"     ? ScheduleKind::kCosine
+                            : *flags.lr_scheduler == "constant" ? ScheduleKind::kConstant
+                                                                : ScheduleKind::kLinear;
+  }
+  if (flags.hidden_loss_kind) {
+    recipe.hidden_loss_kind = *flags.hidden_loss_kind == "mse" ? HiddenLossKind::kMse : HiddenLossKind::kRelative;
+  }
+  if (flags.model.dtype == "f32") recipe.model.dtype = DType::kF32;
+  SWIFTKV_RETURN_IF_ERROR(CheckRecipe(recipe, "the recipe with its flags"));
+  return recipe;
+}
+
+// Shows a run on standard error.
+class Screen : public RunListener {
+ public:
+  Screen(int64_t steps, bool quiet) : quiet_(quiet), progress_(ProgressOptions(steps), WriteError) {}
+  void OnStep(const StepMetrics& metrics) override {
+    if (!quiet_) progress_.Step(metrics);
+  }
+  void OnHeldOut(const HeldOutMetrics& metrics) override {
+    if (quiet_) return;
+    const Quality& q = metrics.quality;
+    progress_.Note(
+        fmt::format("step {}: {}: KL {:.4f}, top-1 agreement {:.1f} %, cross-entropy {:.4f} (teacher {:.4f})",
+                    metrics.step, metrics.source, q.kl, 100 * q.agreement, q.student_nll, q.teacher_nll));
+  }
+  void OnWarning(const std::string& sentence) override { progress_.Note("warning: " + sentence); }
+  bool StopAsked() override { return Interrupted() != 0; }
+  void Finish() {
+    if (!quiet_) progress_.Finish();
+  }
+
+ private:
+  static Progress::Options ProgressOptions(int64_t steps) {
+    Progress::Options options{.total_steps = steps, .terminal = isatty(STDERR_FILENO) == 1};
+    winsize size{};
+    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) options.columns = size.ws_col;
+    return options;
+  }
+  bool quiet_;
+  Progress progress_;
+};
+
+// The work of one distillation, step by step.
+class Distillation {
+ public:
+  Distillation(const Flags& flags, Recipe recipe, ModelFiles files)
+      : flags_(flags), recipe_(std::move(recipe)), files_(std::move(files)) {}
+  Status Run();
+
+ private:
+  Status OpenData();
+  Result<MemoryTensors> Start() const;
+  Status Write(const RunEnd& end) const;
+
+  const Flags& flags_;
+  Recipe recipe_;
+  ModelFiles files_;
+  ModelConfig student_;
+  TextModel text_;
+  std::unique_ptr<Dataset> data_;
+  std::vector<HeldOutSet> held_out_;
+  std::unique_ptr<Trainer> trainer_;
+};
+
+Status Distillation::OpenData() {
+  const ChatTemplate* chat = text_.chat_template ? &*text_.chat_template : nullptr;
+  const DatasetOptions options{.seed = recipe_.seed,
+                               .epochs = recipe_.train_iters > 0 ? 0 : recipe_.epochs};
+  SWIFTKV_ASSIGN_OR_RETURN(data_, Dataset::Open(recipe_.data, options, {text_.tokenizer.get(), chat}));
+  for (size_t i = 0; i < data_->sources().size(); ++i) {
+    const DatasetSource& source = data_->sources()[i];
+    if (source.held_out_rows == 0) continue;
+    SWIFTKV_ASSIGN_OR_RETURN(const auto rows, data_->HeldOut(static_cast<int64_t>(i), recipe_.eval.tokens));
+    held_out_.push_back({source.name, Documents(rows)});
+  }
+  return Ok();
+}
+
+// The student before its first update.
+Result<MemoryTensors> Distillation::Start() const {
+  if (files_.adapter != nullptr) {
+    MemoryTensors tensors(DType::kF32);
+    for (const SwiftKvTensor& tensor : SwiftKvTensors(student_)) {
+      SWIFTKV_ASSIGN_OR_RETURN(const std::vector<float> values, ReadTensor(*files_.adapter, tensor.name, tensor.shape));
+      tensors.Set(tensor.name, tensor.shape, values);
+    }
+    return tensors;
+  }
+  if (flags_.init != "calibrated") {
+    return InitStudent(student_, *files_.base, flags_.init == "scaled" ? Init::kScaled : Init::kReference, DType::kF32);
+  }
+  if (!flags_.output.quiet) WriteNote("closed-form calibration on the training text");
+  std::vector<TokenSequence> sequences;
+  int64_t tokens = 0;
+  const DatasetState begin = data_->state();
+  while (tokens < 65536) {
+    SWIFTKV_ASSIGN_OR_RETURN(const std::optional<PackedSequence> row, data_->Next());
+    if (!row) break;
+    tokens += row->tokens();
+    for (TokenSequence& document : Documents({&*row, 1})) sequences.push_back(std::move(document));
+  }
+  SWIFTKV_RETURN_IF_ERROR(data_->Restore(begin));
+  SWIFTKV_ASSIGN_OR_RETURN(const Weights teacher, LoadWeights(files_.config.Teacher(), *files_.base, nullptr, {}));
+  SWIFTKV_ASSIGN_OR_RETURN(Calibration fit, Calibrate(teacher, student_, *files_.base, sequences, DType::kF32, {}));
+  return std::move(fit.tensors);
+}
+
+Status Distillation::Write(const RunEnd& end) const {
+  const MemoryTensors tensors =
+      trainer_->student().Tensors(files_.config.dtype == DType::kF32 ? DType::kF32 : DType::kBF16);
+  const std::string card = fmt::format("# SwiftKV, distilled\n\n{} steps, {} tokens.\n\n```yaml\n{}```\n",
+                                       end.steps_done, end.tokens, ToYaml(recipe_));
+  return WriteCheckpoint(files_, student_, tensors, card, flags_.target);
+}
+
+Status Distillation::Run() {
+  SWIFTKV_ASSIGN_OR_RETURN(text_, LoadTextModel(files_, std::nullopt));
+  const ModelConfig base = files_.config.Teacher();
+  if (files_.config.is_swiftkv()) {
+    student_ = files_.config;
+  } else {
+    const int64_t n = recipe_.model.num_key_value_layers.value_or((base.num_hidden_layers + 1) / 2);
+    SWIFTKV_ASSIGN_OR_RETURN(student_, StudentConfig(base, n, recipe_.model.key_value_group_size));
+  }
+  recipe_.model.num_key_value_layers = student_.num_key_value_layers;
+  recipe_.model.key_value_group_size = student_.key_value_group_size;
+  SWIFTKV_RETURN_IF_ERROR(OpenData());
+  SWIFTKV_ASSIGN_OR_RETURN(const MemoryTensors start, Start());
+  SWIFTKV_ASSIGN_OR_RETURN(trainer_, Trainer::Create(student_, *files_.base, start, TrainerOptionsOf(recipe_)));
+  const std::string folder = flags_.target.folder + ".training";
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error) return IoError("{}: cannot make the folder: {}", folder, error.message());
+  SWIFTKV_RETURN_IF_ERROR(WriteFile(folder + "/recipe.yaml", ToYaml(recipe_)));
+  Screen screen(recipe_.train_iters, flags_.output.quiet);
+  DistillRun run(recipe_, trainer_.get(), data_.get(), held_out_, folder, &screen);
+  SWIFTKV_RETURN_IF_ERROR(run.CountSteps());
+  if (flags_.resume) SWIFTKV_RETURN_IF_ERROR(run.Resume());
+  SWIFTKV_ASSIGN_OR_RETURN(const RunEnd end, run.Train());
+  screen.Finish();
+  if (!end.finished) return MakeError(ErrorCode::kCancelled, "interrupted");
+  return Write(end);
+}
+
+Status Distill(const Flags& asked) {
+  Flags flags = asked;
+  if (flags.model.threads > 0) SetThreads(flags.model.threads);
+  SWIFTKV_RETURN_IF_ERROR(kernels::CheckBackendChoice());
+  SWIFTKV_ASSIGN_OR_RETURN(Recipe recipe, ReadRecipe(flags));
+  if (!recipe.model.name_or_path.empty() && flags.model.model.empty()) flags.model.model = recipe.model.name_or_path;
+  if (flags.model.model.empty()) flags.model.model = std::string(kDefaultModel);
+  SWIFTKV_ASSIGN_OR_RETURN(ModelFiles files, OpenModelFiles(flags.model.model, flags.model.adapter));
+  flags.target.adapter = flags.format == "adapter" || (flags.format == "auto" && files.gguf != nullptr);
+  SWIFTKV_RETURN_IF_ERROR(CheckOutput(files, flags.target));
+  return Distillation(flags, std::move(recipe), std::move(files)).Run();
+}
+
+}  // namespace
+
+RunCommand AddDistillCommand(CLI::App* program) {
+  auto flags = std::make_shared<Flags>();
+  flags->model.model.clear();
+  CLI::App* command = program->add_subcommand("distill", "Train a SwiftKV model to answer as its base does");
+  command->add_option("model,-m,--model", flags->model.model, "The base model; absent: the recipe's, or smollm2-135m");
+  command->add_option("--adapter", flags->model.adapter, "Start from this adapter instead of a fresh conversion");
+  command->add_option("--recipe", flags->recipe, "paper, arctic, or a YAML file in ArcticTraining's keys")
+      ->capture_default_str();
+  command->add_option("-o,--output", flags->target.folder, "Folder to write")->type_name("DIR")->required();
+  command->add_flag("--overwrite", flags->target.overwrite, "Replace a model folder that is there");
+  command->add_flag("--resume", flags->resume, "Go on from the newest training checkpoint");
+  command->add_option("--format", flags->format, "checkpoint, adapter, or auto: adapter for a GGUF base")
+      ->check(CLI::IsMember({"auto", "checkpoint", "adapter"}))
+      ->capture_default_str();
+  command->add_option("--init", flags->init, "How the student starts without --adapter")
+      ->check(CLI::IsMember({"calibrated", "scaled", "reference"}))
+      ->capture_default_str();
+  command->add_option("--data", flags->data, "Text to train on, besides the recipe's")->type_name("TEXT...");
+  command->add_option("--held-out", flags->held_out, "Text to measure on alone")->type_name("TEXT...");
+  command->add_option("--num-key-value-layers", flags->num_key_value_layers, "Layers that run for every token");
+  command->add_option("--key-value-group-size", flags->key_value_group_size, "Layers above that share one K/V");
+  command->add_option("--max-length", flags->max_length, "Tokens of a row");
+  command->add_option("--micro-batch-size", flags->micro_batch_size, "Rows of a forward and backward pass");
+  command->add_option("--gradient-accumulation-steps", flags->gradient_accumulation_steps, "Passes of an update");
+  command->add_option("--epochs", flags->epochs, "Times that all text is gone through");
+  command->add_option("--train-iters", flags->train_iters, "Updates, instead of epochs");
+  command->add_option("--learning-rate,--lr", flags->learning_rate, "Of AdamW, at its highest");
+  command->add_option("--warmup-ratio", flags->warmup_ratio, "Share of the updates that it rises in");
+  command->add_option("--lr-scheduler", flags->lr_scheduler, "How it falls")
+      ->check(CLI::IsMember({"linear", "cosine", "constant"}));
+  command->add_option("--logits-loss-temp", flags->logits_loss_temp, "T of T² KL(teacher || student)");
+  command->add_option("--hidden-loss-mult", flags->hidden_loss_mult, "Weight of the hidden-state loss");
+  command->add_option("--hidden-loss-kind", flags->hidden_loss_kind, "mse: the reference's; relative: free of scale")
+      ->check(CLI::IsMember({"mse", "relative"}));
+  command->add_option("--save-every-n-steps", flags->save_every_n_steps, "Updates between training checkpoints");
+  command->add_option("--eval-every-n-steps", flags->eval_every_n_steps, "Updates between held-out measurements");
+  command->add_option("--eval-tokens", flags->eval_tokens, "Held-out tokens of each source");
+  command->add_option("-s,--seed", flags->seed, "Of the order of the data");
+  command->add_option("--dtype", flags->model.dtype, "Type of weights and activations")
+      ->check(CLI::IsMember({"auto", "bf16", "f32"}))
+      ->capture_default_str();
+  command->add_option("-t,--threads", flags->model.threads, "Threads; 0: the cores that this process may use")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+  flags->output.Add(command);
+  FinishCommand(command, "Example:\n  swiftkv distill smollm2-135m --data chats.jsonl book.txt -o smollm2-swiftkv\n");
+  return [flags] { return Distill(*flags); };
+}
+
+}  // namespace swiftkv
