@@ -107,7 +107,7 @@ Kept KeepUpTo(int64_t step, std::string_view text) {
     if (!json || !line.ends_with('\n')) {
       // The line that a killed process was writing belongs to a step after the checkpoint.
       if (line.ends_with('\n')) ++kept.unreadable;
-    } else if (const int64_t of_step = Integer(*json, "step"); of_step <= step + 1) {
+    } else if (const int64_t of_step = Integer(*json, "step"); of_step <= step) {
       kept.text += line;
       if (!json->contains("held_out")) kept.last_step = of_step;
     }
