@@ -13,6 +13,7 @@ struct PackedSequence {
   std::vector<uint8_t> in_loss;          // [tokens] 1: the prediction made at this token counts in the loss
   std::vector<int64_t> document_begins;  // ascending places in token_ids; the first is 0
 
+  bool operator==(const PackedSequence&) const = default;
   int64_t tokens() const { return static_cast<int64_t>(token_ids.size()); }
 };
 
