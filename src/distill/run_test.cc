@@ -1,0 +1,227 @@
+#include "distill/run.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "distill/test_corpus.h"
+#include "model/swiftkv_transform.h"
+#include "model/tiny_model.h"
+
+namespace swiftkv {
+namespace {
+
+class Listener : public RunListener {
+ public:
+  explicit Listener(int64_t stop_after = std::numeric_limits<int64_t>::max()) : stop_after_(stop_after) {}
+  void OnStep(const StepMetrics& metrics) override { steps.push_back(metrics); }
+  void OnHeldOut(const HeldOutMetrics& metrics) override { held_out.push_back(metrics); }
+  void OnWarning(const std::string& sentence) override { warnings.push_back(sentence); }
+  bool StopAsked() override { return static_cast<int64_t>(steps.size()) >= stop_after_; }
+
+  std::vector<StepMetrics> steps;
+  std::vector<HeldOutMetrics> held_out;
+  std::vector<std::string> warnings;
+
+ private:
+  int64_t stop_after_;
+};
+
+// A tiny student, its data and a folder.
+class RunTest : public testing::Test {
+ protected:
+  RunTest() : base_config_(TinyConfig()), base_(DType::kF32) {
+    base_config_.vocab_size = 512;
+    base_ = TinyTensors(base_config_);
+    student_ = *StudentConfig(base_config_, 3, 1);
+    std::vector<std::string> texts;
+    for (int i = 0; i < 60; ++i) texts.push_back("Text number " + std::to_string(i * i) + " tells of nothing.");
+    recipe_ = *PresetRecipe("paper");
+    recipe_.model = {.num_key_value_layers = 3, .dtype = DType::kF32};
+    recipe_.data.sources = {{.path = corpus_.WriteTexts("texts.jsonl", texts), .held_out = 0.2}};
+    recipe_.data.max_length = 24;
+    recipe_.micro_batch_size = 2;
+    recipe_.gradient_accumulation_steps = 2;
+    recipe_.train_iters = 8;
+    recipe_.optimizer.learning_rate = 5e-3;
+    recipe_.checkpoint.save_every_n_steps = 3;
+  }
+
+  // One process: everything is made anew.
+  struct Process {
+    std::unique_ptr<Trainer> trainer;
+    std::unique_ptr<Dataset> data;
+    std::unique_ptr<DistillRun> run;
+  };
+  Process Start(const Recipe& recipe, RunListener* listener, const std::string& folder) {
+    Process process;
+    const MemoryTensors start = *InitStudent(student_, base_, Init::kScaled, DType::kF32);
+    process.trainer = *Trainer::Create(student_, base_, start, TrainerOptionsOf(recipe));
+    const DatasetOptions options{
+        .seed = recipe.seed, .epochs = recipe.train_iters > 0 ? 0 : recipe.epochs, .unix_time = 1};
+    process.data = *Dataset::Open(recipe.data, options, corpus_.text());
+    std::vector<HeldOutSet> held_out = {{"texts", Documents(*process.data->HeldOut(0, 200))}};
+    process.run = std::make_unique<DistillRun>(recipe, process.trainer.get(), process.data.get(), std::move(held_out),
+                                               folder, listener);
+    EXPECT_TRUE(process.run->CountSteps());
+    return process;
+  }
+
+  TestCorpus corpus_;
+  ModelConfig base_config_;
+  MemoryTensors base_;
+  ModelConfig student_;
+  Recipe recipe_;
+};
+
+void ExpectSame(const std::vector<Parameter>& a, const std::vector<Parameter>& b) {
+  ASSERT_EQ(a.size(), b.size());
+  for (size_t i = 0; i < a.size(); ++i) {
+    EXPECT_EQ(a[i].value, b[i].value) << a[i].name;
+    EXPECT_EQ(a[i].first_moment, b[i].first_moment) << a[i].name;
+    EXPECT_EQ(a[i].second_moment, b[i].second_moment) << a[i].name;
+  }
+}
+
+TEST_F(RunTest, LearnsAndMeasures) {
+  Listener listener;
+  TemporaryFolder folder;
+  recipe_.train_iters = 40;
+  Process process = Start(recipe_, &listener, folder.path());
+  const Result<RunEnd> end = process.run->Train();
+  ASSERT_TRUE(end) << end.error().message;
+  EXPECT_TRUE(end->finished);
+  EXPECT_EQ(end->steps_done, 40);
+  EXPECT_EQ(end->tokens, listener.steps.back().tokens);
+  ASSERT_EQ(listener.held_out.size(), 2u);  // before and after
+  EXPECT_LT(listener.held_out[1].quality.kl, 0.5 * listener.held_out[0].quality.kl);
+  EXPECT_LT(listener.steps.back().loss, 0.5 * listener.steps.front().loss);
+}
+
+TEST_F(RunTest, StoppedAndResumedIsBitForBitTheUninterruptedRun) {
+  TemporaryFolder whole_folder, parts_folder;
+  Listener whole_listener;
+  Process whole = Start(recipe_, &whole_listener, whole_folder.path());
+  ASSERT_TRUE(whole.run->Train());
+
+  Listener first_listener(5);
+  Process first = Start(recipe_, &first_listener, parts_folder.path());
+  const Result<RunEnd> stopped = first.run->Train();
+  ASSERT_TRUE(stopped) << stopped.error().message;
+  EXPECT_FALSE(stopped->finished);
+  EXPECT_EQ(stopped->steps_done, 5);
+
+  Listener second_listener;
+  Process second = Start(recipe_, &second_listener, parts_folder.path());
+  const Status resumed = second.run->Resume();
+  ASSERT_TRUE(resumed) << resumed.error().message;
+  ASSERT_TRUE(second.run->Train());
+  EXPECT_EQ(second_listener.steps.front().step, 6);
+  ExpectSame(second.trainer->student().parameters(), whole.trainer->student().parameters());
+
+  const Metrics metrics = *ReadMetrics(second.run->MetricsPath());
+  ASSERT_EQ(metrics.steps.size(), 8u);
+  for (size_t i = 0; i < metrics.steps.size(); ++i) {
+    EXPECT_EQ(metrics.steps[i].step, static_cast<int64_t>(i) + 1);
+    EXPECT_EQ(metrics.steps[i].loss, whole_listener.steps[i].loss);
+  }
+}
+
+// As after a kill -9 between two checkpoints: the steps since the last one are done again, to the same end.
+TEST_F(RunTest, AKilledRunGoesOnFromItsLastCheckpoint) {
+  TemporaryFolder whole_folder, killed_folder;
+  Listener whole_listener;
+  Process whole = Start(recipe_, &whole_listener, whole_folder.path());
+  ASSERT_TRUE(whole.run->Train());
+
+  Listener killed_listener(5);
+  Process killed = Start(recipe_, &killed_listener, killed_folder.path());
+  ASSERT_TRUE(killed.run->Train());
+  std::filesystem::remove_all(killed_folder.path() + "/checkpoint-5");  // what the orderly stop wrote
+  Listener listener;
+  Process again = Start(recipe_, &listener, killed_folder.path());
+  // keep is 1, so the checkpoint of step 3 went when that of step 5 came: nothing is left to resume.
+  EXPECT_EQ(again.run->Resume().error().code, ErrorCode::kNotFound);
+
+  recipe_.checkpoint.keep = 2;
+  TemporaryFolder kept_folder;
+  Listener kept_listener(5);
+  ASSERT_TRUE(Start(recipe_, &kept_listener, kept_folder.path()).run->Train());
+  std::filesystem::remove_all(kept_folder.path() + "/checkpoint-5");
+  Process resumed = Start(recipe_, &listener, kept_folder.path());
+  ASSERT_TRUE(resumed.run->Resume());
+  ASSERT_TRUE(resumed.run->Train());
+  EXPECT_EQ(listener.steps.front().step, 4);
+  ExpectSame(resumed.trainer->student().parameters(), whole.trainer->student().parameters());
+  EXPECT_EQ(ReadMetrics(resumed.run->MetricsPath())->steps.size(), 8u);
+}
+
+TEST_F(RunTest, ACheckpointOfAnotherRecipeIsRefused) {
+  TemporaryFolder folder;
+  Listener listener(2);
+  ASSERT_TRUE(Start(recipe_, &listener, folder.path()).run->Train());
+  recipe_.optimizer.learning_rate = 1e-3;
+  const Status status = Start(recipe_, &listener, folder.path()).run->Resume();
+  ASSERT_FALSE(status);
+  EXPECT_EQ(status.error().code, ErrorCode::kInvalidInput);
+}
+
+TEST_F(RunTest, EpochsEndWithTheData) {
+  TemporaryFolder folder;
+  Listener listener;
+  recipe_.train_iters = 0;
+  recipe_.epochs = 1;
+  recipe_.checkpoint.save_every_n_steps = 0;
+  Process process = Start(recipe_, &listener, folder.path());
+  const int64_t steps = process.run->steps();
+  EXPECT_GT(steps, 5);
+  const Result<RunEnd> end = process.run->Train();
+  ASSERT_TRUE(end);
+  EXPECT_TRUE(end->finished);
+  EXPECT_EQ(end->steps_done, steps);
+}
+
+TEST_F(RunTest, ALossThatIsNotFiniteLeavesTheParameters) {
+  const MemoryTensors start = *InitStudent(student_, base_, Init::kScaled, DType::kF32);
+  const auto trainer = *Trainer::Create(student_, base_, start, TrainerOptionsOf(recipe_));
+  std::vector<Parameter> parameters = trainer->student().parameters();
+  parameters[0].value[0] = std::numeric_limits<float>::quiet_NaN();
+  ASSERT_TRUE(trainer->Restore(parameters, 7));
+  const PackedSequence row{{1, 2, 3}, {1, 1, 1}, {0}};
+  const std::vector<std::vector<PackedSequence>> batch = {{row}};
+  const Result<StepReport> report = trainer->Step(batch, 1e-3);
+  ASSERT_FALSE(report);
+  EXPECT_NE(report.error().message.find("update 8"), std::string::npos) << report.error().message;
+  EXPECT_EQ(trainer->updates(), 7);
+  EXPECT_EQ(trainer->student().parameters()[1].value, parameters[1].value);
+}
+
+TEST_F(RunTest, WrongRowsAreSentences) {
+  const MemoryTensors start = *InitStudent(student_, base_, Init::kScaled, DType::kF32);
+  const auto trainer = *Trainer::Create(student_, base_, start, TrainerOptionsOf(recipe_));
+  const auto error = [&](const PackedSequence& row) {
+    const std::vector<std::vector<PackedSequence>> batch = {{row}};
+    const Result<StepReport> report = trainer->Step(batch, 1e-3);
+    return report ? std::string() : report.error().message;
+  };
+  EXPECT_NE(error({{1, 512}, {1, 1}, {0}}).find("512"), std::string::npos);
+  EXPECT_NE(error({{1, -1}, {1, 1}, {0}}).find("-1"), std::string::npos);
+  EXPECT_NE(error({{1, 2}, {0, 0}, {0}}).find("loss"), std::string::npos);
+  EXPECT_NE(error({std::vector<int32_t>(300, 1), std::vector<uint8_t>(300, 1), {0}}).find("300"), std::string::npos);
+}
+
+TEST_F(RunTest, HiddenLossLayersOutOfRangeAreRefused) {
+  const MemoryTensors start = *InitStudent(student_, base_, Init::kScaled, DType::kF32);
+  recipe_.hidden_loss_mult = 1;
+  for (const int64_t layer : {-1, -4, 3, 6, 100}) {
+    recipe_.hidden_loss_layer = layer;
+    EXPECT_FALSE(Trainer::Create(student_, base_, start, TrainerOptionsOf(recipe_))) << layer;
+  }
+  recipe_.hidden_loss_layer = -3;
+  EXPECT_TRUE(Trainer::Create(student_, base_, start, TrainerOptionsOf(recipe_)));
+}
+
+}  // namespace
+}  // namespace swiftkv
