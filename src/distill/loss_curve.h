@@ -21,6 +21,9 @@ inline constexpr char kLossCurvePng[] = "loss_curve.png";
 // there before are replaced. Error kIo: the script or the figures can't be written.
 Result<std::string> DrawLossCurve(const std::string& folder, const Metrics& metrics);
 
+// Copies the pictures to another folder: that of the model card. Errors: kNotFound (there are none), kIo.
+Status CopyLossCurve(const std::string& from, const std::string& to);
+
 // The two files' contents. A long run's steps are averaged to at most kMaxCurvePoints points.
 inline constexpr int64_t kMaxCurvePoints = 1000;
 std::string LossCurveData(const Metrics& metrics);
