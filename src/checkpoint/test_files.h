@@ -3,6 +3,7 @@
 #define SWIFTKV_CHECKPOINT_TEST_FILES_H_
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstdint>
 #include <filesystem>
@@ -20,10 +21,14 @@ inline std::string Golden(const std::string& name) {
   return std::string(SWIFTKV_SOURCE_DIR) + "/tests/golden/checkpoint/" + name;
 }
 
+// In memory where the system has such a place: a test that syncs hundreds of files would wait for a disk that others
+// use.
+inline std::string MemoryTempDir() { return access("/dev/shm", W_OK) == 0 ? "/dev/shm/" : testing::TempDir(); }
+
 class TemporaryFolder {
  public:
-  TemporaryFolder() {
-    std::string pattern = testing::TempDir() + "swiftkv_XXXXXX";
+  explicit TemporaryFolder(const std::string& parent = testing::TempDir()) {
+    std::string pattern = parent + "swiftkv_XXXXXX";
     path_ = mkdtemp(pattern.data());
   }
   ~TemporaryFolder() {

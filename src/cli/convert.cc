@@ -19,6 +19,7 @@
 #include "cli/commands.h"
 #include "cli/convert_report.h"
 #include "cli/options.h"
+#include "cli/report_parts.h"
 #include "cli/terminal.h"
 #include "engine/load.h"
 #include "model/calibration.h"
@@ -56,20 +57,6 @@ double SecondsSince(Clock::time_point start) { return std::chrono::duration<doub
 Status CheckInterrupt() {
   if (Interrupted() != 0) return MakeError(ErrorCode::kCancelled, "interrupted");
   return Ok();
-}
-
-// The kinds' mean, each kind counting the same.
-Quality Mean(const std::vector<ConvertReport::Kind>& kinds) {
-  const auto count = static_cast<double>(kinds.size());
-  Quality mean;
-  for (const ConvertReport::Kind& kind : kinds) {
-    mean.tokens += kind.quality.tokens;
-    mean.kl += kind.quality.kl / count;
-    mean.agreement += kind.quality.agreement / count;
-    mean.teacher_nll += kind.quality.teacher_nll / count;
-    mean.student_nll += kind.quality.student_nll / count;
-  }
-  return mean;
 }
 
 // The work of one conversion, step by step.
@@ -179,12 +166,14 @@ Status Conversion::MakeStudent(int64_t num_key_value_layers) {
   weights_ = Weights();  // one copy at a time
   SWIFTKV_ASSIGN_OR_RETURN(weights_, LoadWeights(report_.student, *files_.base, &*tensors_, load));
   report_.kinds.clear();
+  std::vector<Quality> qualities;
   for (const HeldOutText& text : held_out_) {
     SWIFTKV_RETURN_IF_ERROR(CheckInterrupt());
     SWIFTKV_ASSIGN_OR_RETURN(const Quality quality, MeasureQuality(weights_, text.sequences));
     report_.kinds.push_back({text.name, quality});
+    qualities.push_back(quality);
   }
-  report_.quality = Mean(report_.kinds);
+  report_.quality = MeanQuality(qualities);
   report_.measure_seconds += SecondsSince(start);
   return CheckInterrupt();
 }

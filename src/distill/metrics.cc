@@ -125,7 +125,11 @@ Result<Metrics> ReadMetrics(const std::string& path) {
     if (!json || !line.ends_with('\n')) {
       ++metrics.unreadable_lines;
     } else if (json->contains("held_out")) {
-      metrics.held_out.push_back(HeldOutFromJson(*json));
+      HeldOutMetrics held_out = HeldOutFromJson(*json);
+      std::erase_if(metrics.held_out, [&](const HeldOutMetrics& earlier) {
+        return earlier.step == held_out.step && earlier.source == held_out.source;
+      });
+      metrics.held_out.push_back(std::move(held_out));
     } else {
       metrics.steps.push_back(StepFromJson(*json));
     }

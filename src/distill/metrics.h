@@ -47,9 +47,9 @@ struct HeldOutMetrics {
 };
 
 struct Metrics {
-  std::vector<StepMetrics> steps;  // as they stand in the file
-  std::vector<HeldOutMetrics> held_out;
-  int64_t unreadable_lines = 0;  // the last line of a run that was killed, say
+  std::vector<StepMetrics> steps;        // as they stand in the file
+  std::vector<HeldOutMetrics> held_out;  // where a source was measured twice at a step, the later
+  int64_t unreadable_lines = 0;          // the last line of a run that was killed, say
 };
 
 // Errors: kNotFound, kInvalidInput (larger than 1 GiB), kIo.

@@ -53,7 +53,7 @@ class MetricsTest : public testing::Test {
   }
 
  private:
-  TemporaryFolder temporary_;
+  TemporaryFolder temporary_{MemoryTempDir()};
 
  protected:
   std::string folder_ = std::filesystem::canonical(temporary_.path()).string();
@@ -105,6 +105,19 @@ TEST_F(MetricsTest, AResumedRunHasEveryStepOnce) {
   for (int64_t i = 0; i < 4; ++i) EXPECT_EQ(metrics.held_out[i].step, 2 * i + 2);
   Log(0, 1, 2);  // a new run begins with an empty file
   EXPECT_EQ(Steps(Read()), UpTo(2));
+}
+
+TEST_F(MetricsTest, TheLaterMeasurementOfAStepCounts) {
+  Result<MetricsLog> log = MetricsLog::Open(Path("metrics.jsonl"), 0);
+  ASSERT_TRUE(log);
+  for (const double kl : {0.5, 0.25}) {
+    ASSERT_TRUE(log->Append(HeldOutMetrics{.step = 2, .source = "novels", .quality = {.kl = kl}}));
+    ASSERT_TRUE(log->Append(HeldOutMetrics{.step = 2, .source = "plays", .quality = {.kl = 2 * kl}}));
+  }
+  const Metrics metrics = Read();
+  ASSERT_EQ(metrics.held_out.size(), 2u);
+  EXPECT_EQ(metrics.held_out[0].quality.kl, 0.25);
+  EXPECT_EQ(metrics.held_out[1].quality.kl, 0.5);
 }
 
 TEST_F(MetricsTest, ATornLastLineGoesAndDamageIsNamed) {

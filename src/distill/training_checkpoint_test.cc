@@ -91,7 +91,7 @@ class TrainingCheckpointTest : public testing::Test {
   }
 
  private:
-  TemporaryFolder temporary_;
+  TemporaryFolder temporary_{MemoryTempDir()};
   std::string folder_ = fs::canonical(temporary_.path()).string() + "/run";
 };
 
