@@ -9,6 +9,7 @@
 #include "distill/recipe_fields.h"
 #include "distill/recipe_reader.h"
 #include "distill/yaml_value.h"
+#include "text/unicode.h"
 
 namespace swiftkv {
 namespace {
@@ -20,8 +21,8 @@ class Checker {
 
   void String(FieldNames names, const std::string& value) {
     constexpr size_t kMaxBytes = 4096;
-    if (value.size() > kMaxBytes || value.find('\0') != std::string::npos) {
-      Fail(names, "must be at most {} bytes without a zero among them", kMaxBytes);
+    if (value.size() > kMaxBytes || value.find('\0') != std::string::npos || !IsValidUtf8(value)) {
+      Fail(names, "must be at most {} bytes of valid UTF-8 without a zero among them", kMaxBytes);
     }
   }
   void Int(FieldNames names, int64_t value, int64_t low, int64_t high) {

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "checkpoint/printable.h"
+#include "text/unicode.h"
 
 namespace swiftkv {
 namespace {
@@ -130,6 +131,7 @@ Result<YamlValue> ParseYaml(std::string_view text, const std::string& origin) {
   if (static_cast<int64_t>(text.size()) > kMaxYamlBytes) {
     return InvalidInput("{}: {} bytes of YAML, the limit is {}", origin, text.size(), kMaxYamlBytes);
   }
+  if (!IsValidUtf8(text)) return InvalidInput("{}: not valid UTF-8", origin);
   try {
     std::istringstream stream{std::string(text)};
     YAML::Parser parser(stream);
