@@ -1,6 +1,7 @@
 // swiftkv distill: a converted model learns from its own teacher, on this machine.
 #include <fmt/format.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <CLI/App.hpp>
@@ -13,8 +14,11 @@
 #include "base/parallel.h"
 #include "cli/calibration_text.h"
 #include "cli/commands.h"
+#include "cli/distill_report.h"
 #include "cli/options.h"
+#include "cli/report_parts.h"
 #include "cli/terminal.h"
+#include "distill/loss_curve.h"
 #include "distill/progress.h"
 #include "distill/run.h"
 #include "engine/load.h"
@@ -27,6 +31,8 @@ namespace swiftkv {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr int64_t kCalibrationTokens = 32768;
 
 struct Flags {
   ModelFlags model;
@@ -95,32 +101,31 @@ Result<Recipe> ReadRecipe(const Flags& flags) {
 // Shows a run on standard error.
 class Screen : public RunListener {
  public:
-  Screen(int64_t steps, bool quiet) : quiet_(quiet), progress_(ProgressOptions(steps), WriteError) {}
-  void OnStep(const StepMetrics& metrics) override {
-    if (!quiet_) progress_.Step(metrics);
-  }
-  void OnHeldOut(const HeldOutMetrics& metrics) override {
-    if (quiet_) return;
-    const Quality& q = metrics.quality;
-    progress_.Note(
-        fmt::format("step {}: {}: KL {:.4f}, top-1 agreement {:.1f} %, cross-entropy {:.4f} (teacher {:.4f})",
-                    metrics.step, metrics.source, q.kl, 100 * q.agreement, q.student_nll, q.teacher_nll));
-  }
-  void OnWarning(const std::string& sentence) override { progress_.Note("warning: " + sentence); }
-  bool StopAsked() override { return Interrupted() != 0; }
-  void Finish() {
-    if (!quiet_) progress_.Finish();
-  }
-
- private:
-  static Progress::Options ProgressOptions(int64_t steps) {
+  explicit Screen(bool quiet) : quiet_(quiet) {}
+  void Begin(int64_t steps) {
     Progress::Options options{.total_steps = steps, .terminal = isatty(STDERR_FILENO) == 1};
     winsize size{};
     if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) options.columns = size.ws_col;
-    return options;
+    progress_.emplace(options, WriteError);
   }
+  void OnStep(const StepMetrics& metrics) override {
+    if (!quiet_) progress_->Step(metrics);
+  }
+  void OnHeldOut(const HeldOutMetrics& metrics) override {
+    if (quiet_) return;
+    progress_->Note(fmt::format("step {}, {}: {}", metrics.step, metrics.source, QualityText(metrics.quality)));
+  }
+  void OnWarning(const std::string& sentence) override {
+    progress_ ? progress_->Note("swiftkv: " + sentence) : WriteNote("swiftkv: " + sentence);
+  }
+  bool StopAsked() override { return Interrupted() != 0; }
+  void Finish() {
+    if (!quiet_) progress_->Finish();
+  }
+
+ private:
   bool quiet_;
-  Progress progress_;
+  std::optional<Progress> progress_;
 };
 
 // The work of one distillation, step by step.
@@ -131,9 +136,13 @@ class Distillation {
   Status Run();
 
  private:
+  Status FindStudent();
+  Status PrepareFolder();
   Status OpenData();
-  Result<MemoryTensors> Start() const;
-  Status Write(const RunEnd& end) const;
+  Result<MemoryTensors> Start();
+  Status Write(const RunEnd& end);
+
+  std::string folder() const { return flags_.target.folder + ".training"; }
 
   const Flags& flags_;
   Recipe recipe_;
@@ -143,12 +152,12 @@ class Distillation {
   std::unique_ptr<Dataset> data_;
   std::vector<HeldOutSet> held_out_;
   std::unique_ptr<Trainer> trainer_;
+  DistillReport report_;
 };
 
 Status Distillation::OpenData() {
   const ChatTemplate* chat = text_.chat_template ? &*text_.chat_template : nullptr;
-  const DatasetOptions options{.seed = recipe_.seed,
-                               .epochs = recipe_.train_iters > 0 ? 0 : recipe_.epochs};
+  const DatasetOptions options{.seed = recipe_.seed, .epochs = recipe_.train_iters > 0 ? 0 : recipe_.epochs};
   SWIFTKV_ASSIGN_OR_RETURN(data_, Dataset::Open(recipe_.data, options, {text_.tokenizer.get(), chat}));
   for (size_t i = 0; i < data_->sources().size(); ++i) {
     const DatasetSource& source = data_->sources()[i];
@@ -156,12 +165,32 @@ Status Distillation::OpenData() {
     SWIFTKV_ASSIGN_OR_RETURN(const auto rows, data_->HeldOut(static_cast<int64_t>(i), recipe_.eval.tokens));
     held_out_.push_back({source.name, Documents(rows)});
   }
+  for (const SourceRecipe& source : recipe_.data.sources) {
+    const std::string use = source.role == SourceRole::kEval      ? "measured on alone"
+                            : source.role == SourceRole::kPrompts ? "its prompts, answered by the base model"
+                                                                  : "trained on, some rows held out";
+    report_.sources.push_back({fs::path(source.path).filename().string(), use, source.licence});
+  }
   return Ok();
 }
 
+// The folder of checkpoints and metrics; one that another run left behind is not touched unasked.
+Status Distillation::PrepareFolder() {
+  const Result<std::string> found = FindLatestCheckpoint(folder());
+  if (found && !flags_.resume && !flags_.target.overwrite) {
+    return InvalidInput("{}: an unfinished run: --resume goes on with it, --overwrite begins anew", *found);
+  }
+  std::error_code error;
+  if (found && !flags_.resume) fs::remove_all(folder(), error);
+  if (!error) fs::create_directories(folder(), error);
+  if (error) return IoError("{}: cannot make the folder: {}", folder(), error.message());
+  return WriteFile(folder() + "/recipe.yaml", ToYaml(recipe_));
+}
+
 // The student before its first update.
-Result<MemoryTensors> Distillation::Start() const {
+Result<MemoryTensors> Distillation::Start() {
   if (files_.adapter != nullptr) {
+    report_.start = flags_.model.adapter;
     MemoryTensors tensors(DType::kF32);
     for (const SwiftKvTensor& tensor : SwiftKvTensors(student_)) {
       SWIFTKV_ASSIGN_OR_RETURN(const std::vector<float> values, ReadTensor(*files_.adapter, tensor.name, tensor.shape));
@@ -169,14 +198,18 @@ Result<MemoryTensors> Distillation::Start() const {
     }
     return tensors;
   }
-  if (flags_.init != "calibrated") {
+  report_.start = flags_.init == "calibrated" ? "a conversion calibrated in closed form"
+                  : flags_.init == "scaled"   ? "copies of the base's projections, moved between norms"
+                                              : "copies of the base's projections, as ArcticTraining starts";
+  // A resumed run takes everything from its checkpoint.
+  if (flags_.init != "calibrated" || flags_.resume) {
     return InitStudent(student_, *files_.base, flags_.init == "scaled" ? Init::kScaled : Init::kReference, DType::kF32);
   }
   if (!flags_.output.quiet) WriteNote("closed-form calibration on the training text");
   std::vector<TokenSequence> sequences;
   int64_t tokens = 0;
   const DatasetState begin = data_->state();
-  while (tokens < 65536) {
+  while (tokens < kCalibrationTokens) {
     SWIFTKV_ASSIGN_OR_RETURN(const std::optional<PackedSequence> row, data_->Next());
     if (!row) break;
     tokens += row->tokens();
@@ -188,41 +221,70 @@ Result<MemoryTensors> Distillation::Start() const {
   return std::move(fit.tensors);
 }
 
-Status Distillation::Write(const RunEnd& end) const {
-  const MemoryTensors tensors =
-      trainer_->student().Tensors(files_.config.dtype == DType::kF32 ? DType::kF32 : DType::kBF16);
-  const std::string card = fmt::format("# SwiftKV, distilled\n\n{} steps, {} tokens.\n\n```yaml\n{}```\n",
-                                       end.steps_done, end.tokens, ToYaml(recipe_));
-  return WriteCheckpoint(files_, student_, tensors, card, flags_.target);
+Status Distillation::Write(const RunEnd& end) {
+  const DType dtype = files_.config.dtype == DType::kF32 ? DType::kF32 : DType::kBF16;
+  SWIFTKV_ASSIGN_OR_RETURN(const Metrics metrics, ReadMetrics(folder() + "/metrics.jsonl"));
+  SWIFTKV_ASSIGN_OR_RETURN(const std::string no_picture, DrawLossCurve(folder(), metrics));
+  if (!no_picture.empty()) WriteNote("swiftkv: " + no_picture);
+  report_.origin = flags_.model.model;
+  report_.student = student_;
+  report_.options = flags_.target;
+  report_.dtype = dtype;
+  report_.command =
+      "swiftkv distill --recipe recipe.yaml --output " + fs::path(flags_.target.folder).filename().string();
+  report_.recipe = ToYaml(recipe_);
+  report_.steps = end.steps_done;
+  report_.tokens = end.tokens;
+  report_.seconds = end.seconds;
+  struct rusage usage {};
+  getrusage(RUSAGE_SELF, &usage);
+  report_.peak_bytes = int64_t{usage.ru_maxrss} * 1024;
+  for (const HeldOutMetrics& measured : metrics.held_out) {
+    if (measured.step == 0) report_.before.push_back(measured);
+  }
+  report_.quality = end.held_out;
+  report_.loss_curve = no_picture.empty() ? kLossCurveSvg : "";
+  SWIFTKV_RETURN_IF_ERROR(
+      WriteCheckpoint(files_, student_, trainer_->student().Tensors(dtype), DistillModelCard(report_), flags_.target));
+  SWIFTKV_RETURN_IF_ERROR(WriteFile(flags_.target.folder + "/recipe.yaml", report_.recipe));
+  if (no_picture.empty()) SWIFTKV_RETURN_IF_ERROR(CopyLossCurve(folder(), flags_.target.folder));
+  return WriteOutput(flags_.output.json ? DistillReportJson(report_) : DistillReportText(report_));
+}
+
+// n and g: the adapter's or checkpoint's, else the recipe's.
+Status Distillation::FindStudent() {
+  student_ = files_.config;
+  if (!student_.is_swiftkv()) {
+    const int64_t half = (student_.num_hidden_layers + 1) / 2;
+    SWIFTKV_ASSIGN_OR_RETURN(student_, StudentConfig(files_.config, recipe_.model.num_key_value_layers.value_or(half),
+                                                     recipe_.model.key_value_group_size));
+  }
+  recipe_.model.name_or_path = flags_.model.model;
+  recipe_.model.num_key_value_layers = student_.num_key_value_layers;
+  recipe_.model.key_value_group_size = student_.key_value_group_size;
+  return Ok();
 }
 
 Status Distillation::Run() {
+  SWIFTKV_RETURN_IF_ERROR(FindStudent());
+  SWIFTKV_RETURN_IF_ERROR(PrepareFolder());
   SWIFTKV_ASSIGN_OR_RETURN(text_, LoadTextModel(files_, std::nullopt));
-  const ModelConfig base = files_.config.Teacher();
-  if (files_.config.is_swiftkv()) {
-    student_ = files_.config;
-  } else {
-    const int64_t n = recipe_.model.num_key_value_layers.value_or((base.num_hidden_layers + 1) / 2);
-    SWIFTKV_ASSIGN_OR_RETURN(student_, StudentConfig(base, n, recipe_.model.key_value_group_size));
-  }
-  recipe_.model.num_key_value_layers = student_.num_key_value_layers;
-  recipe_.model.key_value_group_size = student_.key_value_group_size;
   SWIFTKV_RETURN_IF_ERROR(OpenData());
   SWIFTKV_ASSIGN_OR_RETURN(const MemoryTensors start, Start());
   SWIFTKV_ASSIGN_OR_RETURN(trainer_, Trainer::Create(student_, *files_.base, start, TrainerOptionsOf(recipe_)));
-  const std::string folder = flags_.target.folder + ".training";
-  std::error_code error;
-  fs::create_directories(folder, error);
-  if (error) return IoError("{}: cannot make the folder: {}", folder, error.message());
-  SWIFTKV_RETURN_IF_ERROR(WriteFile(folder + "/recipe.yaml", ToYaml(recipe_)));
-  Screen screen(recipe_.train_iters, flags_.output.quiet);
-  DistillRun run(recipe_, trainer_.get(), data_.get(), held_out_, folder, &screen);
+  Screen screen(flags_.output.quiet);
+  DistillRun run(recipe_, trainer_.get(), data_.get(), held_out_, folder(), &screen);
   SWIFTKV_RETURN_IF_ERROR(run.CountSteps());
+  screen.Begin(run.steps());
   if (flags_.resume) SWIFTKV_RETURN_IF_ERROR(run.Resume());
   SWIFTKV_ASSIGN_OR_RETURN(const RunEnd end, run.Train());
   screen.Finish();
-  if (!end.finished) return MakeError(ErrorCode::kCancelled, "interrupted");
-  return Write(end);
+  if (end.finished) return Write(end);
+  if (!flags_.output.quiet) {
+    WriteNote(fmt::format("stopped after update {} of {}; the same command with --resume goes on", end.steps_done,
+                          run.steps()));
+  }
+  return MakeError(ErrorCode::kCancelled, "interrupted");
 }
 
 Status Distill(const Flags& asked) {

@@ -44,9 +44,10 @@ enum class SourceRole {
 struct SourceRecipe {
   std::string path = {};
   SourceRole role = SourceRole::kTrain;
-  int64_t count = 0;    // at most so many rows, drawn by the seed; 0: all
-  double weight = 0;    // share of the training tokens, relative to the other weights; 0: not given
-  double held_out = 0;  // below 1: that share of its rows; else so many rows
+  int64_t count = 0;         // at most so many rows, drawn by the seed; 0: all
+  double weight = 0;         // share of the training tokens, relative to the other weights; 0: not given
+  double held_out = 0;       // below 1: that share of its rows; else so many rows
+  std::string licence = {};  // for the model card
 
   bool operator==(const SourceRecipe&) const = default;
 };

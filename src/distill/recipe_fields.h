@@ -56,6 +56,7 @@ void VisitSource(R& source, V& visit) {
   visit.Int({"count", "sample_count", "max_rows"}, source.count, 0, kMaxSourceRows);
   visit.Number({"weight"}, source.weight, 0, 1e6);
   visit.ShareOrCount({"held_out"}, source.held_out, kMaxSourceRows);
+  visit.String({"licence", "license"}, source.licence);
 }
 
 template <class R, class V>
