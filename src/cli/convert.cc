@@ -86,6 +86,8 @@ class Conversion {
   Status MakeStudent(int64_t num_key_value_layers);
   Status Fit(const ModelConfig& student);
   Result<int64_t> AskedLayers() const;
+  // What a checkpoint needs beside what can be copied: a GGUF file's tokenizer.
+  Result<std::vector<FileToWrite>> TextFiles() const;
   Status Progress(int64_t done, int64_t total) const;
 
   const Flags& flags_;
@@ -219,6 +221,13 @@ Status Conversion::FindLayers() {
   return MakeStudent(layers - best * step);
 }
 
+Result<std::vector<FileToWrite>> Conversion::TextFiles() const {
+  if (flags_.target.adapter || files_.gguf == nullptr) return std::vector<FileToWrite>();
+  SWIFTKV_ASSIGN_OR_RETURN(TokenizerFiles files, ExportTextModel(files_));
+  return std::vector<FileToWrite>{{"tokenizer.json", std::move(files.tokenizer_json)},
+                                  {"tokenizer_config.json", std::move(files.tokenizer_config_json)}};
+}
+
 Result<ConvertReport> Conversion::Run() {
   const Clock::time_point start = Clock::now();
   report_.origin = flags_.model.model;
@@ -241,7 +250,9 @@ Result<ConvertReport> Conversion::Run() {
   getrusage(RUSAGE_SELF, &usage);
   report_.peak_bytes = int64_t{usage.ru_maxrss} * 1024;
   weights_ = Weights();
-  SWIFTKV_RETURN_IF_ERROR(WriteCheckpoint(files_, report_.student, *tensors_, ModelCard(report_), flags_.target));
+  SWIFTKV_ASSIGN_OR_RETURN(const std::vector<FileToWrite> text_files, TextFiles());
+  SWIFTKV_RETURN_IF_ERROR(
+      WriteCheckpoint(files_, report_.student, *tensors_, ModelCard(report_), text_files, flags_.target));
   report_.seconds = SecondsSince(start);
   return report_;
 }

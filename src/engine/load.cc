@@ -102,6 +102,14 @@ Result<std::string> ReadChatTemplate(const ModelFiles& files) {
   return TemplateField(config);
 }
 
+Result<TokenizerFiles> ExportTextModel(const ModelFiles& files) {
+  if (files.gguf == nullptr) return InvalidInput("{}: is no GGUF file", files.origin);
+  SWIFTKV_ASSIGN_OR_RETURN(const GgufVocabulary vocabulary, ReadGgufVocabulary(*files.gguf));
+  TokenizerExport options{.model_max_length = files.config.max_position_embeddings};
+  SWIFTKV_ASSIGN_OR_RETURN(options.chat_template, ReadChatTemplate(files));
+  return ExportTokenizer(vocabulary, options, files.origin);
+}
+
 Result<TextModel> LoadTextModel(const ModelFiles& files, const std::optional<std::string>& chat_template_file) {
   TextModel text;
   if (files.folder.empty()) {

@@ -16,6 +16,7 @@
 #include "model/weights.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
+#include "text/tokenizer_export.h"
 
 namespace swiftkv {
 
@@ -47,6 +48,8 @@ Result<LoadedModel> LoadModel(const LoadModelOptions& options);
 
 // The chat template's source; empty if the model has none.
 Result<std::string> ReadChatTemplate(const ModelFiles& files);
+// tokenizer.json and tokenizer_config.json of a model that is a GGUF file. Error kInvalidInput: it is none.
+Result<TokenizerFiles> ExportTextModel(const ModelFiles& files);
 Result<TextModel> LoadTextModel(const ModelFiles& files, const std::optional<std::string>& chat_template_file);
 
 // A conversation as the prompt that the model was trained on, without BOS added again. `messages`: a JSON array of
