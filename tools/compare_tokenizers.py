@@ -4,8 +4,9 @@ processor time.
 
 usage: tools/compare_tokenizers.py build/release/tokenizer_ids MODEL [--text FILE...] [--random N] [--seed S]
 MODEL is a folder, a tokenizer.json, or a .gguf file (then the other side is built with `tokenizers` from the same
-vocabulary, as the model's own tokenizer.json would say). Needs tokenizers==0.23.3, gguf==0.19.0, and transformers for
-a folder with tokenizer_config.json. Set RAYON_NUM_THREADS=1 for the timing.
+vocabulary, as the model's own tokenizer.json would say; with --exported it is what transformers makes of the files
+that we write for that vocabulary). Needs tokenizers==0.23.3, gguf==0.19.0, and transformers for --exported and for a
+folder with tokenizer_config.json. Set RAYON_NUM_THREADS=1 for the timing.
 """
 
 import argparse
@@ -101,8 +102,14 @@ def tokenizer_from_gguf(vocabulary):
     return tokenizer
 
 
-def load(model, scratch):
+def load(model, scratch, exporter=None):
     """The oracle, and the path for our side."""
+    if exporter:
+        from transformers import AutoTokenizer
+
+        _, path = load(model, scratch)
+        subprocess.run([exporter, path, "--export", scratch], check=True)
+        return AutoTokenizer.from_pretrained(scratch).backend_tokenizer, path
     if model.endswith(".gguf"):
         vocabulary = read_gguf_vocabulary(model)
         vocabulary.pop("precompiled_charsmap", None)
@@ -227,11 +234,12 @@ def main():
     parser.add_argument("--whole", action="store_true", help="each file as one text")
     parser.add_argument("--random", type=int, default=0)
     parser.add_argument("--expected", metavar="PREFIX", help="PREFIX.inp and PREFIX.out of llama.cpp")
+    parser.add_argument("--exported", action="store_true")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     wrong = 0
     with tempfile.TemporaryDirectory() as scratch:
-        oracle, path = load(options.model, scratch)
+        oracle, path = load(options.model, scratch, options.binary if options.exported else None)
         specials = [token.content for token in list(oracle.get_added_tokens_decoder().values())[:30]]
         for file in options.text:
             texts = [open(file, "rb").read()] if options.whole else list(texts_of(file))

@@ -1,9 +1,11 @@
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
+#include <csignal>
 #include <filesystem>
 #include <limits>
 #include <numeric>
@@ -93,6 +95,38 @@ TEST(MappedFileTest, RefusesFoldersFifosAndMissingFiles) {
   EXPECT_FALSE(MappedFile::Open(fifo).has_value());
   ASSERT_TRUE(WriteFile(TestPath("empty"), "").has_value());
   EXPECT_TRUE((*MappedFile::Open(TestPath("empty")))->bytes().empty());
+}
+
+TEST(MappedFileTest, AFileThatIsCutShortReadsAsZerosAndSaysSo) {
+  const std::string path = TestPath("cut");
+  const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  ASSERT_TRUE(WriteFile(path, std::string(8 * page + 1, 'x')));
+  const auto file = *MappedFile::Open(path);
+  const auto other = *MappedFile::Open(path);
+  ASSERT_EQ(truncate(path.c_str(), static_cast<off_t>(2 * page)), 0);
+  EXPECT_EQ(file->bytes()[2 * page - 1], std::byte{'x'});
+  EXPECT_TRUE(file->Check());
+  std::vector<int64_t> zeros(4);  // from several threads at once
+  const int before = Threads();
+  SetThreads(4);
+  ParallelFor(4, [&](int64_t task) {
+    const auto part = file->bytes().subspan(2 * page);
+    zeros[static_cast<size_t>(task)] = std::count(part.begin(), part.end(), std::byte{0});
+  });
+  SetThreads(before);
+  EXPECT_THAT(zeros, testing::Each(6 * static_cast<int64_t>(page) + 1));
+  EXPECT_EQ(file->bytes()[2 * page - 1], std::byte{'x'});
+  const Status status = file->Check();
+  ASSERT_FALSE(status);
+  EXPECT_EQ(status.error().code, ErrorCode::kIo);
+  EXPECT_THAT(status.error().message, testing::StartsWith(path + ": cannot be read to its end of "));
+  EXPECT_TRUE(other->Check()) << "nothing was read there";
+}
+
+TEST(MappedFileTest, ABusErrorOfAnotherKindEndsTheProcess) {
+  ASSERT_TRUE(WriteFile(TestPath("other"), "x"));
+  const auto file = MappedFile::Open(TestPath("other"));
+  EXPECT_DEATH(kill(getpid(), SIGBUS), "");
 }
 
 TEST(ParallelForTest, VisitsEveryIndexOnceAtAnyThreadCount) {

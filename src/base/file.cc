@@ -63,12 +63,19 @@ Result<std::shared_ptr<MappedFile>> MappedFile::Open(const std::string& path) {
     if (data == MAP_FAILED) return IoError("{}: cannot map {} bytes: {}", path, size, std::strerror(errno));
     mapped->data_ = static_cast<const std::byte*>(data);
     mapped->size_ = static_cast<size_t>(size);
+    mapped->guard_.emplace(data, mapped->size_);
   }
   return mapped;
 }
 
 MappedFile::~MappedFile() {
+  guard_.reset();
   if (data_ != nullptr) munmap(const_cast<std::byte*>(data_), size_);
+}
+
+Status MappedFile::Check() const {
+  if (!guard_ || !guard_->failed()) return Ok();
+  return IoError("{}: cannot be read to its end of {} bytes: it was cut short, or the disk fails", path_, size_);
 }
 
 void MappedFile::Release(std::span<const std::byte> part) const {

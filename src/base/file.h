@@ -6,16 +6,18 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 
+#include "base/mapping_guard.h"
 #include "base/status.h"
 
 namespace swiftkv {
 
-// A file mapped read-only. The size is taken once, at Open; the mapping stays valid when the file is renamed or
-// removed.
+// A file mapped read-only. The size is taken once, at Open; the mapping stays valid when the file is renamed, removed
+// or cut short. What another process writes into the file meanwhile may show: check every size that is read.
 class MappedFile {
  public:
   // Errors: kNotFound, kInvalidInput (a folder, a device), kIo.
@@ -26,6 +28,9 @@ class MappedFile {
 
   const std::string& path() const { return path_; }
   std::span<const std::byte> bytes() const { return {data_, size_}; }
+  // Error kIo if bytes could not be read since Open, because the file was cut short or the disk failed: they read as
+  // zeros. Ask after reading.
+  Status Check() const;
   // Tells the kernel that these bytes are not needed soon, so that they stop counting as resident.
   void Release(std::span<const std::byte> part) const;
 
@@ -34,6 +39,7 @@ class MappedFile {
   std::string path_;
   const std::byte* data_ = nullptr;
   size_t size_ = 0;
+  std::optional<MappingGuard> guard_;  // absent: the file is empty
 };
 
 // The whole file as text. Error kInvalidInput if it is larger than `max_bytes`.

@@ -290,7 +290,7 @@ Status DecodeRows(const StoredTensor& tensor, int64_t row_begin, int64_t row_cou
       for (int64_t i = 0; i < columns; ++i) out[row * columns + i] *= scale;
     }
   }
-  return Ok();
+  return tensor.file == nullptr ? Ok() : tensor.file->Check();
 }
 
 }  // namespace swiftkv

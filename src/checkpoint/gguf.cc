@@ -98,9 +98,11 @@ std::string HfNameOfGgufTensor(std::string_view name) {
 
 Result<std::unique_ptr<GgufFile>> GgufFile::Open(const std::string& path) {
   SWIFTKV_ASSIGN_OR_RETURN(std::shared_ptr<MappedFile> file, MappedFile::Open(path));
-  SWIFTKV_ASSIGN_OR_RETURN(GgufContent content, ParseGguf(file->bytes(), path));
-  for (StoredTensor& tensor : content.tensors) tensor.file = file;
-  return FromContent(std::move(content), path, std::move(file));
+  Result<GgufContent> content = ParseGguf(file->bytes(), path);
+  SWIFTKV_RETURN_IF_ERROR(file->Check());
+  if (!content) return tl::unexpected<Error>(std::move(content).error());
+  for (StoredTensor& tensor : content->tensors) tensor.file = file;
+  return FromContent(*std::move(content), path, std::move(file));
 }
 
 Result<std::unique_ptr<GgufFile>> GgufFile::Parse(std::span<const std::byte> bytes, const std::string& origin) {
@@ -184,7 +186,10 @@ Result<std::vector<std::string_view>> GgufFile::Strings(std::string_view key) co
   std::span<const std::byte> left = value->bytes;
   for (uint64_t i = 0; i < value->count; ++i) {
     uint64_t length = 0;
+    // Checked when the file was opened, but it may have been written to since.
+    if (left.size() < sizeof(length)) return InvalidInput("{}: {} changed while it was read", path_, key);
     std::memcpy(&length, left.data(), sizeof(length));
+    if (length > left.size() - sizeof(length)) return InvalidInput("{}: {} changed while it was read", path_, key);
     strings.push_back(Text(left.subspan(sizeof(length), length)));
     left = left.subspan(sizeof(length) + length);
   }

@@ -19,8 +19,10 @@ constexpr size_t kMaxShards = 10000;
 
 Result<std::vector<StoredTensor>> ReadFileTensors(const std::string& path) {
   SWIFTKV_ASSIGN_OR_RETURN(const std::shared_ptr<MappedFile> file, MappedFile::Open(path));
-  SWIFTKV_ASSIGN_OR_RETURN(std::vector<StoredTensor> tensors, ParseSafetensors(file->bytes(), path));
-  for (StoredTensor& tensor : tensors) tensor.file = file;
+  Result<std::vector<StoredTensor>> tensors = ParseSafetensors(file->bytes(), path);
+  SWIFTKV_RETURN_IF_ERROR(file->Check());
+  if (!tensors) return tensors;
+  for (StoredTensor& tensor : *tensors) tensor.file = file;
   return tensors;
 }
 

@@ -110,6 +110,21 @@ TEST(SafetensorsTest, RefusesOverlapsHolesAndDuplicates) {
   EXPECT_THAT(MessageOf(OpenSafetensors(twice)), HasSubstr("the tensor a occurs twice"));
 }
 
+TEST(SafetensorsTest, AFileThatIsCutShortIsASentence) {
+  TemporaryFolder folder;
+  const std::string data(1 << 16, 'x');
+  const std::string header = R"({"a":{"dtype":"BF16","shape":[32768],"data_offsets":[0,65536]}})";
+  const std::string path = folder.Write("model.safetensors", SafetensorsBytes(header, data));
+  const auto source = OpenSafetensors(path);
+  ASSERT_TRUE(source) << source.error().message;
+  std::filesystem::resize_file(path, 4096);
+  std::vector<float> values(1 << 15);
+  const Status status = DecodeRows(*(*source)->Find("a"), 0, 1, values.data());
+  ASSERT_FALSE(status);
+  EXPECT_EQ(status.error().code, ErrorCode::kIo);
+  EXPECT_THAT(status.error().message, HasSubstr("model.safetensors: cannot be read to its end"));
+}
+
 TEST(SafetensorsFolderTest, ReadsASingleFileOrShards) {
   TemporaryFolder folder;
   EXPECT_THAT(MessageOf(OpenSafetensors(folder.path())), HasSubstr("there is neither model.safetensors nor"));

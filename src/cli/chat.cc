@@ -1,15 +1,15 @@
 // swiftkv chat: a conversation. Each turn computes only what the K/V cache does not hold from the turns before.
-#include <unistd.h>
-
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
+#include <csignal>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
 #include "cli/commands.h"
 #include "cli/generation.h"
+#include "cli/line_editor.h"
 #include "cli/options.h"
 #include "cli/terminal.h"
 
@@ -68,7 +68,13 @@ class Conversation {
     } else {
       SWIFTKV_RETURN_IF_ERROR(WriteOutput("\n"));
     }
-    if (!flags_.output.quiet) WriteNote(TimingsLine(*answer));
+    if (!flags_.output.quiet) {
+      WriteNote(TimingsLine(*answer));
+      if (answer->prompt_tokens + answer->completion_tokens() >= engine_->max_model_len()) {
+        WriteNote(
+            fmt::format("the context of {} tokens is full; /reset forgets the conversation", engine_->max_model_len()));
+      }
+    }
     return Ok();
   }
 
@@ -77,6 +83,12 @@ class Conversation {
     SWIFTKV_ASSIGN_OR_RETURN(const std::string prompt, RenderChat(model_.text, messages_, kwargs_));
     Request request{.sampling = sampling_, .keep_cache = true};
     request.prompt_token_ids = model_.text.tokenizer->Encode(prompt, {.add_special_tokens = false});
+    const auto tokens = static_cast<int64_t>(request.prompt_token_ids.size());
+    const bool first_turn = messages_.size() == (flags_.system.empty() ? 1 : 2);
+    if (tokens >= engine_->max_model_len() && !first_turn) {
+      return InvalidInput("the conversation has {} tokens with this message; the context holds {}: /reset forgets it",
+                          tokens, engine_->max_model_len());
+    }
     if (flags_.output.json) return RunRequest(engine_, std::move(request), nullptr);
     return RunRequest(engine_, std::move(request), WriteOutput);
   }
@@ -89,31 +101,45 @@ class Conversation {
   Json messages_;
 };
 
+// Does what a line says. False: it ends the conversation.
+Result<bool> TakeLine(const std::optional<std::string>& line, Conversation* conversation) {
+  if (!line || *line == "/exit") return false;
+  if (*line == "/reset") {
+    conversation->Reset();
+  } else if (!line->empty()) {
+    SWIFTKV_RETURN_IF_ERROR(conversation->Turn(*line));
+  }
+  return true;
+}
+
+// Turns typed at a terminal, where a message that cannot be answered and Ctrl-C end nothing.
+Status ConverseAtTerminal(LineEditor* editor, Conversation* conversation) {
+  WriteNote("A line is a message. /reset forgets the conversation, /exit or Ctrl-D ends, Ctrl-C stops an answer.");
+  while (true) {
+    Result<bool> more = true;
+    const Result<std::optional<std::string>> line = editor->Next(kMaxPromptBytes);
+    if (line) {
+      more = TakeLine(*line, conversation);
+    } else {
+      more = tl::unexpected<Error>(line.error());
+    }
+    if (Interrupted() == SIGINT) ClearInterrupt();
+    if (Interrupted() != 0) return MakeError(ErrorCode::kCancelled, "interrupted");
+    if (more && !*more) return Ok();
+    if (more) continue;
+    if (more.error().code != ErrorCode::kInvalidInput) return tl::unexpected<Error>(more.error());
+    WriteNote("swiftkv: " + more.error().message);
+  }
+}
+
 // Turns from standard input, a line each, until its end or /exit.
-Status Converse(Conversation* conversation) {
-  const bool terminal = isatty(STDIN_FILENO) == 1;
-  if (terminal)
-    WriteNote("A line is a message. /reset forgets the conversation, /exit or Ctrl-D ends, Ctrl-C stops an answer.");
+Status ConverseByLines(Conversation* conversation) {
   LineReader lines(kMaxPromptBytes);
   while (true) {
-    if (terminal) WriteError("> ");
     SWIFTKV_ASSIGN_OR_RETURN(const std::optional<std::string> line, lines.Next());
-    if (!line || *line == "/exit") return Ok();
-    if (line->empty()) continue;
-    if (*line == "/reset") {
-      conversation->Reset();
-      continue;
-    }
-    Status status = conversation->Turn(*line);
-    if (!terminal) {
-      SWIFTKV_RETURN_IF_ERROR(status);
-      if (Interrupted() != 0) return MakeError(ErrorCode::kCancelled, "interrupted");
-      continue;
-    }
-    ClearInterrupt();
-    if (status) continue;
-    if (status.error().code != ErrorCode::kInvalidInput) return status;
-    WriteNote("swiftkv: " + status.error().message);
+    SWIFTKV_ASSIGN_OR_RETURN(const bool more, TakeLine(line, conversation));
+    if (Interrupted() != 0) return MakeError(ErrorCode::kCancelled, "interrupted");
+    if (!more) return Ok();
   }
 }
 
@@ -137,7 +163,10 @@ Status Chat(const Flags& flags) {
   options.scheduler.max_num_batched_tokens = flags.model.max_num_batched_tokens;
   SWIFTKV_ASSIGN_OR_RETURN(auto engine, Engine::Create(model.weights, model.mode, model.text.tokenizer.get(), options));
   Conversation conversation(flags, model, engine.get(), sampling, std::move(kwargs));
-  if (message.empty()) return Converse(&conversation);
+  if (message.empty()) {
+    const std::unique_ptr<LineEditor> editor = LineEditor::Create("> ");
+    return editor == nullptr ? ConverseByLines(&conversation) : ConverseAtTerminal(editor.get(), &conversation);
+  }
   SWIFTKV_RETURN_IF_ERROR(conversation.Turn(message));
   if (Interrupted() != 0) return MakeError(ErrorCode::kCancelled, "interrupted");
   return Ok();

@@ -73,6 +73,7 @@ class Conversion {
   Status MakeStudent(int64_t num_key_value_layers);
   Status Fit(const ModelConfig& student);
   Result<int64_t> AskedLayers() const;
+  // What a checkpoint needs beside what can be copied: a GGUF file's tokenizer.
   Status Progress(int64_t done, int64_t total) const;
 
   const Flags& flags_;
@@ -230,7 +231,9 @@ Result<ConvertReport> Conversion::Run() {
   getrusage(RUSAGE_SELF, &usage);
   report_.peak_bytes = int64_t{usage.ru_maxrss} * 1024;
   weights_ = Weights();
-  SWIFTKV_RETURN_IF_ERROR(WriteCheckpoint(files_, report_.student, *tensors_, ModelCard(report_), flags_.target));
+  SWIFTKV_ASSIGN_OR_RETURN(const std::vector<FileToWrite> text_files, TextFilesToWrite(files_, flags_.target.adapter));
+  SWIFTKV_RETURN_IF_ERROR(
+      WriteCheckpoint(files_, report_.student, *tensors_, ModelCard(report_), text_files, flags_.target));
   report_.seconds = SecondsSince(start);
   return report_;
 }

@@ -244,10 +244,15 @@ Status Distillation::Write(const RunEnd& end) {
   }
   report_.quality = end.held_out;
   report_.loss_curve = no_picture.empty() ? kLossCurveSvg : "";
-  SWIFTKV_RETURN_IF_ERROR(
-      WriteCheckpoint(files_, student_, trainer_->student().Tensors(dtype), DistillModelCard(report_), flags_.target));
-  SWIFTKV_RETURN_IF_ERROR(WriteFile(flags_.target.folder + "/recipe.yaml", report_.recipe));
-  if (no_picture.empty()) SWIFTKV_RETURN_IF_ERROR(CopyLossCurve(folder(), flags_.target.folder));
+  SWIFTKV_ASSIGN_OR_RETURN(std::vector<FileToWrite> others, TextFilesToWrite(files_, flags_.target.adapter));
+  others.push_back({"recipe.yaml", report_.recipe});
+  for (const char* picture : {kLossCurveSvg, kLossCurvePng}) {
+    if (!no_picture.empty()) break;
+    SWIFTKV_ASSIGN_OR_RETURN(std::string content, ReadFile(folder() + "/" + picture, kMaxPictureBytes));
+    others.push_back({picture, std::move(content)});
+  }
+  SWIFTKV_RETURN_IF_ERROR(WriteCheckpoint(files_, student_, trainer_->student().Tensors(dtype),
+                                          DistillModelCard(report_), others, flags_.target));
   return WriteOutput(flags_.output.json ? DistillReportJson(report_) : DistillReportText(report_));
 }
 

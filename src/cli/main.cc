@@ -24,9 +24,13 @@ constexpr int kFailed = 1;
 constexpr int kWrongUsage = 2;
 constexpr int kOutputClosed = 141;  // 128 + SIGPIPE, as a shell would say
 
-int CodeFor(const Error& error) {
-  if (error.code != ErrorCode::kCancelled) return ExitCode(error);
-  return Interrupted() != 0 ? 128 + Interrupted() : kOutputClosed;
+// Tells of an error, unless there is nobody to tell or nothing went wrong; the exit code.
+int Finish(const Status& status) {
+  if (status) return 0;
+  const Error& error = status.error();
+  if (error.code == ErrorCode::kCancelled) return Interrupted() != 0 ? 128 + Interrupted() : kOutputClosed;
+  WriteNote("swiftkv: " + error.message);
+  return ExitCode(error);
 }
 
 // CLI11 says only that a command is missing, and does not repeat the word that it could not read.
@@ -60,7 +64,7 @@ int RunProgram(int argc, char** argv) {
   } catch (const CLI::Success& success) {  // --help, --version
     std::ostringstream text;
     program.exit(success, text, text);
-    return WriteOutput(text.str()) ? 0 : kFailed;
+    return Finish(WriteOutput(text.str()));
   } catch (const CLI::ParseError& error) {
     const auto parsed = program.get_subcommands();
     WriteNote(fmt::format("swiftkv: {}\nTry: swiftkv {}{}--help", Explain(program, error, argc, argv),
@@ -68,11 +72,7 @@ int RunProgram(int argc, char** argv) {
     return kWrongUsage;
   }
   for (const auto& [name, run] : commands) {
-    if (!program.got_subcommand(name)) continue;
-    const Status status = run();
-    if (status) return 0;
-    if (status.error().code != ErrorCode::kCancelled) WriteNote("swiftkv: " + status.error().message);
-    return CodeFor(status.error());
+    if (program.got_subcommand(name)) return Finish(run());
   }
   return kWrongUsage;
 }
@@ -86,6 +86,7 @@ int main(int argc, char** argv) {
         "swiftkv: this CPU lacks AVX2 and FMA, which swiftkv needs (x86-64 CPUs since about 2013 have them)");
     return swiftkv::kFailed;
   }
+  swiftkv::OccupyClosedStreams();
   swiftkv::InstallSignalHandlers();
   try {
     swiftkv::StartLog();

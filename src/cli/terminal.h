@@ -21,6 +21,8 @@ void WriteError(std::string_view text);
 // After it the first Ctrl-C (SIGINT) or SIGTERM only sets a flag, and the second ends the program; a closed standard
 // output is an error, not a signal.
 void InstallSignalHandlers();
+// A standard stream that the caller closed stays unusable, instead of being what the next file is opened as.
+void OccupyClosedStreams();
 int Interrupted();  // the signal, 0 if there was none
 void ClearInterrupt();
 

@@ -18,7 +18,6 @@ namespace {
 
 constexpr char kData[] = "loss_curve.tsv";
 constexpr char kScript[] = "loss_curve.gp";
-constexpr int64_t kMaxPictureBytes = 64 << 20;
 constexpr size_t kMaxTitle = 50;
 
 // The held-out sources, in the order of their first lines.
@@ -144,14 +143,6 @@ Result<std::string> DrawLossCurve(const std::string& folder, const Metrics& metr
     return fmt::format("gnuplot failed ({}: {}): {}", end->exit_code, Printable(end->error_output), left);
   }
   return std::string();
-}
-
-Status CopyLossCurve(const std::string& from, const std::string& to) {
-  for (const char* picture : {kLossCurveSvg, kLossCurvePng}) {
-    SWIFTKV_ASSIGN_OR_RETURN(const std::string content, ReadFile(from + "/" + picture, kMaxPictureBytes));
-    SWIFTKV_RETURN_IF_ERROR(WriteFile(to + "/" + picture, content));
-  }
-  return Ok();
 }
 
 }  // namespace swiftkv

@@ -16,13 +16,11 @@ namespace swiftkv {
 
 inline constexpr char kLossCurveSvg[] = "loss_curve.svg";
 inline constexpr char kLossCurvePng[] = "loss_curve.png";
+inline constexpr int64_t kMaxPictureBytes = 64 << 20;
 
 // A sentence where there is no picture (gnuplot is missing, or failed); empty where there is one. The files that were
 // there before are replaced. Error kIo: the script or the figures can't be written.
 Result<std::string> DrawLossCurve(const std::string& folder, const Metrics& metrics);
-
-// Copies the pictures to another folder: that of the model card. Errors: kNotFound (there are none), kIo.
-Status CopyLossCurve(const std::string& from, const std::string& to);
 
 // The two files' contents. A long run's steps are averaged to at most kMaxCurvePoints points.
 inline constexpr int64_t kMaxCurvePoints = 1000;

@@ -83,15 +83,6 @@ TEST(LossCurveTest, GnuplotDrawsBothPicturesAndRunsNoCommandInAName) {
   }
 }
 
-TEST(LossCurveTest, PicturesAreCopied) {
-  const TemporaryFolder from, to;
-  EXPECT_EQ(CopyLossCurve(from.path(), to.path()).error().code, ErrorCode::kNotFound);
-  from.Write("loss_curve.svg", "a");
-  from.Write("loss_curve.png", "b");
-  ASSERT_TRUE(CopyLossCurve(from.path(), to.path()));
-  EXPECT_EQ(*ReadFile(to.path() + "/loss_curve.svg", 9) + *ReadFile(to.path() + "/loss_curve.png", 9), "ab");
-}
-
 TEST(LossCurveTest, WithoutGnuplotScriptAndFiguresAreLeft) {
   const TemporaryFolder folder, programs;
   folder.Write("loss_curve.svg", "of another run");

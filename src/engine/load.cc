@@ -103,6 +103,21 @@ Result<std::string> ReadChatTemplate(const ModelFiles& files) {
   return TemplateField(config);
 }
 
+Result<TokenizerFiles> ExportTextModel(const ModelFiles& files) {
+  if (files.gguf == nullptr) return InvalidInput("{}: is no GGUF file", files.origin);
+  SWIFTKV_ASSIGN_OR_RETURN(const GgufVocabulary vocabulary, ReadGgufVocabulary(*files.gguf));
+  TokenizerExport options{.model_max_length = files.config.max_position_embeddings};
+  SWIFTKV_ASSIGN_OR_RETURN(options.chat_template, ReadChatTemplate(files));
+  return ExportTokenizer(vocabulary, options, files.origin);
+}
+
+Result<std::vector<FileToWrite>> TextFilesToWrite(const ModelFiles& files, bool adapter) {
+  if (adapter || files.gguf == nullptr) return std::vector<FileToWrite>();
+  SWIFTKV_ASSIGN_OR_RETURN(TokenizerFiles exported, ExportTextModel(files));
+  return std::vector<FileToWrite>{{"tokenizer.json", std::move(exported.tokenizer_json)},
+                                  {"tokenizer_config.json", std::move(exported.tokenizer_config_json)}};
+}
+
 Result<TextModel> LoadTextModel(const ModelFiles& files, const std::optional<std::string>& chat_template_file) {
   TextModel text;
   if (files.folder.empty()) {

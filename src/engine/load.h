@@ -9,13 +9,16 @@
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/status.h"
+#include "model/checkpoint_output.h"
 #include "model/config.h"
 #include "model/model_files.h"
 #include "model/weights.h"
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
+#include "text/tokenizer_export.h"
 
 namespace swiftkv {
 
@@ -47,6 +50,10 @@ Result<LoadedModel> LoadModel(const LoadModelOptions& options);
 
 // The chat template's source; empty if the model has none.
 Result<std::string> ReadChatTemplate(const ModelFiles& files);
+// tokenizer.json and tokenizer_config.json of a model that is a GGUF file. Error kInvalidInput: it is none.
+Result<TokenizerFiles> ExportTextModel(const ModelFiles& files);
+// The same for WriteCheckpoint: none for an adapter, nor where the base's folder has them.
+Result<std::vector<FileToWrite>> TextFilesToWrite(const ModelFiles& files, bool adapter);
 Result<TextModel> LoadTextModel(const ModelFiles& files, const std::optional<std::string>& chat_template_file);
 
 // A conversation as the prompt that the model was trained on, without BOS added again. `messages`: a JSON array of

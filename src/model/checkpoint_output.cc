@@ -108,6 +108,16 @@ Status CopyCompanions(const ModelFiles& files, const std::string& folder) {
   return Ok();
 }
 
+// What transformers generates by: the tokens that config.json names too.
+Status WriteGenerationConfig(const ModelConfig& config, const std::string& folder) {
+  nlohmann::ordered_json json;
+  if (config.bos_token_id) json["bos_token_id"] = *config.bos_token_id;
+  if (!config.eos_token_id.empty()) json["eos_token_id"] = config.eos_token_id;
+  if (config.pad_token_id) json["pad_token_id"] = *config.pad_token_id;
+  if (json.empty()) return Ok();
+  return WriteFile(folder + "/generation_config.json", json.dump(2) + "\n");
+}
+
 Result<nlohmann::ordered_json> BaseConfigJson(const ModelFiles& files) {
   if (files.folder.empty()) return HfConfigJson(files.config);
   SWIFTKV_ASSIGN_OR_RETURN(const std::string path, FileInFolder(files.folder, "config.json"));
@@ -156,7 +166,8 @@ Status CheckOutput(const ModelFiles& files, const OutputOptions& options) {
 }
 
 Status WriteCheckpoint(const ModelFiles& files, const ModelConfig& student, const MemoryTensors& tensors,
-                       const std::string& card, const OutputOptions& options) {
+                       const std::string& card, const std::vector<FileToWrite>& others,
+                       const OutputOptions& options) {
   SWIFTKV_RETURN_IF_ERROR(CheckOutput(files, options));
   const fs::path target = Target(options.folder);
   std::error_code error;
@@ -165,8 +176,12 @@ Status WriteCheckpoint(const ModelFiles& files, const ModelConfig& student, cons
 
   const TemporaryFolder temporary(fmt::format("{}.tmp-{}", target.string(), getpid()));
   SWIFTKV_RETURN_IF_ERROR(WriteTensors(files, student, tensors, options.adapter, temporary.path()));
-  if (!options.adapter && !files.folder.empty()) {
-    SWIFTKV_RETURN_IF_ERROR(CopyCompanions(files, temporary.path()));
+  if (!options.adapter) {
+    SWIFTKV_RETURN_IF_ERROR(files.folder.empty() ? WriteGenerationConfig(files.config, temporary.path())
+                                                 : CopyCompanions(files, temporary.path()));
+  }
+  for (const FileToWrite& file : others) {
+    SWIFTKV_RETURN_IF_ERROR(WriteFile(temporary.path() + "/" + file.name, file.content));
   }
   SWIFTKV_RETURN_IF_ERROR(WriteFile(temporary.path() + "/README.md", card));
   SWIFTKV_ASSIGN_OR_RETURN(nlohmann::ordered_json json, BaseConfigJson(files));

@@ -8,6 +8,7 @@
 #define SWIFTKV_MODEL_CHECKPOINT_OUTPUT_H_
 
 #include <string>
+#include <vector>
 
 #include "base/status.h"
 #include "model/config.h"
@@ -22,16 +23,22 @@ struct OutputOptions {
   bool overwrite = false;  // replace a model folder that is there
 };
 
+struct FileToWrite {
+  std::string name;
+  std::string content;
+};
+
 // Errors, all kInvalidInput: the folder exists and is not empty (without `overwrite`), is no model folder (with it), or
 // is the input; the reference implementations have no class for this model.
 Status CheckOutput(const ModelFiles& files, const OutputOptions& options);
 
 // `tensors`: all SwiftKV tensors of `student`; the base's are written in the same type. `card`: the text of README.md.
-// Beside the tensors: config.json, and for a whole checkpoint from a Hugging Face folder its tokenizer, chat template,
-// generation_config.json and licence. A GGUF base's tokenizer and chat template stay in the GGUF file.
+// Beside the tensors: config.json, and for a whole checkpoint generation_config.json, tokenizer, chat template and
+// licence of a Hugging Face folder. `others`: more files, such as a GGUF base's tokenizer as such a folder has it.
 // Errors: as CheckOutput; kResourceExhausted (the disk is full), kIo.
 Status WriteCheckpoint(const ModelFiles& files, const ModelConfig& student, const MemoryTensors& tensors,
-                       const std::string& card, const OutputOptions& options);
+                       const std::string& card, const std::vector<FileToWrite>& others,
+                       const OutputOptions& options);
 
 }  // namespace swiftkv
 

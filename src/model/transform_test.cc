@@ -123,6 +123,8 @@ class Output : public testing::Test {
     files_.config = TinyConfig();
     files_.origin = "tiny";
     files_.base = std::make_unique<MemoryTensors>(TinyTensors(files_.config));
+    files_.config.bos_token_id = 1;
+    files_.config.eos_token_id = {2, 95};
     student_ = *StudentConfig(files_.config, 2, 2);
   }
   ~Output() override { std::filesystem::remove_all(root_); }
@@ -130,7 +132,7 @@ class Output : public testing::Test {
   Status Write(const OutputOptions& options) {
     SWIFTKV_ASSIGN_OR_RETURN(const MemoryTensors tensors,
                              InitStudent(student_, *files_.base, Init::kReference, DType::kF32));
-    return WriteCheckpoint(files_, student_, tensors, "# card\n", options);
+    return WriteCheckpoint(files_, student_, tensors, "# card\n", {{"tokenizer.json", "{}"}}, options);
   }
   std::vector<std::string> Entries() const {
     std::vector<std::string> names;
@@ -159,6 +161,11 @@ TEST_F(Output, WholeCheckpointReadsBack) {
   EXPECT_EQ((*source)->names().size(), BaseTensors(student_).size() + SwiftKvTensors(student_).size());
   for (const std::string& name : files_.base->names()) EXPECT_EQ(Values(**source, name), Values(*files_.base, name));
   EXPECT_TRUE(std::filesystem::exists(folder + "/README.md"));
+  EXPECT_TRUE(std::filesystem::exists(folder + "/tokenizer.json"));
+  const auto generation = ReadJsonFile(folder + "/generation_config.json");
+  ASSERT_TRUE(generation) << generation.error().message;
+  EXPECT_EQ((*generation)["bos_token_id"], 1);
+  EXPECT_EQ((*generation)["eos_token_id"], nlohmann::ordered_json({2, 95}));
 }
 
 TEST_F(Output, AdapterHoldsSwiftKvTensorsAlone) {

@@ -1,14 +1,18 @@
-// Tokenizer::FromGguf: the vocabulary that a GGUF file carries (tokenizer.ggml.*), with llama.cpp's meaning.
+// The vocabulary that a GGUF file carries (tokenizer.ggml.*), with llama.cpp's meaning.
+#include "text/tokenizer_gguf.h"
+
 #include <algorithm>
 #include <unordered_map>
 #include <utility>
 
-#include "text/pipeline.h"
+#include "text/components_json.h"
 #include "text/tokenizer.h"
 #include "text/unicode.h"
 
 namespace swiftkv {
 namespace {
+
+using nlohmann::json;
 
 // tokenizer.ggml.token_type; 5 (unused) and 6 (byte) need no treatment of their own
 constexpr int32_t kNormal = 1;
@@ -67,11 +71,38 @@ Result<const PreTokenizerRecipe*> FindRecipe(const std::string& name, const std:
   return InvalidInput("{}: tokenizer.ggml.pre '{}' is not supported", origin, name);
 }
 
-Status AddIsolatingSplit(const char* regex, TokenizerParts& parts) {
-  if (!regex) return Ok();
-  SWIFTKV_ASSIGN_OR_RETURN(Pattern pattern, Pattern::FromRegex(regex));
-  parts.pre_tokenizers.push_back(MakeSplit(std::move(pattern), SplitBehavior::kIsolated, false));
-  return Ok();
+json Sequence(const char* members, json list) { return {{"type", "Sequence"}, {members, std::move(list)}}; }
+
+json ByteLevelSection() {
+  return {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", false}};
+}
+
+json ReplaceSection(const char* text, const char* content) {
+  return {{"type", "Replace"}, {"pattern", {{"String", text}}}, {"content", content}};
+}
+
+json ByteLevelSections(const PreTokenizerRecipe& recipe) {
+  json steps = json::array();
+  if (recipe.digits) steps.push_back({{"type", "Digits"}, {"individual_digits", true}});
+  for (const char* regex : {recipe.first, recipe.regex, recipe.second, recipe.third}) {
+    if (regex == nullptr) continue;
+    steps.push_back({{"type", "Split"}, {"pattern", {{"Regex", regex}}}, {"behavior", "Isolated"}, {"invert", false}});
+  }
+  steps.push_back(ByteLevelSection());
+  json sections = {{"pre_tokenizer", Sequence("pretokenizers", std::move(steps))}, {"decoder", ByteLevelSection()}};
+  sections["normalizer"] = recipe.nfc ? json{{"type", "NFC"}} : json();
+  return sections;
+}
+
+json SentencePieceSections(bool space_prefix) {
+  json normalizers = json::array();
+  if (space_prefix) normalizers.push_back({{"type", "Prepend"}, {"prepend", kSpaceMark}});
+  normalizers.push_back(ReplaceSection(" ", kSpaceMark));
+  json decoders = {ReplaceSection(kSpaceMark, " "), {{"type", "ByteFallback"}}, {{"type", "Fuse"}}};
+  if (space_prefix) decoders.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
+  return {{"normalizer", Sequence("normalizers", std::move(normalizers))},
+          {"pre_tokenizer", json()},
+          {"decoder", Sequence("decoders", std::move(decoders))}};
 }
 
 int32_t TypeOf(const GgufVocabulary& vocabulary, size_t id) {
@@ -134,17 +165,12 @@ Status AddMerges(const GgufVocabulary& vocabulary, const std::string& origin, To
   return Ok();
 }
 
-Status ReadByteLevel(const GgufVocabulary& vocabulary, const std::string& origin, TokenizerParts& parts) {
+Status ReadByteLevel(const GgufVocabulary& vocabulary, const std::string& origin, GgufTokenizer& tokenizer) {
+  TokenizerParts& parts = tokenizer.parts;
   SWIFTKV_ASSIGN_OR_RETURN(const PreTokenizerRecipe* recipe, FindRecipe(vocabulary.pre, origin));
   SWIFTKV_RETURN_IF_ERROR(AddMerges(vocabulary, origin, parts));
   parts.options.ignore_merges = recipe->ignore_merges;
-  if (recipe->nfc) parts.normalizers.push_back(MakeUnicodeNormalizer(NormalizationForm::kNfc));
-  if (recipe->digits) parts.pre_tokenizers.push_back(MakeDigits(true));
-  for (const char* regex : {recipe->first, recipe->regex, recipe->second, recipe->third}) {
-    SWIFTKV_RETURN_IF_ERROR(AddIsolatingSplit(regex, parts));
-  }
-  parts.pre_tokenizers.push_back(MakeByteLevelSpelling());
-  parts.decoders.push_back(MakeByteLevelDecoder());
+  tokenizer.sections = ByteLevelSections(*recipe);
   if (vocabulary.add_bos_token.value_or(recipe->add_bos) && vocabulary.bos_token_id) {
     parts.prefix.push_back(*vocabulary.bos_token_id);
   }
@@ -184,29 +210,32 @@ Status AddMergesByScore(const GgufVocabulary& vocabulary, const std::string& ori
   return Ok();
 }
 
-Status ReadSentencePiece(const GgufVocabulary& vocabulary, const std::string& origin, TokenizerParts& parts) {
+Status ReadSentencePiece(const GgufVocabulary& vocabulary, const std::string& origin, GgufTokenizer& tokenizer) {
+  TokenizerParts& parts = tokenizer.parts;
   SWIFTKV_RETURN_IF_ERROR(AddMergesByScore(vocabulary, origin, parts));
-  const bool space_prefix = vocabulary.add_space_prefix.value_or(true);
   parts.options.byte_fallback = true;
   parts.options.fuse_unknown = true;
   parts.options.unknown_id = vocabulary.unknown_token_id;
-  if (space_prefix) parts.normalizers.push_back(MakePrepend(kSpaceMark));
-  parts.normalizers.push_back(MakeReplace(Pattern::FromString(" "), kSpaceMark));
-  parts.decoders.push_back(MakeReplaceDecoder(std::make_shared<const Pattern>(Pattern::FromString(kSpaceMark)), " "));
-  parts.decoders.push_back(MakeByteFallbackDecoder());
-  parts.decoders.push_back(MakeFuseDecoder());
-  if (space_prefix) parts.decoders.push_back(MakeStripDecoder(' ', 1, 0));
+  tokenizer.sections = SentencePieceSections(vocabulary.add_space_prefix.value_or(true));
   if (vocabulary.add_bos_token.value_or(true) && vocabulary.bos_token_id) {
     parts.prefix.push_back(*vocabulary.bos_token_id);
   }
   return Ok();
 }
 
+Status ReadSections(const GgufTokenizer& tokenizer, const std::string& origin, TokenizerParts& parts) {
+  SWIFTKV_ASSIGN_OR_RETURN(const JsonObject sections, JsonObject::From(tokenizer.sections, origin));
+  SWIFTKV_RETURN_IF_ERROR(ReadNormalizer(sections, parts));
+  SWIFTKV_RETURN_IF_ERROR(ReadPreTokenizer(sections, parts));
+  return ReadDecoder(sections, parts);
+}
+
 }  // namespace
 
-Result<std::unique_ptr<Tokenizer>> Tokenizer::FromGguf(const GgufVocabulary& vocabulary, const std::string& origin) {
+Result<GgufTokenizer> ReadGgufTokenizer(const GgufVocabulary& vocabulary, const std::string& origin) {
   SWIFTKV_RETURN_IF_ERROR(CheckSizes(vocabulary, origin));
-  TokenizerParts parts;
+  GgufTokenizer tokenizer;
+  TokenizerParts& parts = tokenizer.parts;
   parts.tokens.reserve(vocabulary.tokens.size());
   for (const std::string& token : vocabulary.tokens) {
     if (token.size() > kMaxTokenBytes) {
@@ -216,18 +245,24 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::FromGguf(const GgufVocabulary& voc
     parts.tokens.emplace_back(ValidUtf8(token, repaired));
   }
   if (vocabulary.model == "gpt2") {
-    SWIFTKV_RETURN_IF_ERROR(ReadByteLevel(vocabulary, origin, parts));
+    SWIFTKV_RETURN_IF_ERROR(ReadByteLevel(vocabulary, origin, tokenizer));
   } else if (vocabulary.model == "llama") {
-    SWIFTKV_RETURN_IF_ERROR(ReadSentencePiece(vocabulary, origin, parts));
+    SWIFTKV_RETURN_IF_ERROR(ReadSentencePiece(vocabulary, origin, tokenizer));
   } else {
     return InvalidInput("{}: tokenizer.ggml.model '{}' is not supported, only gpt2 and llama are", origin,
                         vocabulary.model);
   }
+  SWIFTKV_RETURN_IF_ERROR(ReadSections(tokenizer, origin, parts));
   AddSpecialTokens(vocabulary, parts);
   parts.bos_token_id = vocabulary.bos_token_id;
   parts.eos_token_id = vocabulary.eos_token_id;
   if (vocabulary.add_eos_token.value_or(false) && parts.eos_token_id) parts.suffix.push_back(*parts.eos_token_id);
-  return MakeTokenizer(std::move(parts), origin);
+  return tokenizer;
+}
+
+Result<std::unique_ptr<Tokenizer>> Tokenizer::FromGguf(const GgufVocabulary& vocabulary, const std::string& origin) {
+  SWIFTKV_ASSIGN_OR_RETURN(GgufTokenizer tokenizer, ReadGgufTokenizer(vocabulary, origin));
+  return MakeTokenizer(std::move(tokenizer.parts), origin);
 }
 
 }  // namespace swiftkv

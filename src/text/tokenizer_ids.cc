@@ -1,6 +1,7 @@
 // The tokenizer as a filter, for tools/compare_tokenizers.py.
 //
-//   tokenizer_ids PATH [--no-special]   PATH: a folder, a tokenizer.json, or a GGUF vocabulary exported as JSON
+//   tokenizer_ids PATH [--no-special]     PATH: a folder, a tokenizer.json, or a GGUF vocabulary exported as JSON
+//   tokenizer_ids PATH --export FOLDER    writes such a vocabulary as tokenizer.json and tokenizer_config.json
 //
 // stdin: texts, each as its number of bytes (uint32, little endian) and the bytes.
 // stdout: for each text the number of ids (uint32) and the ids (int32), then the number of bytes (uint32) and the bytes
@@ -19,6 +20,7 @@
 
 #include "base/file.h"
 #include "text/tokenizer.h"
+#include "text/tokenizer_export.h"
 
 namespace swiftkv {
 namespace {
@@ -42,6 +44,7 @@ GgufVocabulary ReadVocabulary(const json& file) {
   vocabulary.bos_token_id = Optional<int32_t>(file, "bos_token_id");
   vocabulary.eos_token_id = Optional<int32_t>(file, "eos_token_id");
   vocabulary.unknown_token_id = Optional<int32_t>(file, "unknown_token_id");
+  vocabulary.padding_token_id = Optional<int32_t>(file, "padding_token_id");
   vocabulary.add_bos_token = Optional<bool>(file, "add_bos_token");
   vocabulary.add_eos_token = Optional<bool>(file, "add_eos_token");
   vocabulary.add_space_prefix = Optional<bool>(file, "add_space_prefix");
@@ -53,6 +56,13 @@ Result<std::unique_ptr<Tokenizer>> Load(const std::string& path) {
   SWIFTKV_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, 256 << 20));
   if (!path.ends_with(".gguf.json")) return Tokenizer::FromJson(text, path);
   return Tokenizer::FromGguf(ReadVocabulary(json::parse(text)), path);
+}
+
+Status Export(const std::string& path, const std::string& folder) {
+  SWIFTKV_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, 256 << 20));
+  SWIFTKV_ASSIGN_OR_RETURN(const TokenizerFiles files, ExportTokenizer(ReadVocabulary(json::parse(text)), {}, path));
+  SWIFTKV_RETURN_IF_ERROR(WriteFile(folder + "/tokenizer.json", files.tokenizer_json));
+  return WriteFile(folder + "/tokenizer_config.json", files.tokenizer_config_json);
 }
 
 void AppendSize(size_t size, std::string& out) {
@@ -98,8 +108,13 @@ int Run(const std::string& path, bool special) {
 
 int main(int argc, char** argv) {
   if (argc < 2) {
-    fmt::print(stderr, "usage: tokenizer_ids PATH [--no-special]\n");
+    fmt::print(stderr, "usage: tokenizer_ids PATH [--no-special | --export FOLDER]\n");
     return 2;
+  }
+  if (argc == 4 && std::strcmp(argv[2], "--export") == 0) {
+    const swiftkv::Status exported = swiftkv::Export(argv[1], argv[3]);
+    if (!exported) fmt::print(stderr, "{}\n", exported.error().message);
+    return exported ? 0 : 2;
   }
   return swiftkv::Run(argv[1], !(argc > 2 && std::strcmp(argv[2], "--no-special") == 0));
 }

@@ -210,6 +210,16 @@ TEST_F(CliTest, AClosedOutputEndsQuietlyAndAFullDiskWithASentence) {
   const ProcessResult full = Generate({"hello", "--ignore-eos"}, {.output_file = "/dev/full"});
   EXPECT_EQ(full.exit_code, 1);
   EXPECT_THAT(full.err, HasSubstr("standard output: No space left on device"));
+  const std::vector<std::vector<std::string>> others = {
+      {"--version"}, {"generate", "--help"}, {"doctor"}, {"inspect", Path("base"), "--json"}};
+  for (const std::vector<std::string>& arguments : others) {
+    const ProcessResult no_reader = RunSwiftKv(arguments, {.close_output = true});
+    EXPECT_EQ(no_reader.exit_code, 141) << arguments[0];
+    EXPECT_THAT(no_reader.err, IsEmpty());
+    const ProcessResult no_space = RunSwiftKv(arguments, {.output_file = "/dev/full"});
+    EXPECT_EQ(no_space.exit_code, 1) << arguments[0];
+    EXPECT_EQ(no_space.err, "swiftkv: standard output: No space left on device\n");
+  }
 }
 
 TEST_F(CliTest, ChatAnswersLineByLineFromTheCache) {
