@@ -230,8 +230,10 @@ Status Distillation::Write(const RunEnd& end) {
   report_.student = student_;
   report_.options = flags_.target;
   report_.dtype = dtype;
-  report_.command =
-      "swiftkv distill --recipe recipe.yaml --output " + fs::path(flags_.target.folder).filename().string();
+  report_.command = fmt::format(
+      "swiftkv distill --recipe recipe.yaml --output {}{}{}", fs::path(flags_.target.folder).filename().string(),
+      files_.adapter != nullptr ? " --adapter " + report_.start : "",
+      files_.adapter == nullptr && flags_.init != "calibrated" ? " --init " + flags_.init : "");
   report_.recipe = ToYaml(recipe_);
   report_.steps = end.steps_done;
   report_.tokens = end.tokens;
@@ -263,6 +265,10 @@ Status Distillation::FindStudent() {
     const int64_t half = (student_.num_hidden_layers + 1) / 2;
     SWIFTKV_ASSIGN_OR_RETURN(student_, StudentConfig(files_.config, recipe_.model.num_key_value_layers.value_or(half),
                                                      recipe_.model.key_value_group_size));
+  }
+  if (recipe_.data.max_length > student_.max_position_embeddings) {
+    return InvalidInput("data.max_length {}: {} has {} positions", recipe_.data.max_length, files_.origin,
+                        student_.max_position_embeddings);
   }
   recipe_.model.name_or_path = flags_.model.model;
   recipe_.model.num_key_value_layers = student_.num_key_value_layers;

@@ -74,6 +74,10 @@ void Converse(pid_t child, const ProcessOptions& options, Pipe* input, Pipe* out
       if (i == 1 && options.signal_after_output != 0 && !std::exchange(signalled, true)) {
         kill(child, options.signal_after_output);
       }
+      if (i == 2 && options.signal_after_error != 0 && result->err.find(options.error_text) != std::string::npos &&
+          !std::exchange(signalled, true)) {
+        kill(child, options.signal_after_error);
+      }
     }
   }
 }

@@ -15,6 +15,9 @@ struct ProcessOptions {
   bool close_output = false;                  // nobody reads standard output
   // A signal to send once some standard output has come; 0: none.
   int signal_after_output = 0;
+  // A signal to send once standard error holds a text; 0: none.
+  int signal_after_error = 0;
+  std::string error_text = {};
 };
 
 struct ProcessResult {

@@ -1,0 +1,168 @@
+// swiftkv distill as a user meets it.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "e2e/process.h"
+#include "e2e/tiny_model.h"
+
+namespace swiftkv {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::StartsWith;
+using Json = nlohmann::json;
+namespace fs = std::filesystem;
+
+class DistillTest : public testing::Test {
+ protected:
+  DistillTest() : folder_(testing::TempDir() + "swiftkv_distill_" + std::to_string(getpid())) {
+    fs::create_directories(folder_);
+    WriteTinyModel(Path("base"));
+    std::ofstream text(Path("text.jsonl"));
+    for (int i = 0; i < 300; ++i) text << R"({"text": "some words that repeat, number )" << i << "\"}\n";
+  }
+  ~DistillTest() override { fs::remove_all(folder_); }
+
+  std::string Path(const std::string& name) const { return folder_ + "/" + name; }
+  std::string Read(const std::string& name) const {
+    std::ifstream file(Path(name), std::ios::binary);
+    std::stringstream content;
+    content << file.rdbuf();
+    return content.str();
+  }
+  // Small updates in float32, from copies: a start that has much to learn.
+  std::vector<std::string> Command(const std::string& output, const std::string& updates) const {
+    return {"distill",
+            Path("base"),
+            "--data",
+            Path("text.jsonl"),
+            "--output",
+            Path(output),
+            "--train-iters",
+            updates,
+            "--max-length",
+            "32",
+            "--dtype",
+            "f32",
+            "--learning-rate",
+            "3e-3",
+            "--init",
+            "reference",
+            "--num-key-value-layers",
+            "2",
+            "--micro-batch-size",
+            "2",
+            "--save-every-n-steps",
+            "5",
+            "--eval-tokens",
+            "512"};
+  }
+  ProcessResult Distill(const std::string& output, const std::string& updates, std::vector<std::string> more = {},
+                        const ProcessOptions& options = {}) const {
+    std::vector<std::string> arguments = Command(output, updates);
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return RunSwiftKv(arguments, options);
+  }
+  void ExpectRefused(const std::vector<std::string>& more, const std::string& sentence) const {
+    std::vector<std::string> arguments = {"distill", Path("base"), "--data", Path("text.jsonl"), "-o", Path("refused")};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const ProcessResult result = RunSwiftKv(arguments, {.environment = {"SWIFTKV_MAX_LENGTH=64"}});
+    EXPECT_EQ(result.exit_code, 2) << result.err;
+    EXPECT_THAT(result.out, IsEmpty());
+    EXPECT_THAT(result.err, HasSubstr(sentence));
+    EXPECT_FALSE(fs::exists(Path("refused")));
+  }
+  std::string folder_;
+};
+
+TEST_F(DistillTest, LearnsAndWritesACheckpointWithItsCard) {
+  const ProcessResult result = Distill("out", "60", {"--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const Json report = Json::parse(result.out);
+  EXPECT_EQ(report["format"], "checkpoint");
+  for (const char* file : {"model.safetensors", "config.json", "README.md", "recipe.yaml", "tokenizer.json"}) {
+    EXPECT_TRUE(fs::exists(Path("out/") + file)) << file;
+  }
+  EXPECT_THAT(Read("out/README.md"),
+              AllOf(HasSubstr("60 steps"), HasSubstr("text.jsonl"), HasSubstr("--init reference")));
+  std::istringstream lines(Read("out.training/metrics.jsonl"));
+  std::vector<double> held_out;
+  int steps = 0;
+  for (std::string line; std::getline(lines, line);) {
+    const Json json = Json::parse(line);
+    if (json.contains("held_out")) {
+      held_out.push_back(json["kl"]);
+    } else {
+      EXPECT_EQ(json["step"], ++steps);
+    }
+  }
+  EXPECT_EQ(steps, 60);
+  ASSERT_EQ(held_out.size(), 2u);
+  EXPECT_LT(held_out[1], 0.5 * held_out[0]);
+  const auto answer = [&](const std::string& mode, const std::string& model) {
+    return RunSwiftKv({"generate", model, "--mode", mode, "--prompt", "some words", "--max-tokens", "8", "--quiet"})
+        .out;
+  };
+  EXPECT_EQ(answer("base", Path("out")), answer("base", Path("base")));
+  EXPECT_THAT(answer("swiftkv", Path("out")), Not(IsEmpty()));
+}
+
+TEST_F(DistillTest, InterruptedAndResumedEndsWithTheSameBytes) {
+  ASSERT_EQ(Distill("whole", "40", {"--format", "adapter"}).exit_code, 0);
+  ProcessOptions interrupt;
+  interrupt.signal_after_error = SIGINT;
+  interrupt.error_text = "step 1/";
+  const ProcessResult stopped = Distill("parts", "40", {"--format", "adapter"}, interrupt);
+  ASSERT_EQ(stopped.exit_code, 130) << stopped.err;
+  EXPECT_THAT(stopped.err, HasSubstr("--resume"));
+  EXPECT_FALSE(fs::exists(Path("parts")));
+
+  const ProcessResult unasked = Distill("parts", "40", {"--format", "adapter"});
+  EXPECT_EQ(unasked.exit_code, 2);
+  EXPECT_THAT(unasked.err, HasSubstr("an unfinished run"));
+  const ProcessResult other = Distill("parts", "40", {"--format", "adapter", "--resume", "--seed", "7"});
+  EXPECT_EQ(other.exit_code, 2) << other.err;
+
+  const ProcessResult resumed = Distill("parts", "40", {"--format", "adapter", "--resume"});
+  ASSERT_EQ(resumed.exit_code, 0) << resumed.err;
+  EXPECT_EQ(Read("parts/model.safetensors"), Read("whole/model.safetensors"));
+}
+
+TEST_F(DistillTest, GoesOnFromAnAdapter) {
+  ASSERT_EQ(Distill("first", "3", {"--format", "adapter"}).exit_code, 0);
+  const ProcessResult result = Distill("second", "2", {"--adapter", Path("first"), "--format", "adapter"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("n = 2"));
+}
+
+TEST_F(DistillTest, RefusesWithASentence) {
+  ExpectRefused({"--data", Path("absent.txt")}, "absent.txt");
+  ExpectRefused({"--recipe", Path("absent.yaml")}, "absent.yaml");
+  ExpectRefused({"--num-key-value-layers", "4"}, "nothing to distill");
+  ExpectRefused({"--num-key-value-layers", "9"}, "must be 1 to 4");
+  ExpectRefused({"--learning-rate", "-1"}, "learning_rate");
+  ExpectRefused({"--max-length", "4096"}, "512 positions");
+  std::ofstream(Path("bad.yaml")) << "micro_batch_size: many\n";
+  ExpectRefused({"--recipe", Path("bad.yaml")}, "micro_batch_size");
+  std::ofstream(Path("bad.jsonl")) << "not json\n";
+  ExpectRefused({"--data", Path("bad.jsonl")}, "bad.jsonl");
+}
+
+TEST_F(DistillTest, UnknownRecipeKeysAreNamedInAWarning) {
+  std::ofstream(Path("recipe.yaml")) << "learning_rat: 3\n";
+  const ProcessResult result = Distill("out", "1", {"--recipe", Path("recipe.yaml")});
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.err, AllOf(HasSubstr("learning_rat"), HasSubstr("recipe.yaml")));
+}
+
+}  // namespace
+}  // namespace swiftkv
