@@ -13,6 +13,7 @@
 
 #include "base/file.h"
 #include "cli/built_in_text.h"
+#include "cli/teacher_text.h"
 #include "engine/engine.h"
 
 namespace swiftkv {
@@ -193,11 +194,8 @@ Result<CalibrationText> WriteOwnText(const Weights& teacher, const TextModel& mo
     request.sampling.ignore_eos = true;
     requests.push_back(std::move(request));
   }
-  EngineOptions engine_options;
-  engine_options.max_model_len = length;
-  engine_options.kv_cache_tokens = std::min(count, kWriters) * (length + kKvBlockTokens);
   SWIFTKV_ASSIGN_OR_RETURN(const auto engine,
-                           Engine::Create(teacher, Mode::kTeacher, model.tokenizer.get(), engine_options));
+                           CreateWriter(teacher, *model.tokenizer, length, std::min(count, kWriters)));
   const std::vector<Request> asked = requests;
   SWIFTKV_ASSIGN_OR_RETURN(const std::vector<GenerateResult> written, engine->Generate(std::move(requests), cancelled));
 
