@@ -7,6 +7,7 @@
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -17,6 +18,7 @@
 #include "cli/distill_report.h"
 #include "cli/options.h"
 #include "cli/report_parts.h"
+#include "cli/teacher_text.h"
 #include "cli/terminal.h"
 #include "distill/loss_curve.h"
 #include "distill/progress.h"
@@ -43,10 +45,12 @@ struct Flags {
   std::string init = "calibrated";
   std::vector<std::string> data;
   std::vector<std::string> held_out;
+  std::vector<std::string> prompts;
   bool resume = false;
   // Over the recipe, where given:
   std::optional<int64_t> num_key_value_layers, key_value_group_size, max_length, micro_batch_size,
       gradient_accumulation_steps, epochs, train_iters, seed, save_every_n_steps, eval_every_n_steps, eval_tokens;
+  std::optional<int64_t> generate, generate_max_tokens;
   std::optional<double> learning_rate, warmup_ratio, logits_loss_temp, hidden_loss_mult;
   std::optional<std::string> lr_scheduler, hidden_loss_kind;
 };
@@ -70,6 +74,11 @@ Result<Recipe> ReadRecipe(const Flags& flags) {
   for (const std::string& path : flags.held_out) {
     recipe.data.sources.push_back({.path = path, .role = SourceRole::kEval});
   }
+  for (const std::string& path : flags.prompts) {
+    recipe.data.sources.push_back({.path = path, .role = SourceRole::kPrompts});
+  }
+  Override(flags.generate, &recipe.generate.count);
+  Override(flags.generate_max_tokens, &recipe.generate.max_tokens);
   if (flags.num_key_value_layers) recipe.model.num_key_value_layers = flags.num_key_value_layers;
   Override(flags.key_value_group_size, &recipe.model.key_value_group_size);
   Override(flags.max_length, &recipe.data.max_length);
@@ -138,6 +147,7 @@ class Distillation {
  private:
   Status FindStudent();
   Status PrepareFolder();
+  Status Generate();
   Status OpenData();
   Result<MemoryTensors> Start();
   Status Write(const RunEnd& end);
@@ -154,6 +164,43 @@ class Distillation {
   std::unique_ptr<Trainer> trainer_;
   DistillReport report_;
 };
+
+// The teacher's own words become one more source.
+Status Distillation::Generate() {
+  if (recipe_.generate.count == 0) return Ok();
+  std::vector<SourceRecipe> sources = recipe_.data.sources;
+  const bool has_prompts =
+      std::any_of(sources.begin(), sources.end(), [](const auto& s) { return s.role == SourceRole::kPrompts; });
+  // Where no source was named for it, what is trained on gives the prompts.
+  for (size_t i = 0; i < recipe_.data.sources.size() && !has_prompts; ++i) {
+    if (sources[i].role != SourceRole::kTrain) continue;
+    sources.push_back(sources[i]);
+    sources.back().role = SourceRole::kPrompts;
+  }
+  SWIFTKV_ASSIGN_OR_RETURN(const Weights teacher, LoadWeights(files_.config.Teacher(), *files_.base, nullptr, {}));
+  TeacherTextOptions options{.generate = recipe_.generate, .model = files_.origin, .seed = recipe_.seed};
+  options.prompt_tokens = std::min(options.prompt_tokens, recipe_.data.max_length);
+  const bool shows = !flags_.output.quiet && isatty(STDERR_FILENO) == 1;
+  const std::string path = folder() + "/teacher.jsonl";
+  SWIFTKV_ASSIGN_OR_RETURN(const TeacherText written,
+                           WriteTeacherText(sources, teacher, text_, options, path, [&](const TeacherText& so_far) {
+                             if (shows) WriteError("\r" + ProgressLine(so_far));
+                             return Interrupted() == 0;
+                           }));
+  if (!flags_.output.quiet) WriteNote((shows ? "\r" : "") + ProgressLine(written));
+  double weight = recipe_.generate.weight;
+  if (weight == 0) {
+    double sum = 0;
+    int64_t weighted = 0;
+    for (const SourceRecipe& source : recipe_.data.sources) {
+      sum += source.weight;
+      weighted += source.weight > 0 ? 1 : 0;
+    }
+    if (weighted > 0) weight = sum / static_cast<double>(weighted);
+  }
+  recipe_.data.sources.push_back({.path = path, .weight = weight, .held_out = 0.02});
+  return Ok();
+}
 
 Status Distillation::OpenData() {
   const ChatTemplate* chat = text_.chat_template ? &*text_.chat_template : nullptr;
@@ -184,7 +231,8 @@ Status Distillation::PrepareFolder() {
   if (found && !flags_.resume) fs::remove_all(folder(), error);
   if (!error) fs::create_directories(folder(), error);
   if (error) return IoError("{}: cannot make the folder: {}", folder(), error.message());
-  return WriteFile(folder() + "/recipe.yaml", ToYaml(recipe_));
+  report_.recipe = ToYaml(recipe_);
+  return WriteFile(folder() + "/recipe.yaml", report_.recipe);
 }
 
 // The student before its first update.
@@ -234,7 +282,6 @@ Status Distillation::Write(const RunEnd& end) {
       "swiftkv distill --recipe recipe.yaml --output {}{}{}", fs::path(flags_.target.folder).filename().string(),
       files_.adapter != nullptr ? " --adapter " + report_.start : "",
       files_.adapter == nullptr && flags_.init != "calibrated" ? " --init " + flags_.init : "");
-  report_.recipe = ToYaml(recipe_);
   report_.steps = end.steps_done;
   report_.tokens = end.tokens;
   report_.seconds = end.seconds;
@@ -280,6 +327,7 @@ Status Distillation::Run() {
   SWIFTKV_RETURN_IF_ERROR(FindStudent());
   SWIFTKV_RETURN_IF_ERROR(PrepareFolder());
   SWIFTKV_ASSIGN_OR_RETURN(text_, LoadTextModel(files_, std::nullopt));
+  SWIFTKV_RETURN_IF_ERROR(Generate());
   SWIFTKV_RETURN_IF_ERROR(OpenData());
   SWIFTKV_ASSIGN_OR_RETURN(const MemoryTensors start, Start());
   SWIFTKV_ASSIGN_OR_RETURN(trainer_, Trainer::Create(student_, *files_.base, start, TrainerOptionsOf(recipe_)));
@@ -332,6 +380,11 @@ RunCommand AddDistillCommand(CLI::App* program) {
       ->capture_default_str();
   command->add_option("--data", flags->data, "Text to train on, besides the recipe's")->type_name("TEXT...");
   command->add_option("--held-out", flags->held_out, "Text to measure on alone")->type_name("TEXT...");
+  command->add_option("--generate", flags->generate,
+                      "Let the base model answer so many prompts, and train on its answers too");
+  command->add_option("--prompts", flags->prompts, "Where those prompts come from; absent: from the training text")
+      ->type_name("TEXT...");
+  command->add_option("--generate-max-tokens", flags->generate_max_tokens, "Tokens of an answer, at most");
   command->add_option("--num-key-value-layers", flags->num_key_value_layers, "Layers that run for every token");
   command->add_option("--key-value-group-size", flags->key_value_group_size, "Layers above that share one K/V");
   command->add_option("--max-length", flags->max_length, "Tokens of a row");

@@ -70,6 +70,7 @@ struct GenerateRecipe {
   int64_t max_tokens = 512;
   double temperature = 1;
   double top_p = 1;
+  double weight = 0;  // share of the training tokens, as of a source; 0: the mean of the sources' weights
 
   bool operator==(const GenerateRecipe&) const = default;
 };

@@ -84,6 +84,7 @@ void VisitGenerate(R& generate, V& visit) {
   visit.Int({"max_tokens"}, generate.max_tokens, 1, 1 << 20);
   visit.Number({"temperature"}, generate.temperature, 0, 100);
   visit.Number({"top_p"}, generate.top_p, kTiny, 1);
+  visit.Number({"weight"}, generate.weight, 0, 1e6);
 }
 
 template <class R, class V>

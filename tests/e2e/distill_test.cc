@@ -18,6 +18,7 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 using ::testing::StartsWith;
 using Json = nlohmann::json;
 namespace fs = std::filesystem;
@@ -142,6 +143,17 @@ TEST_F(DistillTest, GoesOnFromAnAdapter) {
   const ProcessResult result = Distill("second", "2", {"--adapter", Path("first"), "--format", "adapter"});
   ASSERT_EQ(result.exit_code, 0) << result.err;
   EXPECT_THAT(result.out, HasSubstr("n = 2"));
+}
+
+TEST_F(DistillTest, TrainsOnWhatTheBaseModelWrites) {
+  const ProcessResult result = Distill("out", "2", {"--generate", "12", "--generate-max-tokens", "8"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  std::istringstream lines(Read("out.training/teacher.jsonl"));
+  int rows = 0;
+  for (std::string line; std::getline(lines, line);) rows += Json::parse(line).contains("text") ? 1 : 0;
+  EXPECT_EQ(rows, 12);
+  EXPECT_THAT(Read("out/README.md"), HasSubstr("teacher.jsonl"));
+  EXPECT_THAT(Read("out/recipe.yaml"), AllOf(HasSubstr("count: 12"), Not(HasSubstr("teacher.jsonl"))));
 }
 
 TEST_F(DistillTest, RefusesWithASentence) {
