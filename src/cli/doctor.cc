@@ -1,6 +1,5 @@
 // swiftkv doctor: this machine, as swiftkv sees it.
 #include <fmt/format.h>
-#include <oneapi/dnnl/dnnl.h>
 
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
@@ -72,7 +71,6 @@ Json Isa() {
 
 Json Describe() {
   const MemoryInfo memory = ReadMemoryInfo();
-  const dnnl_version_t* dnnl = dnnl_version();
   const Result<std::string> model = ResolveModelPath(std::string(kDefaultModel));
   std::error_code ignored;
   Json json;
@@ -81,9 +79,7 @@ Json Describe() {
   json["isa"] = Isa();
   json["memory"] = {{"total_bytes", memory.total_bytes}, {"available_bytes", memory.available_bytes}};
   json["transparent_huge_pages"] = HugePages();
-  json["versions"] = {{"swiftkv", SWIFTKV_VERSION},
-                      {"onednn", fmt::format("{}.{}.{}", dnnl->major, dnnl->minor, dnnl->patch)},
-                      {"compiler", __VERSION__}};
+  json["versions"] = {{"swiftkv", SWIFTKV_VERSION}, {"compiler", __VERSION__}};
   json["default_model"] = {{"name", kDefaultModel}, {"present", model.has_value()}, {"path", nullptr}};
   if (model) {
     json["default_model"]["path"] = *model;

@@ -13,10 +13,8 @@ std::vector<const Backend*> MakeAvailable() {
   std::vector<const Backend*> backends = {&RefBackend()};
   if (Cpu().avx2) backends.push_back(&cpu::Avx2Backend());
   if (Cpu().avx512) backends.push_back(&cpu::Avx512Backend());
-  // Without AMX, oneDNN's products are no faster than ours, but can be forced and so be tested on such CPUs.
-  if (Cpu().avx512_bf16 && !Cpu().amx_bf16) backends.push_back(&cpu::OneDnnBackend());
   if (Cpu().avx512_bf16) backends.push_back(&cpu::Avx512Bf16Backend());
-  if (Cpu().amx_bf16) backends.push_back(&cpu::OneDnnBackend());
+  if (Cpu().amx_bf16) backends.push_back(&cpu::AmxBackend());
   return backends;
 }
 

@@ -198,6 +198,7 @@ template <class Dot, class T>
 void BackwardHead(const AttentionBackwardArgs& args, const AttentionDocument& document, int64_t head, float* dk_share,
                   float* dv_share) {
   const HeadOperands<Dot> o(document.rows, args.head_dim);
+  BeginBlockProducts();
   FillQueries<Dot, T>(args, document, head, o);
   FillKeys(args, document, head / (args.heads / args.kv_heads), o);
   // With a window a query block may first be met by a later key block than 0.
@@ -212,6 +213,7 @@ void BackwardHead(const AttentionBackwardArgs& args, const AttentionDocument& do
       std::memcpy(dv_share + out, o.dv + row * o.dim, static_cast<size_t>(size) * sizeof(float));
     }
   }
+  EndBlockProducts();
   for (int64_t row = 0; row < o.rows; ++row) {
     float* dq = args.dq + (document.row_begin + row) * args.dq_stride + head * size;
     const float* columns = o.dq_columns + row / kBackwardBlock * kBackwardBlock * o.dim + row % kBackwardBlock;

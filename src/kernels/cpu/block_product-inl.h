@@ -3,6 +3,18 @@
 // rows, columns and depth are multiples of 32.
 namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE {
 
+// Around the products of one piece of work, on its own thread.
+inline void BeginBlockProducts() {
+#if defined(SWIFTKV_HAS_AMX)
+  ConfigureTiles<SquareBlock>(SquareBlock::kRows);
+#endif
+}
+inline void EndBlockProducts() {
+#if defined(SWIFTKV_HAS_AMX)
+  _tile_release();
+#endif
+}
+
 template <class Dot, int kRows>
 void BlockProductRows(const typename Dot::Input* a, int64_t a_stride, const typename Dot::Weight* b, int64_t columns,
                       int64_t depth, float* c, bool add) {

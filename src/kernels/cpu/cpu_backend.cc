@@ -5,8 +5,6 @@
 
 #include "kernels/cpu/attention_driver.h"
 #include "kernels/cpu/cpu_kernels.h"
-#include "kernels/cpu/onednn_gemm.h"
-#include "kernels/cpu_features.h"
 
 namespace swiftkv::kernels::cpu {
 namespace {
@@ -90,13 +88,8 @@ const Backend& Avx512Bf16Backend() {
   static const CpuBackend backend("avx512_bf16", Avx512Bf16Kernels());
   return backend;
 }
-
-const Backend& OneDnnBackend() {
-  static const CpuBackend backend(Cpu().amx_bf16 ? "amx" : "onednn", [] {
-    CpuKernels kernels = Avx512Bf16Kernels();
-    kernels.gemm = OneDnnGemm;
-    return kernels;
-  }());
+const Backend& AmxBackend() {
+  static const CpuBackend backend("amx", AmxKernels());
   return backend;
 }
 

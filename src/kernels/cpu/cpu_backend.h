@@ -9,8 +9,8 @@ namespace swiftkv::kernels::cpu {
 const Backend& Avx2Backend();
 const Backend& Avx512Backend();
 const Backend& Avx512Bf16Backend();
-// Avx512Bf16Backend with bf16 products by oneDNN: "amx" where the CPU has AMX, else "onednn".
-const Backend& OneDnnBackend();
+// Avx512Bf16Backend with bf16 products on AMX tiles.
+const Backend& AmxBackend();
 
 }  // namespace swiftkv::kernels::cpu
 

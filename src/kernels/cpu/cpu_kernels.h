@@ -43,11 +43,6 @@ inline int64_t GradientPieces(int64_t rows) { return (rows + kGradientRows - 1) 
 // One instruction set's kernels.
 struct CpuKernels {
   void (*gemm)(const GemmArgs& args);
-  // One panel of 64 output features for some rows; bf16 weights, at most 192 rows.
-  void (*gemm_panel)(const GemmArgs& args, int64_t row, int64_t rows, int64_t panel);
-  // Bias, accumulation and store for a panel whose products [rows, 64] someone else has summed.
-  void (*finish_gemm)(const GemmArgs& args, int64_t row, int64_t rows, int64_t panel, const float* sums,
-                      int64_t sums_stride);
   void (*rms_norm)(const RmsNormArgs& args);
   void (*rope)(const RopeArgs& args);
   void (*silu_mul)(const SiluMulArgs& args);
@@ -72,6 +67,7 @@ struct CpuKernels {
 const CpuKernels& Avx2Kernels();
 const CpuKernels& Avx512Kernels();
 const CpuKernels& Avx512Bf16Kernels();
+const CpuKernels& AmxKernels();
 
 }  // namespace swiftkv::kernels::cpu
 

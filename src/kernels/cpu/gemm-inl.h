@@ -152,17 +152,4 @@ inline void Gemm(const GemmArgs& args) {
   }
 }
 
-inline void GemmPanel(const GemmArgs& args, int64_t row, int64_t rows, int64_t panel) {
-  ComputeItem<DotBf16>(args, PackedLayout(*args.w), row, rows, panel);
-}
-
-inline void FinishGemm(const GemmArgs& args, int64_t row, int64_t rows, int64_t panel, const float* sums,
-                       int64_t sums_stride) {
-  for (int64_t i = 0; i < rows; ++i) {
-    for (int64_t j = 0; j < kPanelColumns; j += kLanes) {
-      FinishVector(args, row + i, panel * kPanelColumns + j, Load(sums + i * sums_stride + j));
-    }
-  }
-}
-
 }  // namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE

@@ -2,8 +2,6 @@
 namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE {
 
 inline constexpr CpuKernels kKernels = {.gemm = Gemm,
-                                        .gemm_panel = GemmPanel,
-                                        .finish_gemm = FinishGemm,
                                         .rms_norm = RmsNorm,
                                         .rope = Rope,
                                         .silu_mul = SiluMul,

@@ -1,9 +1,9 @@
 // The layout of packed weights, one for every instruction set and every m.
 //
-// Output features are cut into panels of 64, input features into sections of at most 1536, so that one section of one
-// panel stays in the L2 cache while many rows pass over it. float32: [sections, panels, section_k, 64];
-// bf16: [sections, panels, section_k / 2, 64, 2], pairs of input features adjacent as VDPBF16PS and the AMX tiles want
-// them. A section of bf16 is oneDNN's format tag BA16a64b2a. Features beyond n and k are zero.
+// Output features are cut into panels of 64, input features into sections of at most 576, so that in a section one
+// panel stays in the L2 cache while many rows pass over it, and 32 rows of inputs in the L1 cache while many panels do.
+// float32: [sections, panels, section_k, 64]; bf16: [sections, panels, section_k / 2, 64, 2], pairs of input features
+// adjacent as VDPBF16PS and the AMX tiles want them. Features beyond n and k are zero.
 #ifndef SWIFTKV_KERNELS_CPU_PACKED_LAYOUT_H_
 #define SWIFTKV_KERNELS_CPU_PACKED_LAYOUT_H_
 
@@ -15,7 +15,7 @@
 namespace swiftkv::kernels::cpu {
 
 inline constexpr int64_t kPanelColumns = 64;
-inline constexpr int64_t kMaxSectionK = 1536;
+inline constexpr int64_t kMaxSectionK = 576;
 inline constexpr int64_t kSectionMultiple = 32;  // K of one AMX tile
 
 class PackedLayout {

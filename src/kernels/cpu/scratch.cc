@@ -19,7 +19,7 @@ std::byte* ThreadScratch(int64_t bytes) {
   if (bytes > capacity) {
     const int64_t size = RoundUp(bytes, 4096);
     data.reset(static_cast<std::byte*>(std::aligned_alloc(64, static_cast<size_t>(size))));
-    if (data == nullptr) throw std::bad_alloc();  // a few hundred KiB: beyond repair, as any small allocation
+    if (data == nullptr) throw std::bad_alloc();  // a MiB or so: beyond repair, as any small allocation
     capacity = size;
   }
   return data.get();

@@ -1,0 +1,382 @@
+// y = x wᵀ + bias in bf16 on AMX tiles: registers of 16 rows of 64 bytes, of which TDPBF16PS multiplies two into a
+// third.
+//
+// The packed panels (packed_layout.h) are tiles of weights as they lie: 32 input features x 16 output features are 16
+// rows of 64 bytes, 256 bytes apart. A work item is some rows times some panels and goes through K section by section.
+// In each section it takes strips of 32 rows, whose inputs stay in the L1 cache, and lets the panels stream past them
+// from the L2 cache, one block of sums at a time. Meanwhile it fetches what comes next: the L3 cache is too slow to be
+// waited for. Between sections the sums wait in scratch, exactly as they were.
+//
+// Every output element is one chain of TDPBF16PS over K in steps of 32, whatever the shape of its block.
+namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE {
+
+inline constexpr int64_t kTileSize = 16;       // rows of a tile, and its columns of float32
+inline constexpr int64_t kTileDepth = 32;      // its columns of bf16
+inline constexpr int64_t kTileRowBytes = 64;   // also a cache line
+inline constexpr int64_t kBlockFloats = 1024;  // sums in four tiles
+inline constexpr int64_t kElementBytes = sizeof(BFloat16);
+inline constexpr int64_t kWeightRowBytes = 2 * kPanelColumns * kElementBytes;
+inline constexpr int64_t kCopyStride = kMaxSectionK + kTileDepth;  // an odd number of cache lines
+
+// What LDTILECFG reads.
+struct alignas(64) TileConfig {
+  uint8_t palette = 1;
+  uint8_t start_row = 0;
+  uint8_t reserved[14] = {};
+  uint16_t row_bytes[16] = {};
+  uint8_t rows[16] = {};
+};
+
+// A strip's inputs in one section.
+struct StripInputs {
+  const BFloat16* x;
+  int64_t row_bytes;  // from row to row
+};
+
+// Takes the finished sums in tile i to `before` and starts it from `sums`, or from zero. Between two products a store
+// takes no time, because tile registers are renamed.
+#define SWIFTKV_TURN_TILE(i)                              \
+  _tile_stored(i, before + kSumOffsets[i], kSumRowBytes); \
+  if (sums != nullptr) {                                  \
+    _tile_loadd(i, sums + kSumOffsets[i], kSumRowBytes);  \
+  } else {                                                \
+    _tile_zero(i);                                        \
+  }
+
+// Sums of 32 rows x 32 columns in tiles 0 to 3; inputs in 4 and 5, weights in 6 and 7. For strips of 17 to 32 rows.
+struct SquareBlock {
+  static constexpr int64_t kRows = 32;
+  static constexpr int64_t kColumns = 32;
+  static constexpr int64_t kSumRowBytes = kColumns * sizeof(float);
+  static constexpr int64_t kSumOffsets[4] = {0, kTileSize, kTileSize* kColumns, kTileSize* kColumns + kTileSize};
+
+  static void SetTileRows(int64_t rows, uint8_t* tile_rows) {
+    tile_rows[2] = tile_rows[3] = tile_rows[5] = static_cast<uint8_t>(rows - kTileSize);
+  }
+
+  // The order of the loads matters to the speed. Weights pass by and should not drive the inputs out of the L1 cache:
+  // "stream" says so.
+  static void Load(const StripInputs& in, int64_t k, const BFloat16* w) {
+    const auto* x = reinterpret_cast<const std::byte*>(in.x + k);
+    _tile_stream_loadd(6, w, kWeightRowBytes);
+    _tile_loadd(4, x, in.row_bytes);
+    _tile_stream_loadd(7, w + 2 * kTileSize, kWeightRowBytes);
+    _tile_loadd(5, x + kTileSize * in.row_bytes, in.row_bytes);
+  }
+  static void FirstStep(const StripInputs& in, const BFloat16* w, const float* sums, float* before) {
+    Load(in, 0, w);
+    SWIFTKV_TURN_TILE(0);
+    _tile_dpbf16ps(0, 4, 6);
+    SWIFTKV_TURN_TILE(2);
+    _tile_dpbf16ps(2, 5, 6);
+    SWIFTKV_TURN_TILE(1);
+    _tile_dpbf16ps(1, 4, 7);
+    SWIFTKV_TURN_TILE(3);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+  static void Step(const StripInputs& in, int64_t k, const BFloat16* w) {
+    Load(in, k, w);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+};
+
+// Sums of 16 rows x 64 columns in tiles 0 to 3; inputs in 4, weights in 5 to 7. For strips of 1 to 16 rows: it reads
+// weights in the order of memory, which the hardware fetches best by itself.
+struct FlatBlock {
+  static constexpr int64_t kRows = 16;
+  static constexpr int64_t kColumns = 64;
+  static constexpr int64_t kSumRowBytes = kColumns * sizeof(float);
+  static constexpr int64_t kSumOffsets[4] = {0, kTileSize, 2 * kTileSize, 3 * kTileSize};
+
+  static void SetTileRows(int64_t rows, uint8_t* tile_rows) { std::fill_n(tile_rows, 5, static_cast<uint8_t>(rows)); }
+
+  static void FirstStep(const StripInputs& in, const BFloat16* w, const float* sums, float* before) {
+    _tile_loadd(4, in.x, in.row_bytes);
+    _tile_stream_loadd(5, w, kWeightRowBytes);
+    SWIFTKV_TURN_TILE(0);
+    _tile_dpbf16ps(0, 4, 5);
+    _tile_stream_loadd(6, w + 2 * kTileSize, kWeightRowBytes);
+    SWIFTKV_TURN_TILE(1);
+    _tile_dpbf16ps(1, 4, 6);
+    _tile_stream_loadd(7, w + 4 * kTileSize, kWeightRowBytes);
+    SWIFTKV_TURN_TILE(2);
+    _tile_dpbf16ps(2, 4, 7);
+    _tile_stream_loadd(5, w + 6 * kTileSize, kWeightRowBytes);
+    SWIFTKV_TURN_TILE(3);
+    _tile_dpbf16ps(3, 4, 5);
+  }
+  static void Step(const StripInputs& in, int64_t k, const BFloat16* w) {
+    _tile_loadd(4, in.x + k, in.row_bytes);
+    _tile_stream_loadd(5, w, kWeightRowBytes);
+    _tile_dpbf16ps(0, 4, 5);
+    _tile_stream_loadd(6, w + 2 * kTileSize, kWeightRowBytes);
+    _tile_dpbf16ps(1, 4, 6);
+    _tile_stream_loadd(7, w + 4 * kTileSize, kWeightRowBytes);
+    _tile_dpbf16ps(2, 4, 7);
+    _tile_stream_loadd(5, w + 6 * kTileSize, kWeightRowBytes);
+    _tile_dpbf16ps(3, 4, 5);
+  }
+};
+#undef SWIFTKV_TURN_TILE
+
+template <class Block>
+void StoreSums(float* sums) {
+  _tile_stored(0, sums + Block::kSumOffsets[0], Block::kSumRowBytes);
+  _tile_stored(1, sums + Block::kSumOffsets[1], Block::kSumRowBytes);
+  _tile_stored(2, sums + Block::kSumOffsets[2], Block::kSumRowBytes);
+  _tile_stored(3, sums + Block::kSumOffsets[3], Block::kSumRowBytes);
+}
+
+template <class Block>
+void ConfigureTiles(int64_t strip_rows) {
+  TileConfig config;
+  std::fill_n(config.row_bytes, 8, uint16_t{kTileRowBytes});
+  std::fill_n(config.rows, 8, uint8_t{kTileSize});
+  Block::SetTileRows(strip_rows, config.rows);
+  // Not the intrinsic: GCC's tells the compiler of a read of the first eight bytes only.
+  __asm__ volatile("ldtilecfg %0" ::"m"(config));
+}
+
+// Rows of memory on their way into the L2 cache while the tiles work.
+class Fetch {
+ public:
+  Fetch() = default;
+  Fetch(const void* data, int64_t rows, int64_t row_bytes, int64_t stride_bytes, int64_t lines_per_step)
+      : row_(static_cast<const char*>(data)),
+        rows_(rows),
+        row_bytes_(row_bytes),
+        stride_bytes_(stride_bytes),
+        lines_per_step_(lines_per_step) {}
+
+  void Step() {
+    for (int64_t i = 0; i < lines_per_step_ && rows_ > 0; ++i) {
+      _mm_prefetch(row_ + offset_, _MM_HINT_T1);
+      offset_ += kTileRowBytes;
+      if (offset_ >= row_bytes_) {
+        offset_ = 0;
+        row_ += stride_bytes_;
+        --rows_;
+      }
+    }
+  }
+
+ private:
+  const char* row_ = nullptr;
+  int64_t rows_ = 0;
+  int64_t row_bytes_ = 0;
+  int64_t stride_bytes_ = 0;
+  int64_t lines_per_step_ = 0;
+  int64_t offset_ = 0;
+};
+
+// Copies inputs, with zeros up to a multiple of kTileDepth.
+inline void CopyInputs(const BFloat16* x, int64_t x_stride, int64_t rows, int64_t k_size, BFloat16* copy) {
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t k = 0; k < k_size; k += kTileDepth) {
+      const __mmask32 real = k_size - k >= kTileDepth ? ~__mmask32{0} : (__mmask32{1} << (k_size - k)) - 1;
+      _mm512_storeu_si512(copy + i * kCopyStride + k, _mm512_maskz_loadu_epi16(real, x + i * x_stride + k));
+    }
+  }
+  // GCC's tile loads are not known to the compiler as reads of memory.
+  __asm__ volatile("" ::: "memory");
+}
+
+// Bias, accumulation and store for rows of kColumns sums, all of them real columns. The same sums in the same order as
+// FinishVector.
+template <int64_t kColumns, class T>
+void FinishWholeRows(const GemmArgs& args, int64_t row, int64_t rows, int64_t column, const float* sums) {
+  constexpr int kVectors = kColumns / kLanes;
+  Vec bias[kVectors];
+  for (int j = 0; j < kVectors; ++j) {
+    bias[j] = args.bias != nullptr ? Load(args.bias + column + j * kLanes) : Set(-0.0f);  // x + -0 = x for every x
+  }
+  T* y = static_cast<T*>(args.y) + row * args.y_stride + column;
+  for (int64_t i = 0; i < rows; ++i, y += args.y_stride, sums += kColumns) {
+    SWIFTKV_UNROLL
+    for (int j = 0; j < kVectors; ++j) {
+      Vec sum = Load(sums + j * kLanes) + bias[j];
+      if (std::is_same_v<T, float> && args.accumulate) sum = sum + Load(y + j * kLanes);
+      Store(y + j * kLanes, sum);
+    }
+  }
+}
+
+template <int64_t kColumns>
+void FinishBlock(const GemmArgs& args, int64_t row, int64_t rows, int64_t column, const float* sums) {
+  if (column + kColumns > args.w->n) {
+    for (int64_t i = 0; i < rows; ++i) {
+      for (int64_t j = 0; j < kColumns; j += kLanes) {
+        FinishVector(args, row + i, column + j, Load(sums + i * kColumns + j));
+      }
+    }
+  } else if (args.y_dtype == DType::kBF16) {
+    FinishWholeRows<kColumns, BFloat16>(args, row, rows, column, sums);
+  } else {
+    FinishWholeRows<kColumns, float>(args, row, rows, column, sums);
+  }
+}
+
+// Rows [row, row + rows) times panels [panel, panel + panels). This thread will probably go on with next_panel.
+struct AmxItem {
+  int64_t row, rows, panel, panels, next_panel;
+};
+
+// Computes one item in blocks of one kind.
+template <class Block>
+class AmxWorker {
+ public:
+  AmxWorker(const GemmArgs& args, const PackedLayout& layout, const AmxItem& item)
+      : args_(args),
+        layout_(layout),
+        item_(item),
+        strips_((item.rows + Block::kRows - 1) / Block::kRows),
+        strip_blocks_(item.panels * kPanelColumns / Block::kColumns) {
+    const int64_t blocks = 1 + (SumsWait() ? strips_ * strip_blocks_ : 2);
+    const int64_t sum_bytes = blocks * kBlockFloats * static_cast<int64_t>(sizeof(float));
+    std::byte* scratch = ThreadScratch(sum_bytes + Block::kRows * kCopyStride * kElementBytes);
+    sums_ = reinterpret_cast<float*>(scratch);
+    copy_ = reinterpret_cast<BFloat16*>(scratch + sum_bytes);
+  }
+
+  void Run() {
+    int64_t configured_rows = 0;
+    for (int64_t section = 0; section < layout_.sections(); ++section) {
+      Fetch weights = WeightsToFetch(section);
+      for (int64_t strip = 0; strip < strips_; ++strip) {
+        if (StripRows(strip) != configured_rows) {
+          configured_rows = StripRows(strip);
+          ConfigureTiles<Block>(configured_rows);
+        }
+        weights = ComputeStrip(section, strip, weights);
+      }
+    }
+    _tile_release();
+  }
+
+ private:
+  bool SumsWait() const { return layout_.sections() > 1; }
+  int64_t StripRow(int64_t strip) const { return item_.row + strip * Block::kRows; }
+  int64_t StripRows(int64_t strip) const { return std::min(Block::kRows, item_.row + item_.rows - StripRow(strip)); }
+  const BFloat16* Weights(int64_t section, int64_t panel) const {
+    return args_.w->data.as<BFloat16>() + layout_.Offset(section, panel);
+  }
+  const BFloat16* Inputs(int64_t section, int64_t strip) const {
+    return static_cast<const BFloat16*>(args_.x) + StripRow(strip) * args_.x_stride + layout_.SectionBegin(section);
+  }
+
+  // In place, unless tiles would read beyond the rows or all rows would share a few sets of the L1 cache.
+  StripInputs ReadyInputs(int64_t section, int64_t strip) const {
+    const BFloat16* x = Inputs(section, strip);
+    const int64_t k_size = layout_.SectionSize(section);
+    if (k_size % kTileDepth == 0 && args_.x_stride % 1024 != 0) return {x, args_.x_stride * kElementBytes};
+    CopyInputs(x, args_.x_stride, StripRows(strip), k_size, copy_);
+    return {copy_, kCopyStride * kElementBytes};
+  }
+
+  // The weights after these: of the next section, else of the next item. All of them by the end of the last strip.
+  Fetch WeightsToFetch(int64_t section) const {
+    if (std::is_same_v<Block, FlatBlock>) return {};
+    const int64_t next_section = (section + 1) % layout_.sections();
+    const int64_t panel = next_section > 0 ? item_.panel : item_.next_panel;
+    if (panel >= layout_.panels()) return {};
+    const int64_t panels = std::min(item_.panels, layout_.panels() - panel);
+    const int64_t bytes = panels * layout_.PaddedSectionSize(next_section) * kPanelColumns * kElementBytes;
+    const int64_t lines_per_block_step = kTileDepth * Block::kColumns * kElementBytes / kTileRowBytes;
+    return {Weights(next_section, panel), 1, bytes, 0, (lines_per_block_step + strips_ - 1) / strips_};
+  }
+
+  Fetch InputsToFetch(int64_t section, int64_t strip) const {
+    if (strip == strips_) return {};
+    return {Inputs(section, strip), StripRows(strip), layout_.SectionSize(section) * kElementBytes,
+            args_.x_stride * kElementBytes, 2};
+  }
+
+  // Returns what is left to fetch of the weights.
+  Fetch ComputeStrip(int64_t section, int64_t strip, Fetch weights) const {
+    const StripInputs in = ReadyInputs(section, strip);
+    Fetch inputs = InputsToFetch(section, strip + 1);
+    const int64_t k_size = layout_.PaddedSectionSize(section);
+    const bool last = section + 1 == layout_.sections();
+    float* before = sums_;  // where the first block leaves what was in the tiles
+    for (int64_t block = 0; block < strip_blocks_; ++block) {
+      const int64_t column = block * Block::kColumns;
+      const BFloat16* w = Weights(section, item_.panel + column / kPanelColumns) + 2 * (column % kPanelColumns);
+      float* sums = sums_ + (1 + (SumsWait() ? strip * strip_blocks_ + block : block % 2)) * kBlockFloats;
+      Block::FirstStep(in, w, section > 0 ? sums : nullptr, before);
+      for (int64_t k = kTileDepth; k < k_size; k += kTileDepth) {
+        Block::Step(in, k, w + k * kPanelColumns);
+        weights.Step();
+        inputs.Step();
+      }
+      if (last && block > 0) Finish(strip, block - 1, before);
+      before = sums;
+    }
+    StoreSums<Block>(before);
+    if (last) Finish(strip, strip_blocks_ - 1, before);
+    return weights;
+  }
+
+  void Finish(int64_t strip, int64_t block, const float* sums) const {
+    FinishBlock<Block::kColumns>(args_, StripRow(strip), StripRows(strip),
+                                 item_.panel * kPanelColumns + block * Block::kColumns, sums);
+  }
+
+  const GemmArgs& args_;
+  const PackedLayout& layout_;
+  const AmxItem& item_;
+  int64_t strips_;
+  int64_t strip_blocks_;
+  float* sums_;     // [1 + blocks] of kBlockFloats
+  BFloat16* copy_;  // [Block::kRows, kCopyStride]
+};
+
+// Full strips in square blocks, and a rest of at most 16 rows in flat ones.
+inline void ComputeAmxItem(const GemmArgs& args, const PackedLayout& layout, const AmxItem& item) {
+  const int64_t rest = item.rows % SquareBlock::kRows;
+  AmxItem square = item;
+  AmxItem flat = item;
+  flat.rows = rest <= kTileSize ? rest : 0;
+  square.rows -= flat.rows;
+  flat.row += square.rows;
+  if (square.rows > 0) AmxWorker<SquareBlock>(args, layout, square).Run();
+  if (flat.rows > 0) AmxWorker<FlatBlock>(args, layout, flat).Run();
+}
+
+inline void AmxGemm(const GemmArgs& args) {
+  if (args.m == 0 || args.w->n == 0) return;
+  const PackedLayout layout(*args.w);
+  // At most what keeps an item's weights of a section and its waiting sums in an L2 cache of 2 MiB; less, until there
+  // is work for all cores. With fewer than four panels a strip's inputs would not be used enough.
+  const int64_t least_panels = args.m > SquareBlock::kRows ? 4 : 1;
+  int64_t panels = 8;
+  int64_t rows = std::min<int64_t>(512, RoundUp(args.m, SquareBlock::kRows));
+  const auto group_count = [&] { return (layout.panels() + panels - 1) / panels; };
+  const auto row_count = [&] { return (args.m + rows - 1) / rows; };
+  while (group_count() * row_count() < 4 * Threads()) {
+    if (panels > least_panels) {
+      panels /= 2;
+    } else if (rows > 2 * SquareBlock::kRows) {
+      rows = RoundUp(rows / 2, SquareBlock::kRows);
+    } else {
+      break;
+    }
+  }
+  const int64_t groups = group_count();
+  const int64_t row_blocks = row_count();
+  const auto first_panel = [&](int64_t index) { return index / row_blocks * layout.panels() / groups; };
+  ParallelFor(groups * row_blocks, [&](int64_t index) {
+    const int64_t row = index % row_blocks * rows;
+    const int64_t panel = first_panel(index);
+    ComputeAmxItem(args, layout,
+                   {.row = row,
+                    .rows = std::min(rows, args.m - row),
+                    .panel = panel,
+                    .panels = first_panel(index + row_blocks) - panel,
+                    .next_panel = first_panel(index + Threads())});
+  });
+}
+
+}  // namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE
