@@ -17,6 +17,7 @@ std::string Fingerprint(Recipe recipe, int64_t steps) {
   recipe.checkpoint = {};
   recipe.eval = {};
   recipe.generate = {};
+  for (SourceRecipe& source : recipe.data.sources) source.licence.clear();
   recipe.model.name_or_path.clear();
   recipe.activation_checkpointing = false;
   recipe.train_iters = steps;
