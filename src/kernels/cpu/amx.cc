@@ -14,6 +14,9 @@
 #include "kernels/cpu/gemm-inl.h"
 #include "kernels/cpu/amx_gemm-inl.h"
 #include "kernels/cpu/rowwise-inl.h"
+#include "kernels/cpu/attention_blocks-inl.h"
+#include "kernels/cpu/amx_attention-inl.h"
+#include "kernels/cpu/attention-inl.h"
 #include "kernels/cpu/amx_block-inl.h"
 #include "kernels/cpu/block_product-inl.h"
 #include "kernels/cpu/attention_backward-inl.h"
@@ -29,6 +32,7 @@ const CpuKernels& AmxKernels() {
       if (args.w->dtype == DType::kBF16) return amx::AmxGemm(args);
       Avx512Bf16Kernels().gemm(args);
     };
+    table.attend = amx::Attend;
     table.attention_backward = amx::AttentionBackward;
     return table;
   }();

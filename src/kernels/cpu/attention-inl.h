@@ -1,26 +1,11 @@
 // Attention over the paged cache (kv_layout.h), with neither a [T, T] matrix nor a copy of K or V.
 //
 // A tile is some rows times the query heads of one K/V head ("queries"), so that they share every load of the cache.
-// It walks the cache in partitions of kAttentionPartition tokens. Within a partition: scores of kTileRows queries, then
+// It walks the cache in partitions of kAttentionPartition tokens. Within a partition: scores of kMaxQueries queries, then
 // their softmax numerators under the partition's own maximum, then the weighted sum of values; the result is merged
 // into the query's running state. Masked tokens have weight 0 and add exactly nothing, and merging depends on the
 // query's own partitions alone: the bytes do not depend on which queries share a tile or how a sequence was cut.
 namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE {
-
-inline constexpr int64_t kPartitionBlocks = kAttentionPartition / kBlockTokens;
-inline constexpr int kVectorsPerBlock = static_cast<int>(kBlockTokens) / kLanes;
-inline constexpr int kScoreBlocks = kTileVectors / kVectorsPerBlock;  // blocks that one score tile covers
-// A row of scores; score tiles may overshoot the partition's last block.
-inline constexpr int64_t kScoreStride = kAttentionPartition + (kScoreBlocks - 1) * kBlockTokens;
-
-// The blocks of one partition that a tile needs, for one K/V head.
-template <class T>
-struct PartitionBlocks {
-  int64_t first_token = 0;
-  int64_t count = 0;
-  const T* k[kPartitionBlocks];
-  const T* v[kPartitionBlocks];
-};
 
 // Tokens [begin, end) that the row at `position` attends to.
 struct VisibleRange {
@@ -181,15 +166,15 @@ inline void MergeState(float* state, Softmax part, const float* values, int64_t 
 template <class Dot>
 struct AttendBuffers {
   typename Dot::Input* q;        // [queries, dim]
-  float* scores;                 // [kTileRows, kScoreStride]
-  typename Dot::Input* weights;  // [kTileRows, kAttentionPartition]
-  float* values;                 // [kTileRows, dim]
+  float* scores;                 // [kMaxQueries, kScoreStride]
+  typename Dot::Input* weights;  // [kMaxQueries, kAttentionPartition]
+  float* values;                 // [kMaxQueries, dim]
 
   AttendBuffers(int64_t queries, int64_t dim) {
     const int64_t q_bytes = RoundUp(queries * dim * static_cast<int64_t>(sizeof(*q)), 64);
-    const int64_t score_bytes = RoundUp(kTileRows * kScoreStride * static_cast<int64_t>(sizeof(float)), 64);
-    const int64_t weight_bytes = RoundUp(kTileRows * kAttentionPartition * static_cast<int64_t>(sizeof(*q)), 64);
-    const int64_t value_bytes = kTileRows * dim * static_cast<int64_t>(sizeof(float));
+    const int64_t score_bytes = RoundUp(kMaxQueries * kScoreStride * static_cast<int64_t>(sizeof(float)), 64);
+    const int64_t weight_bytes = RoundUp(kMaxQueries * kAttentionPartition * static_cast<int64_t>(sizeof(*q)), 64);
+    const int64_t value_bytes = kMaxQueries * dim * static_cast<int64_t>(sizeof(float));
     std::byte* base = ThreadScratch(q_bytes + score_bytes + weight_bytes + value_bytes);
     q = reinterpret_cast<typename Dot::Input*>(base);
     scores = reinterpret_cast<float*>(base + q_bytes);
@@ -198,27 +183,27 @@ struct AttendBuffers {
   }
 };
 
-// kRows queries from `query` against one partition.
-template <class Dot, int kRows>
-void AttendPartition(const AttentionArgs& args, const AttentionTile& tile, int64_t query,
+// `rows` queries from `query` against one partition. `products` makes the scores and weighs the values.
+template <class Dot, class Products>
+void AttendPartition(const AttentionArgs& args, const AttentionTile& tile, int64_t query, int64_t rows,
                      const PartitionBlocks<typename Dot::Weight>& blocks, const AttendBuffers<Dot>& buffers,
-                     float* states) {
+                     const Products& products, float* states) {
   const int64_t group = args.heads / args.kv_heads;
   const int64_t dim = PaddedHeadDim(args.head_dim);
   const int32_t* positions = tile.sequence->positions + tile.row;
   // Positions ascend: the last query sees farthest.
-  const int64_t needed = positions[(query + kRows - 1) / group] / kBlockTokens + 1 - blocks.first_token / kBlockTokens;
+  const int64_t needed = positions[(query + rows - 1) / group] / kBlockTokens + 1 - blocks.first_token / kBlockTokens;
   const int64_t count = std::min(blocks.count, needed);
   if (count <= 0) return;
-  ScoreTile<Dot, kRows>(buffers.q + query * dim, dim, blocks, count, buffers.scores);
-  Softmax parts[kRows];
-  for (int i = 0; i < kRows; ++i) {
+  products.Scores(buffers.q + query * dim, dim, blocks, count, buffers.scores);
+  Softmax parts[kMaxQueries];
+  for (int64_t i = 0; i < rows; ++i) {
     parts[i] =
         ScoresToWeights(buffers.scores + i * kScoreStride, blocks.first_token, count * kBlockTokens, args.scale,
                         Visible(args, positions[(query + i) / group]), buffers.weights + i * kAttentionPartition);
   }
-  WeighValues<Dot, kRows>(buffers.weights, blocks, count, dim, buffers.values);
-  for (int i = 0; i < kRows; ++i) {
+  products.Values(buffers.weights, blocks, count, dim, buffers.values);
+  for (int64_t i = 0; i < rows; ++i) {
     MergeState(states + (query + i) * AttentionStateFloats(args.head_dim), parts[i], buffers.values + i * dim, dim);
   }
 }
@@ -242,6 +227,72 @@ void ConvertQueries(const AttentionArgs& args, const AttentionTile& tile, Input*
   }
 }
 
+// The products of kRows queries in vector registers.
+template <class Dot, int kRows>
+struct VectorProducts {
+  using Blocks = PartitionBlocks<typename Dot::Weight>;
+  static void Scores(const typename Dot::Input* q, int64_t dim, const Blocks& blocks, int64_t count, float* scores) {
+    ScoreTile<Dot, kRows>(q, dim, blocks, count, scores);
+  }
+  static void Values(const typename Dot::Input* weights, const Blocks& blocks, int64_t count, int64_t dim, float* out) {
+    WeighValues<Dot, kRows>(weights, blocks, count, dim, out);
+  }
+};
+
+// All queries of a tile against one partition, a few at a time.
+template <class Dot>
+void AttendInVectors(const AttentionArgs& args, const AttentionTile& tile, int64_t queries,
+                     const PartitionBlocks<typename Dot::Weight>& blocks, const AttendBuffers<Dot>& buffers,
+                     float* states) {
+  const auto run = [&](int64_t query, auto rows) {
+    constexpr int kRows = decltype(rows)::value;
+    AttendPartition<Dot>(args, tile, query, kRows, blocks, buffers, VectorProducts<Dot, kRows>(), states);
+    return query + kRows;
+  };
+  for (int64_t query = 0; query < queries;) {
+    const int64_t left = queries - query;
+    if (left >= kTileRows) {
+      query = run(query, std::integral_constant<int, kTileRows>());
+    } else if (left >= 4) {
+      query = run(query, std::integral_constant<int, 4>());
+    } else if (left == 3) {
+      query = run(query, std::integral_constant<int, 3>());
+    } else {
+      query = run(query, std::integral_constant<int, 1>());
+    }
+  }
+}
+
+#if defined(SWIFTKV_HAS_AMX)
+struct TileProducts {
+  using Blocks = PartitionBlocks<BFloat16>;
+  static void Scores(const BFloat16* q, int64_t dim, const Blocks& blocks, int64_t count, float* scores) {
+    // GCC's tile loads and stores are not known to it as uses of memory.
+    __asm__ volatile("" ::: "memory");
+    ScoresOnTiles(q, dim, blocks, count, scores);
+    __asm__ volatile("" ::: "memory");
+  }
+  static void Values(const BFloat16* weights, const Blocks& blocks, int64_t count, int64_t dim, float* out) {
+    __asm__ volatile("" ::: "memory");
+    WeighValuesOnTiles(weights, blocks, count, dim, out);
+    __asm__ volatile("" ::: "memory");
+  }
+};
+
+inline void AttendOnTiles(const AttentionArgs& args, const AttentionTile& tile, int64_t queries,
+                          const PartitionBlocks<BFloat16>& blocks, const AttendBuffers<DotBf16>& buffers,
+                          float* states) {
+  int64_t configured = 0;
+  for (int64_t query = 0; query < queries; query += kMaxQueries) {
+    const int64_t rows = std::min(kMaxQueries, queries - query);
+    if (rows != configured) ConfigureAttentionTiles(rows);
+    configured = rows;
+    AttendPartition<DotBf16>(args, tile, query, rows, blocks, buffers, TileProducts(), states);
+  }
+  _tile_release();
+}
+#endif
+
 template <class Dot>
 void AttendTile(const AttentionArgs& args, const AttentionTile& tile, float* states) {
   const int64_t queries = tile.rows * (args.heads / args.kv_heads);
@@ -258,22 +309,15 @@ void AttendTile(const AttentionArgs& args, const AttentionTile& tile, float* sta
   const VisibleRange visible{Visible(args, positions[0]).begin, Visible(args, positions[tile.rows - 1]).end};
   for (int64_t partition = tile.partition_begin; partition < tile.partition_end; ++partition) {
     const auto blocks = FindBlocks<typename Dot::Weight>(args, tile, partition, visible);
-    for (int64_t query = 0; query < queries;) {
-      const int64_t left = queries - query;
-      if (left >= kTileRows) {
-        AttendPartition<Dot, kTileRows>(args, tile, query, blocks, buffers, states);
-        query += kTileRows;
-      } else if (left >= 4) {
-        AttendPartition<Dot, 4>(args, tile, query, blocks, buffers, states);
-        query += 4;
-      } else if (left == 3) {
-        AttendPartition<Dot, 3>(args, tile, query, blocks, buffers, states);
-        query += 3;
-      } else {
-        AttendPartition<Dot, 1>(args, tile, query, blocks, buffers, states);
-        query += 1;
+#if defined(SWIFTKV_HAS_AMX)
+    if constexpr (std::is_same_v<typename Dot::Weight, BFloat16>) {
+      if (dim % kTileDepth == 0) {
+        AttendOnTiles(args, tile, queries, blocks, buffers, states);
+        continue;
       }
     }
+#endif
+    AttendInVectors<Dot>(args, tile, queries, blocks, buffers, states);
   }
 }
 

@@ -1,0 +1,84 @@
+// The two products of attention on AMX tiles, for bf16 caches whose head dimension is a multiple of 32. A block of the
+// cache (kv_layout.h) is made of tiles as it lies: 32 dimensions of K x 16 tokens are 16 rows of 64 bytes; 16 tokens of
+// V x 16 dimensions are 8 rows of 64 bytes.
+//
+// A score is one chain of TDPBF16PS over the dimensions in steps of 32, a weighted value one over the tokens in steps
+// of 16, whatever the queries that share the tiles.
+namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE {
+
+// Tiles 0 to 3: sums; 4: queries; 5: K; 6: weights; 7: V.
+inline void ConfigureAttentionTiles(int64_t queries) {
+  TileConfig config;
+  std::fill_n(config.row_bytes, 8, uint16_t{kTileRowBytes});
+  std::fill_n(config.rows, 8, static_cast<uint8_t>(queries));
+  config.rows[5] = kTileSize;
+  config.row_bytes[6] = kBlockTokens * kElementBytes;
+  config.rows[7] = kBlockTokens / 2;
+  // Not the intrinsic: GCC's tells the compiler of a read of the first eight bytes only.
+  __asm__ volatile("ldtilecfg %0" ::"m"(config));
+}
+
+// scores[i, t] = q[i] . k[t] for all queries of the tiles and the first `count` blocks, four blocks at a time; what
+// overshoots is never read.
+inline void ScoresOnTiles(const BFloat16* q, int64_t dim, const PartitionBlocks<BFloat16>& blocks, int64_t count,
+                          float* scores) {
+  constexpr int64_t kScoreBytes = kScoreStride * 4;
+  for (int64_t b = 0; b < count; b += kScoreBlocks) {
+    const BFloat16* k[kScoreBlocks];
+    for (int64_t j = 0; j < kScoreBlocks; ++j) k[j] = blocks.k[std::min(b + j, count - 1)];
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (int64_t i = 0; i < dim; i += kTileDepth) {
+      const int64_t offset = i * kBlockTokens;
+      _tile_loadd(4, q + i, dim * kElementBytes);
+      _tile_loadd(5, k[0] + offset, kTileRowBytes);
+      _tile_dpbf16ps(0, 4, 5);
+      _tile_loadd(5, k[1] + offset, kTileRowBytes);
+      _tile_dpbf16ps(1, 4, 5);
+      _tile_loadd(5, k[2] + offset, kTileRowBytes);
+      _tile_dpbf16ps(2, 4, 5);
+      _tile_loadd(5, k[3] + offset, kTileRowBytes);
+      _tile_dpbf16ps(3, 4, 5);
+    }
+    float* out = scores + b * kBlockTokens;
+    _tile_stored(0, out, kScoreBytes);
+    _tile_stored(1, out + kBlockTokens, kScoreBytes);
+    _tile_stored(2, out + 2 * kBlockTokens, kScoreBytes);
+    _tile_stored(3, out + 3 * kBlockTokens, kScoreBytes);
+  }
+}
+
+// out[i, d] = sum_t weights[i, t] v[t, d], 64 dimensions at a time, or the last 32.
+inline void WeighValuesOnTiles(const BFloat16* weights, const PartitionBlocks<BFloat16>& blocks, int64_t count,
+                               int64_t dim, float* out) {
+  const int64_t out_bytes = dim * 4;
+  for (int64_t d = 0; d < dim; d += 4 * kTileSize) {
+    const bool wide = dim - d >= 4 * kTileSize;
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (int64_t b = 0; b < count; ++b) {
+      const BFloat16* v = blocks.v[b] + 2 * d;
+      _tile_loadd(6, weights + b * kBlockTokens, kAttentionPartition * kElementBytes);
+      _tile_loadd(7, v, 2 * dim * kElementBytes);
+      _tile_dpbf16ps(0, 6, 7);
+      _tile_loadd(7, v + 2 * kTileSize, 2 * dim * kElementBytes);
+      _tile_dpbf16ps(1, 6, 7);
+      if (!wide) continue;
+      _tile_loadd(7, v + 4 * kTileSize, 2 * dim * kElementBytes);
+      _tile_dpbf16ps(2, 6, 7);
+      _tile_loadd(7, v + 6 * kTileSize, 2 * dim * kElementBytes);
+      _tile_dpbf16ps(3, 6, 7);
+    }
+    _tile_stored(0, out + d, out_bytes);
+    _tile_stored(1, out + d + kTileSize, out_bytes);
+    if (!wide) continue;
+    _tile_stored(2, out + d + 2 * kTileSize, out_bytes);
+    _tile_stored(3, out + d + 3 * kTileSize, out_bytes);
+  }
+}
+
+}  // namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE

@@ -1,0 +1,25 @@
+// What attention's products are cut into (attention-inl.h).
+namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE {
+
+inline constexpr int64_t kPartitionBlocks = kAttentionPartition / kBlockTokens;
+inline constexpr int kVectorsPerBlock = static_cast<int>(kBlockTokens) / kLanes;
+inline constexpr int kScoreBlocks = kTileVectors / kVectorsPerBlock;  // blocks that one score tile covers
+// A row of scores; score tiles may overshoot the partition's last block.
+inline constexpr int64_t kScoreStride = kAttentionPartition + (kScoreBlocks - 1) * kBlockTokens;
+// Queries whose products are made together.
+#if defined(SWIFTKV_HAS_AMX)
+inline constexpr int64_t kMaxQueries = 16;
+#else
+inline constexpr int64_t kMaxQueries = kTileRows;
+#endif
+
+// The blocks of one partition that a tile needs, for one K/V head.
+template <class T>
+struct PartitionBlocks {
+  int64_t first_token = 0;
+  int64_t count = 0;
+  const T* k[kPartitionBlocks];
+  const T* v[kPartitionBlocks];
+};
+
+}  // namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE
