@@ -51,7 +51,8 @@ class TensorSource {
 Result<std::unique_ptr<TensorSource>> OpenSafetensors(const std::string& path);
 
 // Rows [row_begin, row_begin + row_count) as float32 [row_count, columns]. Exact for every stored type (block types by
-// their own formula). Errors: kInvalidInput, the dtype is no weight type (I64, ...); kIo, the file was cut short meanwhile.
+// their own formula). Errors: kInvalidInput, the dtype is no weight type (I64, ...); kIo, the file was cut short
+// meanwhile.
 Status DecodeRows(const StoredTensor& tensor, int64_t row_begin, int64_t row_count, float* out);
 
 }  // namespace swiftkv

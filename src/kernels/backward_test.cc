@@ -422,8 +422,13 @@ TEST_P(BackwardTest, Round) {
   backend().backward().Round(
       {.x = x.data(), .x_stride = size, .rows = rows, .size = size, .out = same.data(), .out_stride = size});
   EXPECT_EQ(same, x);
-  backend().backward().Round({.x = x.data(), .x_stride = size, .rows = rows, .size = size, .out = rounded.data(),
-                              .out_stride = size, .dtype = DType::kBF16});
+  backend().backward().Round({.x = x.data(),
+                              .x_stride = size,
+                              .rows = rows,
+                              .size = size,
+                              .out = rounded.data(),
+                              .out_stride = size,
+                              .dtype = DType::kBF16});
   EXPECT_EQ(FromBFloat16(rounded), FromBFloat16(ToBFloat16(x)));
 }
 

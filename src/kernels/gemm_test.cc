@@ -92,7 +92,8 @@ TEST_P(GemmTest, MatchesReference) {
         for (int64_t row = 0; row < shape.m; ++row) {
           for (int64_t column = 0; column < shape.n + 3; ++column) {
             const int64_t i = row * (shape.n + 3) + column;
-            const float tolerance = column < shape.n ? 1.5e-6f * (problem.Magnitude(row, column) + std::abs(kCanary)) : 0;
+            const float tolerance =
+                column < shape.n ? 1.5e-6f * (problem.Magnitude(row, column) + std::abs(kCanary)) : 0;
             ASSERT_NEAR(actual[i], expected[i], tolerance)
                 << shape.m << "x" << shape.k << "x" << shape.n << " row " << row << " column " << column;
           }

@@ -166,8 +166,7 @@ Status CheckOutput(const ModelFiles& files, const OutputOptions& options) {
 }
 
 Status WriteCheckpoint(const ModelFiles& files, const ModelConfig& student, const MemoryTensors& tensors,
-                       const std::string& card, const std::vector<FileToWrite>& others,
-                       const OutputOptions& options) {
+                       const std::string& card, const std::vector<FileToWrite>& others, const OutputOptions& options) {
   SWIFTKV_RETURN_IF_ERROR(CheckOutput(files, options));
   const fs::path target = Target(options.folder);
   std::error_code error;

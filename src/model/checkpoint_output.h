@@ -37,8 +37,7 @@ Status CheckOutput(const ModelFiles& files, const OutputOptions& options);
 // licence of a Hugging Face folder. `others`: more files, such as a GGUF base's tokenizer as such a folder has it.
 // Errors: as CheckOutput; kResourceExhausted (the disk is full), kIo.
 Status WriteCheckpoint(const ModelFiles& files, const ModelConfig& student, const MemoryTensors& tensors,
-                       const std::string& card, const std::vector<FileToWrite>& others,
-                       const OutputOptions& options);
+                       const std::string& card, const std::vector<FileToWrite>& others, const OutputOptions& options);
 
 }  // namespace swiftkv
 

@@ -1,10 +1,10 @@
 // Attention over the paged cache (kv_layout.h), with neither a [T, T] matrix nor a copy of K or V.
 //
 // A tile is some rows times the query heads of one K/V head ("queries"), so that they share every load of the cache.
-// It walks the cache in partitions of kAttentionPartition tokens. Within a partition: scores of kMaxQueries queries, then
-// their softmax numerators under the partition's own maximum, then the weighted sum of values; the result is merged
-// into the query's running state. Masked tokens have weight 0 and add exactly nothing, and merging depends on the
-// query's own partitions alone: the bytes do not depend on which queries share a tile or how a sequence was cut.
+// It walks the cache in partitions of kAttentionPartition tokens. Within a partition: scores of kMaxQueries queries,
+// then their softmax numerators under the partition's own maximum, then the weighted sum of values; the result is
+// merged into the query's running state. Masked tokens have weight 0 and add exactly nothing, and merging depends on
+// the query's own partitions alone: the bytes do not depend on which queries share a tile or how a sequence was cut.
 namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE {
 
 // Tokens [begin, end) that the row at `position` attends to.
