@@ -238,7 +238,7 @@ Status Distillation::PrepareFolder() {
 // The student before its first update.
 Result<MemoryTensors> Distillation::Start() {
   if (files_.adapter != nullptr) {
-    report_.start = flags_.model.adapter;
+    report_.start = fs::path(flags_.model.adapter).lexically_normal().filename().string();
     MemoryTensors tensors(DType::kF32);
     for (const SwiftKvTensor& tensor : SwiftKvTensors(student_)) {
       SWIFTKV_ASSIGN_OR_RETURN(const std::vector<float> values, ReadTensor(*files_.adapter, tensor.name, tensor.shape));
