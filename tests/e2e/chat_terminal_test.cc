@@ -38,7 +38,9 @@ TEST_F(ChatTerminalTest, LinesAreEditedAndRemembered) {
   chat.Type(std::string(kUp) + kUp + "\n");
   EXPECT_TRUE(chat.Shows("prompt " + std::to_string(tokens) + " tokens")) << chat.screen();
   ASSERT_TRUE(chat.Shows("> "));
-  chat.Type(std::string("some words") + kCtrlC);
+  chat.Type("some words");
+  ASSERT_TRUE(chat.Shows("some words"));
+  chat.Type(kCtrlC);
   ASSERT_TRUE(chat.Shows("\n> ")) << "Ctrl-C drops the line";
   chat.Type(kCtrlD);
   EXPECT_EQ(chat.ExitCode(), 0) << chat.screen();

@@ -6,8 +6,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <csignal>
 #include <cstdlib>
+#include <thread>
 
 namespace swiftkv {
 namespace {
@@ -38,6 +40,8 @@ TerminalSession::~TerminalSession() {
 }
 
 void TerminalSession::Type(std::string_view keys) {
+  // As a person would: the prompt shows a moment before the editor has taken the terminal over and waits for a key.
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
   while (!keys.empty()) {
     const ssize_t count = write(terminal_, keys.data(), std::min<size_t>(keys.size(), 64));
     if (count <= 0) return;
