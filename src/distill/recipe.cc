@@ -205,6 +205,9 @@ Status CheckRecipe(const Recipe& recipe, const std::string& origin) {
   Checker checker(fmt::format("{}: ", origin), &error);
   VisitRecipe(recipe, checker);
   if (error) return tl::unexpected<Error>(*error);
+  if (recipe.data.sources.size() > kMaxSources) {
+    return InvalidInput("{}: {} sources, the limit is {}", origin, recipe.data.sources.size(), kMaxSources);
+  }
   for (size_t i = 0; i < recipe.data.sources.size(); ++i) {
     if (recipe.data.sources[i].path.empty()) return InvalidInput("{}: data.sources[{}] has no path", origin, i);
   }

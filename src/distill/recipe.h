@@ -23,6 +23,7 @@
 namespace swiftkv {
 
 inline constexpr int64_t kMaxRecipeBytes = 256 << 10;
+inline constexpr size_t kMaxSources = 1000;
 inline constexpr int64_t kMaxSteps = 1'000'000'000;
 
 struct ModelRecipe {

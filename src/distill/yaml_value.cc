@@ -1,5 +1,6 @@
 #include "distill/yaml_value.h"
 
+#include <yaml-cpp/depthguard.h>
 #include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/exceptions.h>
 #include <yaml-cpp/parser.h>
@@ -141,6 +142,8 @@ Result<YamlValue> ParseYaml(std::string_view text, const std::string& origin) {
     Builder second(origin);
     if (root && parser.HandleNextDocument(second)) return InvalidInput("{}: more than one YAML document", origin);
     return root;
+  } catch (const YAML::DeepRecursion&) {
+    return InvalidInput("{}: YAML nested more than {} deep", origin, kMaxYamlDepth);
   } catch (const YAML::Exception& exception) {
     return InvalidInput("{}:{}: not valid YAML: {}", origin, exception.mark.line + 1, Printable(exception.msg));
   } catch (const std::exception& exception) {

@@ -199,14 +199,18 @@ class AssistantFinder {
     return {static_cast<size_t>(part - ids.begin()), part == ids.end()};
   }
 
-  // The span's end without the blanks that a template puts behind the token that ends a message: no model says them.
+  // The span's end without what a template puts behind the token that ends a message (a newline, at the conversation's
+  // end a further token): no model says that.
   size_t WithoutTail(TextSpan span, const std::vector<int32_t>& ids) const {
+    const auto special = [&](size_t i) { return tokenizer_.IsSpecial(ids[i]); };
+    const auto blank = [&](size_t i) {
+      return !special(i) && IsBlank(tokenizer_.Decode(std::span(ids).subspan(i, 1), {}));
+    };
     size_t end = span.end;
-    while (end > span.begin && !tokenizer_.IsSpecial(ids[end - 1]) &&
-           IsBlank(tokenizer_.Decode(std::span(ids).subspan(end - 1, 1), {}))) {
-      --end;
-    }
-    return end > span.begin && tokenizer_.IsSpecial(ids[end - 1]) ? end : span.end;
+    while (end > span.begin && (special(end - 1) || blank(end - 1))) --end;
+    while (end < span.end && blank(end)) ++end;
+    while (end < span.end && special(end)) ++end;
+    return end;
   }
 
   const ChatTemplate& template_;

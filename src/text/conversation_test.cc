@@ -81,6 +81,14 @@ TEST_F(MaskTest, ContentsAreFoundWhereTheWholeIsRenderedOtherwise) {
       "<|im_end|>");
 }
 
+TEST_F(MaskTest, WhatFollowsTheEndOfAMessageIsNobodys) {
+  const std::string source =
+      "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+      "{% if add_generation_prompt %}<|im_start|>assistant\n{% else %}{{ eos_token }}{% endif %}";
+  EXPECT_EQ(Mask(source, {{{"role", "user"}, {"content", "a"}}, {{"role", "assistant"}, {"content", "b\n\n"}}}),
+            "<|im_start|>userĊa<|im_end|>Ċ<|im_start|>assistantĊ{bĊĊ<|im_end|>}Ċ</s>");
+}
+
 TEST_F(MaskTest, WhatCannotBeToldIsAnError) {
   // The number of messages and an upper case that the contents don't have.
   const std::string source =
