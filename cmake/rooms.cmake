@@ -1,7 +1,6 @@
 # One CMake target per room (a folder of src/). Link lines are the only way to reach another room's headers'
 # implementation; tools/check_rooms.py checks the includes against the same one-way order.
 
-find_package(OpenMP REQUIRED)
 find_package(fmt REQUIRED)
 find_package(Threads REQUIRED)
 
@@ -19,7 +18,7 @@ endif()
 if(SWIFTKV_BUILD_FUZZERS)
   target_compile_options(swiftkv_options INTERFACE -fsanitize=fuzzer-no-link)
 endif()
-target_link_libraries(swiftkv_options INTERFACE OpenMP::OpenMP_CXX fmt::fmt Threads::Threads)
+target_link_libraries(swiftkv_options INTERFACE fmt::fmt Threads::Threads)
 
 # swiftkv_room(NAME SOURCES... [DEPS rooms or libraries...])
 function(swiftkv_room name)
@@ -44,9 +43,8 @@ function(swiftkv_room_test name)
   if(ROOM_LABELS)
     set(labels LABELS ${ROOM_LABELS})
   endif()
-  # Passive: where tests share the cores, threads that spin at a barrier make each other five times slower.
   gtest_discover_tests(${name}_test DISCOVERY_MODE PRE_TEST
-                       PROPERTIES TIMEOUT 600 ENVIRONMENT OMP_WAIT_POLICY=passive ${labels})
+                       PROPERTIES TIMEOUT 600 ${labels})
 endfunction()
 
 # swiftkv_room_bench(NAME SOURCES... [DEPS...]): one Google Benchmark binary; benchmarks report, they never fail.

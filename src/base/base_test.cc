@@ -1,14 +1,19 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cmath>
 #include <csignal>
 #include <filesystem>
 #include <limits>
 #include <numeric>
+#include <thread>
 #include <vector>
 
 #include "base/aligned_buffer.h"
@@ -138,6 +143,96 @@ TEST(ParallelForTest, VisitsEveryIndexOnceAtAnyThreadCount) {
     EXPECT_EQ(std::accumulate(seen.begin(), seen.end(), 0), 1000);
   }
   SetThreads(before);
+}
+
+// Numbers of threads for the test's time.
+class WithThreads {
+ public:
+  explicit WithThreads(int threads) : before_(Threads()) { SetThreads(threads); }
+  ~WithThreads() { SetThreads(before_); }
+
+ private:
+  int before_;
+};
+
+int64_t SumInParallel(int64_t count) {
+  std::atomic<int64_t> sum = 0;
+  ParallelFor(count, [&](int64_t i) { sum += i; });
+  return sum;
+}
+
+TEST(ParallelForTest, ManyShortJobsInARow) {
+  const WithThreads threads(4);
+  for (int64_t job = 0; job < 20'000; ++job) ASSERT_EQ(SumInParallel(job % 7), (job % 7) * (job % 7 - 1) / 2);
+}
+
+TEST(ParallelForTest, WorkersThatFellAsleepComeBack) {
+  const WithThreads threads(3);
+  for (int pause = 0; pause < 20; ++pause) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    std::atomic<int> together = 0;
+    // Ends only if three threads are in their bodies at the same time.
+    ParallelFor(3, [&](int64_t) {
+      ++together;
+      while (together < 3) std::this_thread::yield();
+    });
+  }
+}
+
+TEST(ParallelForTest, NestedCallsAreDoneByTheThreadThatMakesThem) {
+  const WithThreads threads(4);
+  std::vector<int64_t> sums(50);
+  std::atomic<int> elsewhere = 0;
+  ParallelFor(50, [&](int64_t i) {
+    const auto self = std::this_thread::get_id();
+    ParallelFor(i, [&](int64_t j) {
+      elsewhere += self != std::this_thread::get_id();
+      sums[static_cast<size_t>(i)] += j;
+    });
+  });
+  EXPECT_EQ(elsewhere, 0);
+  for (int64_t i = 0; i < 50; ++i) EXPECT_EQ(sums[static_cast<size_t>(i)], i * (i - 1) / 2);
+}
+
+TEST(ParallelForTest, CallsFromSeveralThreads) {
+  const WithThreads threads(3);
+  std::vector<std::thread> callers;
+  for (int caller = 0; caller < 4; ++caller) {
+    callers.emplace_back([] {
+      for (int job = 0; job < 500; ++job) EXPECT_EQ(SumInParallel(100), 4950);
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+}
+
+TEST(ParallelForTest, WorksInAChildProcess) {
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+  GTEST_SKIP() << "the thread sanitizer does not let a child process of several threads start more";
+#endif
+#endif
+  const WithThreads threads(3);
+  EXPECT_EQ(SumInParallel(100), 4950);
+  const pid_t child = fork();
+  if (child == 0) _exit(SumInParallel(100) == 4950 ? 0 : 1);
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+}
+
+volatile pid_t g_signalled = 0;
+
+TEST(ParallelForTest, WorkersLeaveSignalsToTheOthers) {
+  const WithThreads threads(4);
+  std::signal(SIGUSR1, [](int) { g_signalled = static_cast<pid_t>(syscall(SYS_gettid)); });
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_EQ(SumInParallel(100), 4950);
+    g_signalled = 0;
+    kill(getpid(), SIGUSR1);
+    while (g_signalled == 0) std::this_thread::yield();
+    EXPECT_EQ(g_signalled, getpid()) << "the first thread";
+  }
+  std::signal(SIGUSR1, SIG_DFL);
 }
 
 }  // namespace

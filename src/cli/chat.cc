@@ -6,11 +6,9 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "base/file.h"
 #include "cli/commands.h"
 #include "cli/generation.h"
 #include "cli/line_editor.h"
-#include "cli/options.h"
 #include "cli/terminal.h"
 
 namespace swiftkv {
@@ -18,13 +16,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-struct Flags {
-  ModelFlags model;
-  SamplingFlags sampling;
-  OutputFlags output;
-  std::string prompt;
-  std::string file;
-  std::string system;
+struct Flags : GenerationFlags {
   std::string template_kwargs;
 };
 
@@ -48,10 +40,7 @@ class Conversation {
     Reset();
   }
 
-  void Reset() {
-    messages_ = Json::array();
-    if (!flags_.system.empty()) messages_.push_back({{"role", "system"}, {"content", flags_.system}});
-  }
+  void Reset() { messages_ = flags_.Messages(); }
 
   // Answers `text` on standard output. After an error the conversation is as before.
   Status Turn(const std::string& text) {
@@ -143,31 +132,21 @@ Status ConverseByLines(Conversation* conversation) {
   }
 }
 
-Result<std::string> ReadMessage(const Flags& flags) {
-  if (!flags.prompt.empty() && !flags.file.empty()) return InvalidInput("--prompt and --file exclude each other");
-  if (flags.file.empty()) return flags.prompt;
-  SWIFTKV_ASSIGN_OR_RETURN(std::string text, ReadFile(flags.file, kMaxPromptBytes));
-  SWIFTKV_RETURN_IF_ERROR(CheckPrompt(text, flags.file));
-  return text;
-}
-
 Status Chat(const Flags& flags) {
   SWIFTKV_ASSIGN_OR_RETURN(const SamplingParams sampling, flags.sampling.Parse());
   SWIFTKV_ASSIGN_OR_RETURN(Json kwargs, ParseKwargs(flags.template_kwargs));
-  SWIFTKV_ASSIGN_OR_RETURN(const std::string message, ReadMessage(flags));
+  SWIFTKV_ASSIGN_OR_RETURN(const std::optional<std::string> message, flags.Text());
   if (!flags.system.empty()) SWIFTKV_RETURN_IF_ERROR(CheckPrompt(flags.system, "--system"));
   SWIFTKV_ASSIGN_OR_RETURN(const LoadedModel model, flags.model.Load());
   if (!model.text.chat_template) return tl::unexpected<Error>(model.text.chat_template.error());
-  EngineOptions options;
-  options.max_model_len = ChooseModelLen(model, flags.model.max_model_len);
-  options.scheduler.max_num_batched_tokens = flags.model.max_num_batched_tokens;
-  SWIFTKV_ASSIGN_OR_RETURN(auto engine, Engine::Create(model.weights, model.mode, model.text.tokenizer.get(), options));
+  SWIFTKV_ASSIGN_OR_RETURN(auto engine, Engine::Create(model.weights, model.mode, model.text.tokenizer.get(),
+                                                       MakeEngineOptions(flags.model, model)));
   Conversation conversation(flags, model, engine.get(), sampling, std::move(kwargs));
-  if (message.empty()) {
+  if (!message) {
     const std::unique_ptr<LineEditor> editor = LineEditor::Create("> ");
     return editor == nullptr ? ConverseByLines(&conversation) : ConverseAtTerminal(editor.get(), &conversation);
   }
-  SWIFTKV_RETURN_IF_ERROR(conversation.Turn(message));
+  SWIFTKV_RETURN_IF_ERROR(conversation.Turn(*message));
   if (Interrupted() != 0) return MakeError(ErrorCode::kCancelled, "interrupted");
   return Ok();
 }
@@ -179,7 +158,9 @@ RunCommand AddChatCommand(CLI::App* program) {
   CLI::App* command = program->add_subcommand("chat", "Talk with a model");
   flags->model.AddAll(command);
   command->add_option("-p,--prompt", flags->prompt, "One message: answer it and end");
-  command->add_option("-f,--file", flags->file, "One message, read from a file: answer it and end")->type_name("FILE");
+  command
+      ->add_option("-f,--file", flags->file, "One message, read from a file (- is standard input): answer it and end")
+      ->type_name("FILE");
   command->add_option("--system", flags->system, "System message");
   command->add_option("--chat-template-kwargs", flags->template_kwargs, "More variables for the chat template")
       ->type_name("JSON");

@@ -14,7 +14,6 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "base/parallel.h"
 #include "cli/calibration_text.h"
 #include "cli/commands.h"
 #include "cli/convert_report.h"
@@ -240,7 +239,7 @@ Result<ConvertReport> Conversion::Run() {
 
 Status Convert(const Flags& asked) {
   Flags flags = asked;
-  if (flags.model.threads > 0) SetThreads(flags.model.threads);
+  UseThreads(flags.model.threads);
   SWIFTKV_RETURN_IF_ERROR(kernels::CheckBackendChoice());
   if (flags.layers == "auto" && !(flags.max_kl > 0)) {
     return InvalidInput("--num-key-value-layers auto needs --max-kl, the distance to stay within");

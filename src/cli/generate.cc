@@ -7,47 +7,31 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "base/file.h"
 #include "cli/commands.h"
 #include "cli/generation.h"
-#include "cli/options.h"
 #include "cli/terminal.h"
 
 namespace swiftkv {
 namespace {
 
-struct Flags {
-  ModelFlags model;
-  SamplingFlags sampling;
-  OutputFlags output;
-  std::string prompt;
-  std::string file;
-  bool has_prompt = false;
+struct Flags : GenerationFlags {
   bool chat = false;
-  std::string system;
 };
 
 Result<std::string> ReadPrompt(const Flags& flags) {
-  if (flags.has_prompt && !flags.file.empty()) return InvalidInput("--prompt and --file exclude each other");
-  std::string text = flags.prompt;
-  std::string origin = "--prompt";
-  if (!flags.file.empty() && flags.file != "-") {
-    origin = flags.file;
-    SWIFTKV_ASSIGN_OR_RETURN(text, ReadFile(flags.file, kMaxPromptBytes));
-  } else if (!flags.has_prompt) {
-    origin = "standard input";
-    if (isatty(STDIN_FILENO) == 1)
-      return InvalidInput("no prompt: give --prompt TEXT, --file FILE, or text on standard input");
-    SWIFTKV_ASSIGN_OR_RETURN(text, ReadAllInput(kMaxPromptBytes));
+  SWIFTKV_ASSIGN_OR_RETURN(std::optional<std::string> text, flags.Text());
+  if (text) return std::move(*text);
+  if (isatty(STDIN_FILENO) == 1) {
+    return InvalidInput("no prompt: give --prompt TEXT, --file FILE, or text on standard input");
   }
-  SWIFTKV_RETURN_IF_ERROR(CheckPrompt(text, origin));
-  return text;
+  SWIFTKV_ASSIGN_OR_RETURN(std::string input, ReadAllInput(kMaxPromptBytes));
+  SWIFTKV_RETURN_IF_ERROR(CheckPrompt(input, "standard input"));
+  return input;
 }
 
 Result<std::vector<int32_t>> EncodePrompt(const Flags& flags, const std::string& text, const TextModel& model) {
   if (!flags.chat) return model.tokenizer->Encode(text, {.add_special_tokens = true});
-  nlohmann::ordered_json messages = nlohmann::ordered_json::array();
-  if (!flags.system.empty()) messages.push_back({{"role", "system"}, {"content", flags.system}});
+  nlohmann::ordered_json messages = flags.Messages();
   messages.push_back({{"role", "user"}, {"content", text}});
   SWIFTKV_ASSIGN_OR_RETURN(const std::string prompt, RenderChat(model, messages, nullptr));
   return model.tokenizer->Encode(prompt, {.add_special_tokens = false});
@@ -63,9 +47,7 @@ Status Generate(const Flags& flags) {
   Request request{.sampling = sampling};
   SWIFTKV_ASSIGN_OR_RETURN(request.prompt_token_ids, EncodePrompt(flags, text, model.text));
   const auto prompt_tokens = static_cast<int64_t>(request.prompt_token_ids.size());
-  EngineOptions options;
-  options.max_model_len = ChooseModelLen(model, flags.model.max_model_len);
-  options.scheduler.max_num_batched_tokens = flags.model.max_num_batched_tokens;
+  EngineOptions options = MakeEngineOptions(flags.model, model);
   const int64_t room = std::max<int64_t>(options.max_model_len - prompt_tokens, 1);
   options.kv_cache_tokens = (std::min(prompt_tokens, options.max_model_len) +
                              std::min(sampling.max_tokens.value_or(room), room) + kKvBlockTokens) *
@@ -97,7 +79,7 @@ RunCommand AddGenerateCommand(CLI::App* program) {
   auto flags = std::make_shared<Flags>();
   CLI::App* command = program->add_subcommand("generate", "Complete a prompt");
   flags->model.AddAll(command);
-  CLI::Option* prompt = command->add_option("prompt,-p,--prompt", flags->prompt, "The text to complete");
+  command->add_option("prompt,-p,--prompt", flags->prompt, "The text to complete");
   command
       ->add_option("-f,--file", flags->file,
                    "Read the prompt from a file; - is standard input, which is also the default")
@@ -117,10 +99,7 @@ RunCommand AddGenerateCommand(CLI::App* program) {
                 "  swiftkv generate smollm2-135m --prompt \"The capital of France is\" --max-tokens 16\n"
                 "  swiftkv generate smollm2-135m --chat --file question.txt --adapter my-adapter --json\n"
                 "  cat report.txt | swiftkv generate smollm2-135m --stop $'\\n' --temperature 0.7 --seed 1\n");
-  return [flags, prompt] {
-    flags->has_prompt = prompt->count() > 0;
-    return Generate(*flags);
-  };
+  return [flags] { return Generate(*flags); };
 }
 
 }  // namespace swiftkv

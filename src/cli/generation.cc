@@ -8,8 +8,8 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
+#include "base/file.h"
 #include "base/parallel.h"
-#include "cli/options.h"
 #include "cli/terminal.h"
 #include "engine/memory.h"
 #include "engine/model_costs.h"
@@ -49,21 +49,7 @@ Json CompletionJson(const Completion& completion) {
   return json;
 }
 
-}  // namespace
-
-int64_t Answer::completion_tokens() const {
-  int64_t tokens = 0;
-  for (const Completion& completion : completions) tokens += static_cast<int64_t>(completion.token_ids.size());
-  return tokens;
-}
-
-double Answer::prefill_tokens_per_s() const { return PerSecond(prompt_tokens - cached_tokens, ttft_s); }
-
-double Answer::decode_tokens_per_s() const {
-  const int64_t later = completion_tokens() - static_cast<int64_t>(completions.size());
-  return later > 0 ? PerSecond(later, total_s - ttft_s) : 0;
-}
-
+// Tokens of context to use: `wanted`, or for 0 what the model and half the memory allow.
 int64_t ChooseModelLen(const LoadedModel& model, int64_t wanted) {
   if (wanted > 0) return wanted;
   const ModelConfig& config = model.weights.config;
@@ -78,6 +64,50 @@ int64_t ChooseModelLen(const LoadedModel& model, int64_t wanted) {
                  config.max_position_embeddings);
   }
   return tokens;
+}
+
+}  // namespace
+
+Result<std::optional<std::string>> GenerationFlags::Text() const {
+  if (prompt && !file.empty()) return InvalidInput("--prompt and --file exclude each other");
+  if (!prompt && file.empty()) return std::nullopt;
+  std::string text = prompt.value_or("");
+  std::string origin = "--prompt";
+  if (file == "-") {
+    origin = "standard input";
+    SWIFTKV_ASSIGN_OR_RETURN(text, ReadAllInput(kMaxPromptBytes));
+  } else if (!file.empty()) {
+    origin = file;
+    SWIFTKV_ASSIGN_OR_RETURN(text, ReadFile(file, kMaxPromptBytes));
+  }
+  SWIFTKV_RETURN_IF_ERROR(CheckPrompt(text, origin));
+  return std::optional<std::string>(std::move(text));
+}
+
+Json GenerationFlags::Messages() const {
+  Json messages = Json::array();
+  if (!system.empty()) messages.push_back({{"role", "system"}, {"content", system}});
+  return messages;
+}
+
+int64_t Answer::completion_tokens() const {
+  int64_t tokens = 0;
+  for (const Completion& completion : completions) tokens += static_cast<int64_t>(completion.token_ids.size());
+  return tokens;
+}
+
+double Answer::prefill_tokens_per_s() const { return PerSecond(prompt_tokens - cached_tokens, ttft_s); }
+
+double Answer::decode_tokens_per_s() const {
+  const int64_t later = completion_tokens() - static_cast<int64_t>(completions.size());
+  return later > 0 ? PerSecond(later, total_s - ttft_s) : 0;
+}
+
+EngineOptions MakeEngineOptions(const ModelFlags& flags, const LoadedModel& model) {
+  EngineOptions options;
+  options.max_model_len = ChooseModelLen(model, flags.max_model_len);
+  options.scheduler.max_num_batched_tokens = flags.max_num_batched_tokens;
+  return options;
 }
 
 Result<Answer> RunRequest(Engine* engine, Request request, const std::function<Status(std::string_view)>& on_text) {

@@ -6,15 +6,32 @@
 #include <functional>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/status.h"
+#include "cli/options.h"
 #include "engine/engine.h"
 #include "engine/load.h"
 
 namespace swiftkv {
+
+// The flags that generate and chat share.
+struct GenerationFlags {
+  ModelFlags model;
+  SamplingFlags sampling;
+  OutputFlags output;
+  std::optional<std::string> prompt;
+  std::string file;  // "-": standard input
+  std::string system;
+
+  // The text of --prompt or --file, checked; nullopt if neither is given. Errors kInvalidInput, kNotFound, kIo.
+  Result<std::optional<std::string>> Text() const;
+  // An array with the system message, if there is one.
+  nlohmann::ordered_json Messages() const;
+};
 
 struct Answer {
   std::vector<Completion> completions;  // by choice
@@ -33,8 +50,9 @@ struct Answer {
   double decode_tokens_per_s() const;
 };
 
-// Tokens of context to use: `wanted`, or for 0 the model's own limit, less if half the memory does not hold their K/V.
-int64_t ChooseModelLen(const LoadedModel& model, int64_t wanted);
+// What the flags say about the engine. Without --max-model-len the context is the model's own, less if half the memory
+// does not hold its K/V.
+EngineOptions MakeEngineOptions(const ModelFlags& flags, const LoadedModel& model);
 
 // Runs `request` to its end or to Ctrl-C; `on_text` gets the text of choice 0 as it comes.
 Result<Answer> RunRequest(Engine* engine, Request request, const std::function<Status(std::string_view)>& on_text);

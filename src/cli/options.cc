@@ -77,7 +77,7 @@ void ModelFlags::AddAll(CLI::App* command) {
 
 Result<LoadedModel> ModelFlags::Load() const {
   spdlog::set_level(spdlog::level::from_str(log_level));
-  if (threads > 0) SetThreads(threads);
+  UseThreads(threads);
   LoadModelOptions options{.model = model, .adapter = adapter};
   if (mode != "auto") options.mode = mode == "base" ? Mode::kTeacher : Mode::kStudent;
   if (dtype != "auto") options.dtype = dtype == "f32" ? DType::kF32 : DType::kBF16;
@@ -90,6 +90,15 @@ Result<LoadedModel> ModelFlags::Load() const {
                seconds.count(), config.num_hidden_layers, ModeName(loaded.mode), config.num_key_value_layers,
                config.key_value_group_size, Name(loaded.weights.dtype), loaded.weights.backend->name(), Threads());
   return loaded;
+}
+
+void UseThreads(int threads) {
+  if (threads <= 0) return;
+  const int cores = AvailableCores();
+  if (threads > cores) {
+    spdlog::warn("--threads {}: this process may run on {} cores, and takes that many threads", threads, cores);
+  }
+  SetThreads(std::min(threads, cores));
 }
 
 std::string_view ModeName(Mode mode) { return mode == Mode::kTeacher ? "base" : "swiftkv"; }

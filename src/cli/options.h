@@ -37,6 +37,9 @@ struct ModelFlags {
   Result<LoadedModel> Load() const;
 };
 
+// What --threads asks for: 0 leaves the cores that this process may use; more than those are cut to them, with a note.
+void UseThreads(int threads);
+
 // "base" or "swiftkv", as --mode spells them.
 std::string_view ModeName(Mode mode);
 

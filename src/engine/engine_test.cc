@@ -8,6 +8,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "model/tiny_model.h"
 #include "model/weights.h"
 
 namespace swiftkv {
@@ -51,16 +52,9 @@ std::unique_ptr<Tokenizer> CharacterTokenizer() {
 }
 
 ModelConfig SmallConfig() {
-  ModelConfig config;
+  ModelConfig config = TinyConfig(Family::kLlama, /*layers=*/4);
   config.vocab_size = kVocab;
-  config.hidden_size = 32;
-  config.intermediate_size = 48;
-  config.num_hidden_layers = 4;
-  config.num_attention_heads = 4;
-  config.num_key_value_heads = 2;
-  config.head_dim = 8;
   config.max_position_embeddings = 160;
-  config.sliding_window = {0, 0, 0, 0};
   config.num_key_value_layers = 2;
   config.key_value_group_size = 2;
   config.eos_token_id = {kEos};

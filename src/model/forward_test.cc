@@ -7,6 +7,7 @@
 #include <map>
 
 #include "model/rope.h"
+#include "model/tiny_model.h"
 
 namespace swiftkv {
 namespace {
@@ -15,16 +16,9 @@ using testing::HasSubstr;
 
 // Four layers, n = 2, g = 2.
 ModelConfig SmallConfig() {
-  ModelConfig config;
+  ModelConfig config = TinyConfig(Family::kLlama, /*layers=*/4);
   config.vocab_size = 50;
-  config.hidden_size = 16;
-  config.intermediate_size = 24;
-  config.num_hidden_layers = 4;
-  config.num_attention_heads = 2;
-  config.num_key_value_heads = 1;
-  config.head_dim = 8;
   config.max_position_embeddings = 40;
-  config.sliding_window = {0, 0, 0, 0};
   config.num_key_value_layers = 2;
   config.key_value_group_size = 2;
   return config;
@@ -122,12 +116,12 @@ TEST_F(ForwardTest, RefusesACacheOfAnotherModeAndAModeNotLoaded) {
 
 class Recorder : public ForwardObserver {
  public:
-  void LayerInput(int64_t layer, std::span<const float> hidden) override { hidden_rows[layer] = hidden.size() / 16; }
+  void LayerInput(int64_t layer, std::span<const float> hidden) override { hidden_rows[layer] = hidden.size() / 32; }
   void Projections(int64_t layer, std::span<const float> q, std::span<const float> k,
                    std::span<const float> v) override {
-    q_rows[layer] += q.size() / 16;
-    k_rows[layer] += k.size() / 8;
-    v_rows[layer] += v.size() / 8;
+    q_rows[layer] += q.size() / 32;
+    k_rows[layer] += k.size() / 16;
+    v_rows[layer] += v.size() / 16;
     if (layer == 0) first_k.assign(k.begin(), k.end());
   }
 
@@ -156,7 +150,7 @@ TEST_F(ForwardTest, ShowsAnObserverWhatWasComputed) {
   Step repeated = GoodStep();
   repeated.token_ids[7] = repeated.token_ids[0];
   ASSERT_TRUE(forward.Run(repeated, &*cache, &teacher).has_value());
-  const auto k = [&](int row) { return std::vector<float>(&teacher.first_k[row * 8], &teacher.first_k[row * 8] + 8); };
+  const auto k = [&](int row) { return std::vector<float>(&teacher.first_k[row * 16], &teacher.first_k[row * 16] + 16); };
   EXPECT_EQ(k(0), k(7));
   EXPECT_NE(k(0), k(1));
 }

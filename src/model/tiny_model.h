@@ -1,4 +1,5 @@
-// A tiny random model for the conversion's tests: its tensors in memory under Hugging Face's names.
+// A tiny model for tests of this room and of those above: its config, and its random tensors in memory under Hugging
+// Face's names. RandomWeights(TinyConfig(), seed, options) gives weights where no tensors are needed.
 #ifndef SWIFTKV_MODEL_TINY_MODEL_H_
 #define SWIFTKV_MODEL_TINY_MODEL_H_
 
@@ -12,13 +13,13 @@
 
 namespace swiftkv {
 
-inline ModelConfig TinyConfig(Family family = Family::kLlama) {
+inline ModelConfig TinyConfig(Family family = Family::kLlama, int64_t layers = 6) {
   ModelConfig config;
   config.family = family;
   config.vocab_size = 96;
   config.hidden_size = 32;
   config.intermediate_size = 48;
-  config.num_hidden_layers = 6;
+  config.num_hidden_layers = layers;
   config.num_attention_heads = 4;
   config.num_key_value_heads = 2;
   config.head_dim = 8;
@@ -26,8 +27,8 @@ inline ModelConfig TinyConfig(Family family = Family::kLlama) {
   config.tie_word_embeddings = true;
   config.qkv_bias = family == Family::kQwen2;
   config.qk_norm = family == Family::kQwen3;
-  config.sliding_window.assign(6, 0);
-  config.num_key_value_layers = 6;
+  config.sliding_window.assign(static_cast<size_t>(layers), 0);
+  config.num_key_value_layers = layers;
   config.dtype = DType::kF32;
   return config;
 }

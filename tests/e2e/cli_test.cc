@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "e2e/process.h"
 #include "e2e/tiny_model.h"
@@ -187,6 +188,14 @@ TEST_F(CliTest, WrongInputGetsASentence) {
   ExpectWrongInput(Generate({"x", "--file", "y"}), "exclude");
   ExpectWrongInput(RunSwiftKv({"chat", Path("mute"), "-p", "x"}), "no chat template");
   ExpectWrongInput(RunSwiftKv({"chat", Path("base"), "-p", "x", "--chat-template-kwargs", "[1]"}), "JSON object");
+}
+
+TEST_F(CliTest, MoreThreadsThanCoresAreCutToThem) {
+  const ProcessResult result = Generate({"hello", "--max-tokens", "40", "--ignore-eos", "--json", "-t", "1024"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const int threads = Json::parse(result.out)["threads"];
+  EXPECT_LE(threads, static_cast<int>(std::thread::hardware_concurrency()));
+  EXPECT_THAT(result.err, HasSubstr("--threads 1024: this process may run on " + std::to_string(threads) + " cores"));
 }
 
 TEST_F(CliTest, ATenMegabytePromptIsRefusedCalmly) {

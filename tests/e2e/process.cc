@@ -23,7 +23,6 @@ namespace {
   dup2(error, STDERR_FILENO);
   for (int fd = 3; fd < 64; ++fd) close(fd);
   std::signal(SIGPIPE, SIG_DFL);
-  setenv("OMP_WAIT_POLICY", "passive", 0);  // threads that wait must not starve the other tests
   for (const std::string& entry : options.environment) putenv(const_cast<char*>(entry.c_str()));
   std::vector<char*> argv = {const_cast<char*>(SWIFTKV_BINARY)};
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
