@@ -9,12 +9,13 @@
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
-#include <thread>
 
 namespace swiftkv {
 namespace {
 
-constexpr int kPatienceMs = 60'000;
+using Clock = std::chrono::steady_clock;
+
+constexpr std::chrono::minutes kPatience{1};
 constexpr int kStepMs = 100;
 
 }  // namespace
@@ -40,8 +41,6 @@ TerminalSession::~TerminalSession() {
 }
 
 void TerminalSession::Type(std::string_view keys) {
-  // As a person would: the prompt shows a moment before the editor has taken the terminal over and waits for a key.
-  std::this_thread::sleep_for(std::chrono::milliseconds(300));
   while (!keys.empty()) {
     const ssize_t count = write(terminal_, keys.data(), std::min<size_t>(keys.size(), 64));
     if (count <= 0) return;
@@ -61,7 +60,7 @@ bool TerminalSession::Read(int milliseconds) {
 }
 
 bool TerminalSession::Shows(std::string_view text) {
-  for (int waited = 0; waited <= kPatienceMs; waited += kStepMs) {
+  for (const Clock::time_point end = Clock::now() + kPatience; Clock::now() < end;) {
     const size_t found = screen_.find(text, seen_);
     if (found != std::string::npos) {
       seen_ = found + text.size();
@@ -73,7 +72,7 @@ bool TerminalSession::Shows(std::string_view text) {
 }
 
 int TerminalSession::ExitCode() {
-  for (int waited = 0; waited <= kPatienceMs && Read(kStepMs); waited += kStepMs) {
+  for (const Clock::time_point end = Clock::now() + kPatience; Clock::now() < end && Read(kStepMs);) {
   }
   int status = 0;
   if (waitpid(child_, &status, 0) != child_) return -1;
