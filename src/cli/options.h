@@ -26,6 +26,7 @@ struct ModelFlags {
   std::string mode = "auto";
   std::string dtype = "auto";
   std::string kv_cache_dtype = "auto";
+  std::string quantization = "auto";
   std::string chat_template;
   int64_t max_model_len = 0;
   int64_t max_num_batched_tokens = 2048;

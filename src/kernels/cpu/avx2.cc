@@ -9,6 +9,7 @@
 #include "kernels/cpu/begin_target-inl.h"
 #include "kernels/cpu/simd_avx2-inl.h"
 #include "kernels/cpu/dot-inl.h"
+#include "kernels/cpu/dequantize-inl.h"
 #include "kernels/cpu/gemm-inl.h"
 #include "kernels/cpu/rowwise-inl.h"
 #include "kernels/cpu/attention_blocks-inl.h"
