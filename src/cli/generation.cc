@@ -127,8 +127,8 @@ Result<Answer> RunRequest(Engine* engine, Request request, const std::function<S
       for (Completion& completion : answer.completions) completion.finish_reason = FinishReason::kAbort;
       break;
     }
-    SWIFTKV_ASSIGN_OR_RETURN(std::vector<RequestOutput> outputs, engine->Step());
-    for (RequestOutput& output : outputs) {
+    for (RequestOutput& output : engine->Step()) {
+      SWIFTKV_RETURN_IF_ERROR(std::move(output.error));
       if (std::exchange(first, false)) {
         answer.ttft_s = SecondsSince(start);
         answer.cached_tokens = output.cached_tokens;
