@@ -68,34 +68,34 @@ class Generation : public std::enable_shared_from_this<Generation> {
     const auto n = static_cast<size_t>(std::clamp(request_.sampling.n, 1, kMaxChoices));
     choices_.resize(prompts_.size() * n);
     for (size_t i = 0; i < prompts_.size(); ++i) {
-      Request request{.prompt_token_ids = prompts_[i].token_ids, .sampling = request_.sampling};
-      const auto on_event = [self = shared_from_this(), i](RequestEvent event) {
-        self->reply_->Post([self, i, event = std::move(event)]() mutable { self->OnEvent(i, std::move(event)); });
+      Request request{
+          .prompt_token_ids = prompts_[i].token_ids, .sampling = request_.sampling, .priority = request_.priority};
+      const auto on_output = [self = shared_from_this(), i](RequestOutput output) {
+        self->reply_->Post([self, i, output = std::move(output)]() mutable { self->OnOutput(i, std::move(output)); });
       };
-      SWIFTKV_ASSIGN_OR_RETURN(prompts_[i].engine_id, context_.engine->Submit(std::move(request), on_event));
+      SWIFTKV_ASSIGN_OR_RETURN(prompts_[i].engine_id, context_.engine->Submit(std::move(request), on_output));
     }
     return Ok();
   }
 
-  void OnEvent(size_t prompt_index, RequestEvent event) {
+  void OnOutput(size_t prompt_index, RequestOutput output) {
     if (ended_) return;
     PromptState& prompt = prompts_[prompt_index];
-    prompt.times = event.times;
-    if (!event.error) {
-      prompt.finished = true;
-      Fail(event.error.error());
+    prompt.times = output.times;
+    prompt.finished = output.finished;
+    if (!output.error) {
+      ObserveFinished(prompt_index, "error");
+      Fail(output.error.error());
       return;
     }
-    if (!event.output.prompt_logprobs.empty()) prompt.logprobs = std::move(event.output.prompt_logprobs);
-    prompt.cached_tokens = std::max(prompt.cached_tokens, event.output.cached_tokens);
-    const size_t n = choices_.size() / prompts_.size();
-    const size_t index = prompt_index * n + static_cast<size_t>(event.output.index);
-    ObserveTokens(event, &choices_[index]);
-    if (request_.stream) WriteChunk(prompt, index, event.output);
-    Append(std::move(event.output), &choices_[index].completion);
-    if (request_.stream) choices_[index].completion.logprobs.clear();
-    if (!event.finished) return;
-    prompt.finished = true;
+    if (!output.prompt_logprobs.empty()) prompt.logprobs = std::move(output.prompt_logprobs);
+    prompt.cached_tokens = std::max(prompt.cached_tokens, output.cached_tokens);
+    const size_t index = prompt_index * choices_.size() / prompts_.size() + static_cast<size_t>(output.index);
+    ObserveTokens(output, &choices_[index]);
+    if (request_.stream) WriteChunk(prompt, index, output);
+    Append(std::move(output), &choices_[index].completion);
+    if (request_.stream) choices_[index].completion.logprobs.clear();  // told already
+    if (!prompt.finished) return;
     ObserveFinished(prompt_index, Name(choices_[index].completion.finish_reason));
     const auto is_finished = [](const PromptState& state) { return state.finished; };
     if (std::all_of(prompts_.begin(), prompts_.end(), is_finished)) Finish();
@@ -122,10 +122,9 @@ class Generation : public std::enable_shared_from_this<Generation> {
 
   void Fail(const Error& error) {
     Abort();
-    const bool refused = error.code == ErrorCode::kResourceExhausted && context_.engine->draining();
-    const HttpResponse response = refused ? ErrorResponse(503, "the server is shutting down") : ErrorResponse(error);
+    const HttpResponse response = ErrorResponse(error);
     spdlog::info("request={} status={} error=\"{}\"", request_id_, response.status, error.message);
-    if (choices_.empty() || !StreamHasBegun()) {
+    if (!StreamHasBegun()) {
       reply_->Send(response);
     } else {
       reply_->Write("data: " + response.body + "\n\ndata: [DONE]\n\n");
@@ -152,13 +151,13 @@ class Generation : public std::enable_shared_from_this<Generation> {
 
   bool StreamHasBegun() const { return request_.stream && prompts_.back().engine_id >= 0; }
 
-  void ObserveTokens(const RequestEvent& event, ChoiceState* choice) {
-    if (event.output.token_ids.empty()) return;
-    const Time now = event.times.last_output;
+  void ObserveTokens(const RequestOutput& output, ChoiceState* choice) {
+    if (output.token_ids.empty()) return;
+    const Time now = output.times.last_output;
     if (choice->last_token != Time()) {
       context_.metrics->ObserveNextToken(Seconds(choice->last_token, now));
-    } else if (event.times.first_token == now) {
-      context_.metrics->ObserveFirstToken(Seconds(event.times.arrival, now));
+    } else if (output.times.first_token == now) {
+      context_.metrics->ObserveFirstToken(Seconds(output.times.arrival, now));
     }
     choice->last_token = now;
   }

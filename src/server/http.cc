@@ -153,6 +153,7 @@ class HttpServer::Impl {
     io.stop();
     for (std::thread& thread : threads) thread.join();
     threads.clear();
+    shared->stopped = true;
     if (!shared->options.uds.empty()) unlink(shared->options.uds.c_str());
   }
 

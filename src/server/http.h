@@ -47,7 +47,7 @@ struct HttpResponse {
 };
 
 // The answer to one request: Send, or Begin, any number of Write, End. Every method is thread-safe, and does nothing
-// once the client has gone. A reply that is dropped without an answer answers 500.
+// once the client has gone. A reply that is dropped without an answer answers 500. It must not outlive the server.
 class HttpReply {
  public:
   virtual ~HttpReply() = default;

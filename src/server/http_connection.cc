@@ -77,6 +77,24 @@ asio::awaitable<bool> HttpSignal::Wait(Time deadline) {
   co_return error == asio::error::operation_aborted;
 }
 
+// What one request's body has of the memory for all bodies.
+class HttpConnection::BodyShare {
+ public:
+  explicit BodyShare(std::atomic<size_t>* all) : all_(all) {}
+  BodyShare(const BodyShare&) = delete;
+  BodyShare& operator=(const BodyShare&) = delete;
+  ~BodyShare() { *all_ -= bytes_; }
+  // The bytes of all.
+  size_t GrowTo(size_t bytes) {
+    const size_t grown = bytes - std::exchange(bytes_, bytes);
+    return *all_ += grown;
+  }
+
+ private:
+  std::atomic<size_t>* all_;
+  size_t bytes_ = 0;
+};
+
 // The handle that the handler holds. It outlives nothing: a late call finds another reply's number and does nothing.
 class HttpConnection::Reply final : public HttpReply {
  public:
@@ -85,6 +103,7 @@ class HttpConnection::Reply final : public HttpReply {
   Reply(const Reply&) = delete;
   Reply& operator=(const Reply&) = delete;
   ~Reply() override {
+    if (connection_->shared_->stopped) return;
     asio::post(connection_->strand_, [connection = connection_, number = number_] { connection->Abandon(number); });
   }
 
@@ -235,8 +254,8 @@ asio::awaitable<bool> HttpConnection::ServeOne() {
   parser.header_limit(static_cast<uint32_t>(shared_->options.max_header_bytes));
   parser.body_limit(shared_->options.max_body_bytes);
   parser.eager(false);
-  size_t body_bytes = 0;
-  const int status = co_await ReadRequest(&parser, &body_bytes);
+  BodyShare body(&shared_->bodies_bytes);
+  const int status = co_await ReadRequest(&parser, &body);
   if (status == kConnectionEnded) co_return false;
   ++reply_;
   answering_ = true;
@@ -252,20 +271,19 @@ asio::awaitable<bool> HttpConnection::ServeOne() {
     Send(reply_, shared_->options.make_error(status, MessageOf(status, shared_->options)));
   }
   while (open_ && answering_) co_await answered_.Wait();
-  shared_->bodies_bytes -= body_bytes;
   // A client that asks on without reading the answers waits here.
   while (open_ && output_bytes_ > 0) co_await output_written_.Wait();
   co_return open_&& keep_alive_;
 }
 
-asio::awaitable<int> HttpConnection::ReadRequest(Parser* parser, size_t* body_bytes) {
+asio::awaitable<int> HttpConnection::ReadRequest(Parser* parser, BodyShare* body) {
   const HttpOptions& options = shared_->options;
   const Time idle_until = Clock::now() + options.idle_timeout;
   while (open_ && input_.empty()) {
     const bool in_time = co_await input_arrived_.Wait(idle_until);
     if (!in_time && input_.empty()) co_return kConnectionEnded;
   }
-  int status = co_await Feed(parser, true, Clock::now() + options.header_timeout, body_bytes);
+  int status = co_await Feed(parser, true, Clock::now() + options.header_timeout, body);
   if (status != kRequestRead || parser->is_done()) co_return status;
   const std::string_view expect = parser->get()[http::field::expect];
   if (!expect.empty()) {
@@ -273,12 +291,12 @@ asio::awaitable<int> HttpConnection::ReadRequest(Parser* parser, size_t* body_by
     Queue("HTTP/1.1 100 Continue\r\n\r\n");
   }
   parser->eager(true);
-  status = co_await Feed(parser, false, Clock::now() + options.body_timeout, body_bytes);
+  status = co_await Feed(parser, false, Clock::now() + options.body_timeout, body);
   co_return status;
 }
 
 // Hands what has come to the parser until it has the header or the whole request.
-asio::awaitable<int> HttpConnection::Feed(Parser* parser, bool header_only, Time deadline, size_t* body_bytes) {
+asio::awaitable<int> HttpConnection::Feed(Parser* parser, bool header_only, Time deadline, BodyShare* body) {
   size_t seen = 0;  // bytes of input_ that were not enough
   while (header_only ? !parser->is_header_done() : !parser->is_done()) {
     if (!open_) co_return kConnectionEnded;
@@ -293,9 +311,7 @@ asio::awaitable<int> HttpConnection::Feed(Parser* parser, bool header_only, Time
     input_taken_.Notify();
     seen = error == http::error::need_more ? input_.size() : 0;
     if (error && error != http::error::need_more) co_return StatusOf(error);
-    const size_t grown = parser->get().body().size() - *body_bytes;
-    *body_bytes += grown;
-    if ((shared_->bodies_bytes += grown) > shared_->options.max_bodies_bytes) co_return 503;
+    if (body->GrowTo(parser->get().body().size()) > shared_->options.max_bodies_bytes) co_return 503;
   }
   co_return kRequestRead;
 }

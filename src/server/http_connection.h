@@ -31,6 +31,7 @@ struct HttpShared {
   HttpHandler handler;
   std::atomic<size_t> bodies_bytes = 0;
   std::atomic<bool> stopping = false;
+  std::atomic<bool> stopped = false;  // no thread runs the strands any more
 
   std::mutex mutex;
   std::condition_variable all_closed;
@@ -60,6 +61,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void Stop(bool after_reply);
 
  private:
+  class BodyShare;
   class Reply;
   using Parser = boost::beast::http::request_parser<boost::beast::http::string_body>;
   using Time = std::chrono::steady_clock::time_point;
@@ -68,8 +70,8 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   boost::asio::awaitable<void> ReadLoop();
   boost::asio::awaitable<void> WriteLoop();
   boost::asio::awaitable<bool> ServeOne();
-  boost::asio::awaitable<int> ReadRequest(Parser* parser, size_t* body_bytes);
-  boost::asio::awaitable<int> Feed(Parser* parser, bool header_only, Time deadline, size_t* body_bytes);
+  boost::asio::awaitable<int> ReadRequest(Parser* parser, BodyShare* body);
+  boost::asio::awaitable<int> Feed(Parser* parser, bool header_only, Time deadline, BodyShare* body);
   boost::asio::awaitable<void> Linger();
   void Dispatch(Parser* parser);
 

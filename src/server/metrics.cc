@@ -124,12 +124,14 @@ std::string Metrics::Text(const EngineStats& stats) const {
   counter("prefix_cache_hits_total", "Prompt tokens found in the prefix cache", stats.prefix_cache_hits);
   counter("num_preemptions_total", "Times that a running request was put back", stats.num_preemptions);
   counter("steps_total", "Steps of the model", stats.steps);
+  counter("computed_tokens_total", "Tokens that went through the model", stats.computed_tokens);
   counter("prompt_tokens_total", "Prompt tokens computed or found in the cache", stats.prompt_tokens);
   counter("generation_tokens_total", "Tokens generated", stats.generation_tokens);
-  counter("prompt_tokens_skipped_layers_total", "Prompt tokens that ran the first n layers only",
-          stats.prompt_tokens_skipped_layers);
-  counter("skipped_flops_total", "Arithmetic that the skipped layers would have cost", stats.skipped_flops);
-  counter("computed_flops_total", "Arithmetic of the model's steps", stats.computed_flops);
+  counter("skipped_layers_tokens_total", "Computed tokens that ran the first n layers only",
+          stats.skipped_layers_tokens);
+  counter("skipped_flops_total", "Floating-point operations that the skipped layers would have added",
+          stats.skipped_flops);
+  counter("computed_flops_total", "Floating-point operations of projections and MLPs", stats.computed_flops);
   return prometheus::TextSerializer().Serialize(families);
 }
 

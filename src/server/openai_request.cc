@@ -97,6 +97,7 @@ Status ReadCommon(const JsonFields& fields, GenerationRequest* request) {
   SWIFTKV_RETURN_IF_ERROR(RefuseUnsupported(fields));
   SWIFTKV_RETURN_IF_ERROR(fields.Read("model", &request->model));
   SWIFTKV_RETURN_IF_ERROR(ReadSampling(fields, &request->sampling));
+  SWIFTKV_RETURN_IF_ERROR(fields.Read("priority", &request->priority));
   SWIFTKV_RETURN_IF_ERROR(fields.Read("stream", &request->stream));
   request->return_prompt_logprobs = request->sampling.prompt_logprobs.has_value();
   if (fields.Find("stream_options") == nullptr) return Ok();

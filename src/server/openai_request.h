@@ -35,11 +35,12 @@ struct Conversation {
 
 struct GenerationRequest {
   bool chat = false;
-  std::string model;  // empty: whatever is served
-  std::vector<Prompt> prompts;
-  Conversation conversation;
+  std::string model = {};  // empty: whatever is served
+  std::vector<Prompt> prompts = {};
+  Conversation conversation = {};
   bool add_special_tokens = true;  // of prompts that are text
   SamplingParams sampling = {};
+  int32_t priority = 0;  // lower goes first
   bool echo = false;
   bool stream = false;
   bool include_usage = false;           // stream_options

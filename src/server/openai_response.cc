@@ -66,6 +66,7 @@ std::string ParamOf(const std::string& message) {
                                   "model",
                                   "n",
                                   "presence_penalty",
+                                  "priority",
                                   "prompt",
                                   "prompt_logprobs",
                                   "repetition_penalty",

@@ -29,9 +29,17 @@ constexpr int kAsideThreads = 2;
 // A template is the model's and trusted not to be malicious; what clients put into it is not trusted to be small.
 constexpr TemplateLimits kTemplateLimits = {
     .steps = 5'000'000, .output_bytes = 64ll << 20, .memory_bytes = 256ll << 20};
+constexpr std::string_view kModelPath = "/v1/models/";  // and the model's name
 constexpr std::string_view kPagePolicy =
     "default-src 'none'; connect-src 'self'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+// Whether the body says that it is JSON. Web pages of other origins can send other types without asking first.
+bool IsJson(const HttpRequest& request) {
+  std::string_view type = request.Header("Content-Type");
+  type = type.substr(0, type.find_first_of("; "));
+  return boost::beast::iequals(type, "application/json");
+}
 
 // Adds the same headers to whatever the answer is.
 class ReplyWithHeaders final : public HttpReply {
@@ -106,22 +114,23 @@ class Server::Impl {
     bool aside = false;
     bool open = false;  // needs no key
   };
-  static constexpr std::array<Route, 10> kRoutes = {{
-      {"/v1/completions", "POST", &Impl::Completions, true},
-      {"/v1/chat/completions", "POST", &Impl::ChatCompletions, true},
-      {"/v1/models", "GET", &Impl::Models},
-      {"/tokenize", "POST", &Impl::Tokenize, true},
-      {"/detokenize", "POST", &Impl::Detokenize, true},
-      {"/health", "GET", &Impl::Health, false, true},
-      {"/ready", "GET", &Impl::Ready, false, true},
-      {"/metrics", "GET", &Impl::MetricsText},
-      {"/openapi.json", "GET", &Impl::OpenApi},
-      {"/", "GET", &Impl::Page},
-  }};
-  static constexpr Route kModelRoute = {"/v1/models/", "GET", &Impl::OneModel};
 
+  // A path's route; null if there is nothing.
   static const Route* FindRoute(const std::string& path) {
-    if (path.starts_with(kModelRoute.path)) return &kModelRoute;
+    static constexpr std::array<Route, 10> kRoutes = {{
+        {"/v1/completions", "POST", &Impl::Completions, true},
+        {"/v1/chat/completions", "POST", &Impl::ChatCompletions, true},
+        {"/v1/models", "GET", &Impl::Models},
+        {"/tokenize", "POST", &Impl::Tokenize, true},
+        {"/detokenize", "POST", &Impl::Detokenize, true},
+        {"/health", "GET", &Impl::Health, false, true},
+        {"/ready", "GET", &Impl::Ready, false, true},
+        {"/metrics", "GET", &Impl::MetricsText},
+        {"/openapi.json", "GET", &Impl::OpenApi},
+        {"/", "GET", &Impl::Page},
+    }};
+    static constexpr Route kModelRoute = {kModelPath, "GET", &Impl::OneModel};
+    if (path.starts_with(kModelPath)) return &kModelRoute;
     const auto* const found =
         std::find_if(kRoutes.begin(), kRoutes.end(), [&](const Route& route) { return route.path == path; });
     return found == kRoutes.end() ? nullptr : found;
@@ -169,13 +178,7 @@ class Server::Impl {
       response.headers.push_back({"Allow", allow});
       return response;
     }
-    // Web pages of other origins can send other types without asking first.
-    constexpr std::string_view kJson = "application/json";
-    const std::string_view type = request.Header("Content-Type");
-    if (route->method == "POST" && !(boost::beast::iequals(type.substr(0, kJson.size()), kJson) &&
-                                     type.substr(kJson.size(), 1).find_first_not_of("; ") == std::string_view::npos)) {
-      return ErrorResponse(415, "the body must be application/json");
-    }
+    if (route->method == "POST" && !IsJson(request)) return ErrorResponse(415, "the body must be application/json");
     return std::nullopt;
   }
 
@@ -202,8 +205,10 @@ class Server::Impl {
     const TextModel& text = context_.model->text;
     if (!text.chat_template)
       return InvalidInput("messages need a chat template: {}", text.chat_template.error().message);
+    RenderOptions options;
+    options.limits = kTemplateLimits;
     return RenderConversation(*text.chat_template, *text.tokenizer, *conversation.messages, *conversation.variables,
-                              {.limits = kTemplateLimits});
+                              options);
   }
 
   void Completions(const HttpRequest& request, const HttpReplyPtr& reply) {
@@ -280,7 +285,7 @@ class Server::Impl {
   }
 
   void OneModel(const HttpRequest& request, const HttpReplyPtr& reply) {
-    const std::string name = request.path.substr(kModelRoute.path.size());
+    const std::string name = request.path.substr(kModelPath.size());
     if (name.empty()) return Models(request, reply);
     if (CheckModel(name, request, reply)) reply->Send(JsonResponse(ModelJson(name)));
   }
