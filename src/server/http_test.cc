@@ -2,6 +2,12 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <openssl/bio.h>
+#include <openssl/ec.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
 
 #include <atomic>
 #include <filesystem>
@@ -15,6 +21,44 @@ namespace {
 
 using std::chrono::milliseconds;
 using ::testing::HasSubstr;
+
+// Writes a key and a certificate that it has signed itself.
+void WriteCertificate(const std::string& key_path, const std::string& certificate_path) {
+  EVP_PKEY* key = EVP_EC_gen("P-256");
+  X509* certificate = X509_new();
+  ASN1_INTEGER_set(X509_get_serialNumber(certificate), 1);
+  X509_gmtime_adj(X509_getm_notBefore(certificate), 0);
+  X509_gmtime_adj(X509_getm_notAfter(certificate), 3600);
+  X509_set_pubkey(certificate, key);
+  X509_NAME* name = X509_get_subject_name(certificate);
+  X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, reinterpret_cast<const unsigned char*>("test"), -1, -1, 0);
+  X509_set_issuer_name(certificate, name);
+  X509_sign(certificate, key, EVP_sha256());
+  FILE* file = fopen(key_path.c_str(), "w");
+  PEM_write_PrivateKey(file, key, nullptr, nullptr, 0, nullptr, nullptr);
+  fclose(file);
+  file = fopen(certificate_path.c_str(), "w");
+  PEM_write_X509(file, certificate);
+  fclose(file);
+  X509_free(certificate);
+  EVP_PKEY_free(key);
+}
+
+// What comes back over TLS until the connection ends.
+std::string TalkTls(uint16_t port, const std::string& request) {
+  SSL_CTX* context = SSL_CTX_new(TLS_client_method());
+  BIO* bio = BIO_new_ssl_connect(context);
+  BIO_set_conn_hostname(bio, ("127.0.0.1:" + std::to_string(port)).c_str());
+  std::string answer;
+  if (BIO_write(bio, request.data(), static_cast<int>(request.size())) > 0) {
+    char bytes[4096];
+    for (int count = 0; (count = BIO_read(bio, bytes, sizeof bytes)) > 0;)
+      answer.append(bytes, static_cast<size_t>(count));
+  }
+  BIO_free_all(bio);
+  SSL_CTX_free(context);
+  return answer;
+}
 
 // A server whose paths behave in ways that tests need.
 class HttpTest : public ::testing::Test {
@@ -274,6 +318,25 @@ TEST_F(HttpTest, ListensOnAUnixSocket) {
   EXPECT_FALSE(HttpServer::Start(options_, nullptr));  // somebody listens there
   server_.reset();
   EXPECT_FALSE(std::filesystem::exists(options_.uds));
+}
+
+TEST_F(HttpTest, SpeaksTls) {
+  const std::string base = std::filesystem::temp_directory_path() / ("swiftkv-http-test-" + std::to_string(getpid()));
+  options_.ssl_keyfile = base + ".key";
+  options_.ssl_certfile = base + ".cert";
+  options_.header_timeout = milliseconds(500);
+  WriteCertificate(options_.ssl_keyfile, options_.ssl_certfile);
+  Start();
+  EXPECT_THAT(server_->address(), HasSubstr("https://"));
+  TestClient plain = Connect();
+  plain.Send("GET / HTTP/1.1\r\n\r\n");
+  EXPECT_TRUE(plain.IsClosed());
+  EXPECT_TRUE(Connect().IsClosed());  // never shakes hands
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_THAT(TalkTls(server_->port(), "GET /tls HTTP/1.1\r\nConnection: close\r\n\r\n"), HasSubstr("GET /tls  "));
+  }
+  std::filesystem::remove(options_.ssl_keyfile);
+  std::filesystem::remove(options_.ssl_certfile);
 }
 
 TEST_F(HttpTest, SaysWhyItCannotStart) {
