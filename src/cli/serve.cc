@@ -90,6 +90,15 @@ Status Serve(const Flags& flags) {
   return Ok();
 }
 
+// One value each time, so that it does not swallow the model that follows.
+void AddListFlag(CLI::App* command, const char* name, std::vector<std::string>* values, const char* type,
+                 const char* help) {
+  command->add_option(name, *values, help)
+      ->type_name(type)
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+}
+
 void AddNetworkFlags(CLI::App* command, Flags* flags) {
   HttpOptions& http = flags->server.http;
   http.port = 8000;
@@ -99,12 +108,10 @@ void AddNetworkFlags(CLI::App* command, Flags* flags) {
   command->add_option("--uds", http.uds, "Unix socket to listen on instead")->type_name("PATH");
   command->add_option("--ssl-keyfile", http.ssl_keyfile, "Private key for TLS (PEM)")->type_name("FILE");
   command->add_option("--ssl-certfile", http.ssl_certfile, "Certificate chain for TLS (PEM)")->type_name("FILE");
-  command->add_option("--api-key", flags->server.api_keys, "Key that clients must show; may be given several times")
-      ->type_name("KEY");
-  command
-      ->add_option("--allowed-origins", flags->server.allowed_origins,
-                   "Origins of web pages that may call the server (CORS), such as https://chat.example; *: any")
-      ->type_name("ORIGIN");
+  AddListFlag(command, "--api-key", &flags->server.api_keys, "KEY", "Key that clients must show; may be repeated");
+  AddListFlag(command, "--allowed-origins", &flags->server.allowed_origins, "ORIGIN",
+              "Origin of web pages that may call the server (CORS), such as https://chat.example; *: any; may be "
+              "repeated");
   command->add_option("--max-connections", http.max_connections, "Connections at one time")
       ->check(CLI::Range(1, 1'000'000))
       ->capture_default_str();
@@ -116,10 +123,8 @@ void AddNetworkFlags(CLI::App* command, Flags* flags) {
 }
 
 void AddEngineFlags(CLI::App* command, Flags* flags) {
-  command
-      ->add_option("--served-model-name", flags->server.served_model_names,
-                   "Names that clients may ask for; answers bear the first. Default: MODEL")
-      ->type_name("NAME");
+  AddListFlag(command, "--served-model-name", &flags->server.served_model_names, "NAME",
+              "Name that clients may ask for, instead of MODEL; may be repeated, answers bear the first");
   command->add_option("--max-num-seqs", flags->max_num_seqs, "Sequences that run at one time")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 16))
       ->capture_default_str();
