@@ -101,9 +101,9 @@ class HttpTest : public ::testing::Test {
 
   // Waits for what other threads bring about.
   static bool Eventually(const std::function<bool()>& condition) {
-    for (int i = 0; i < 3000; ++i) {
+    for (int i = 0; i < 30'000; ++i) {
       if (condition()) return true;
-      std::this_thread::sleep_for(milliseconds(10));
+      std::this_thread::sleep_for(milliseconds(1));
     }
     return false;
   }
@@ -202,9 +202,9 @@ TEST_F(HttpTest, BoundsTheBodiesOfAllRequestsTogether) {
 }
 
 TEST_F(HttpTest, EndsThoseWhoSendTooSlowly) {
-  options_.header_timeout = milliseconds(200);
-  options_.body_timeout = milliseconds(200);
-  options_.idle_timeout = milliseconds(200);
+  options_.header_timeout = milliseconds(500);
+  options_.body_timeout = milliseconds(500);
+  options_.idle_timeout = milliseconds(1000);
   Start();
   TestClient header = Connect();
   header.Send("GET / HT");

@@ -80,9 +80,9 @@ class ServerTest : public ::testing::Test {
 
   // Waits for what other threads bring about.
   static bool Eventually(const std::function<bool()>& condition) {
-    for (int i = 0; i < 3000; ++i) {
+    for (int i = 0; i < 30'000; ++i) {
       if (condition()) return true;
-      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
     return false;
   }
@@ -403,6 +403,8 @@ TEST_F(ServerTest, LetsAllowedOriginsReadAnswers) {
 TEST_F(ServerTest, CountsWhatItDoes) {
   Start();
   Complete({{"prompt", std::string(100, 'a')}, {"max_tokens", 8}, {"ignore_eos", true}});
+  // The engine publishes its counts after it has handed out a step's tokens.
+  ASSERT_TRUE(Eventually([&] { return server_->stats().generation_tokens == 8; }));
   const std::string text = Connect().Get("/metrics").body;
   for (const char* line : {"swiftkv:prompt_tokens_total{model_name=\"tiny\"} 100",
                            "swiftkv:generation_tokens_total{model_name=\"tiny\"} 8",
