@@ -55,6 +55,7 @@ int RunProgram(int argc, char** argv) {
   std::vector<std::pair<std::string, RunCommand>> commands;
   commands.emplace_back("generate", AddGenerateCommand(&program));
   commands.emplace_back("chat", AddChatCommand(&program));
+  commands.emplace_back("serve", AddServeCommand(&program));
   commands.emplace_back("convert", AddConvertCommand(&program));
   commands.emplace_back("distill", AddDistillCommand(&program));
   commands.emplace_back("inspect", AddInspectCommand(&program));

@@ -1,0 +1,167 @@
+// swiftkv serve: the OpenAI-compatible server, until a signal ends it.
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <thread>
+
+#include "cli/commands.h"
+#include "cli/generation.h"
+#include "cli/terminal.h"
+#include "engine/memory.h"
+#include "engine/model_costs.h"
+#include "server/server.h"
+
+namespace swiftkv {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// How often the waiting main thread looks for a signal.
+constexpr std::chrono::milliseconds kSignalPoll(100);
+// For answers that are complete to reach their clients.
+constexpr std::chrono::seconds kFlush(2);
+
+struct Flags {
+  ModelFlags model;
+  ServerOptions server;
+  int64_t max_num_seqs = 64;
+  double kv_cache_memory = 0.25;
+  double tpot_target_ms = 0;
+  bool no_prefix_caching = false;
+  int shutdown_timeout = 30;
+};
+
+// Tokens of K/V cache that --kv-cache-memory pays for, but at least one whole context.
+int64_t KvCacheTokens(const Flags& flags, const LoadedModel& model, int64_t max_model_len) {
+  const ModelCosts costs = ComputeModelCosts(model.weights.config);
+  const int64_t elements = model.mode == Mode::kTeacher ? costs.base_kv_elements : costs.swiftkv_kv_elements;
+  const auto token_bytes = static_cast<double>(std::max<int64_t>(elements * BlockBytes(model.weights.dtype), 1));
+  const double wanted = flags.kv_cache_memory > 1
+                            ? flags.kv_cache_memory
+                            : flags.kv_cache_memory * static_cast<double>(ReadMemoryInfo().available_bytes);
+  return std::max(max_model_len, static_cast<int64_t>(wanted / token_bytes));
+}
+
+ServerOptions MakeServerOptions(const Flags& flags, const LoadedModel& model) {
+  ServerOptions options = flags.server;
+  if (options.served_model_names.empty()) options.served_model_names.push_back(flags.model.model);
+  EngineOptions& engine = options.engine.engine;
+  engine = MakeEngineOptions(flags.model, model);
+  engine.scheduler.max_num_seqs = flags.max_num_seqs;
+  engine.scheduler.enable_prefix_caching = !flags.no_prefix_caching;
+  engine.tpot_target_s = flags.tpot_target_ms / 1000;
+  engine.kv_cache_tokens = KvCacheTokens(flags, model, engine.max_model_len);
+  return options;
+}
+
+// Lets what runs come to its end. A second signal ends the process (terminal.h).
+void Drain(Server* server, int shutdown_timeout_s) {
+  const EngineStats stats = server->stats();
+  spdlog::info("shutting down: {} requests run, {} wait; they have {} s", stats.num_requests_running,
+               stats.num_requests_waiting, shutdown_timeout_s);
+  server->Drain();
+  const Clock::time_point deadline = Clock::now() + std::chrono::seconds(shutdown_timeout_s);
+  while (!server->idle() && Clock::now() < deadline) std::this_thread::sleep_for(kSignalPoll);
+  if (!server->idle()) spdlog::warn("shutting down: the time is over, what still runs is cut off");
+  server->Stop(kFlush);
+}
+
+Status Serve(const Flags& flags) {
+  // Lines come from several threads, and are for machines as much as for people.
+  spdlog::set_default_logger(spdlog::stderr_logger_mt("swiftkv-serve"));
+  spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %l %v");
+  const Clock::time_point start = Clock::now();
+  SWIFTKV_ASSIGN_OR_RETURN(const LoadedModel model, flags.model.Load());
+  const ServerOptions options = MakeServerOptions(flags, model);
+  SWIFTKV_ASSIGN_OR_RETURN(const auto server, Server::Start(model, options));
+  const EngineStats stats = server->stats();
+  spdlog::info("ready at {} after {:.2f} s: {} in mode {}, context {} tokens, K/V cache {} tokens ({} MiB)",
+               server->address(), std::chrono::duration<double>(Clock::now() - start).count(),
+               options.served_model_names.front(), ModeName(model.mode), options.engine.engine.max_model_len,
+               stats.kv_cache_tokens, (stats.kv_cache_tokens * stats.kv_cache_bytes_per_token) >> 20);
+  while (Interrupted() == 0) std::this_thread::sleep_for(kSignalPoll);
+  Drain(server.get(), flags.shutdown_timeout);
+  return Ok();
+}
+
+// One value each time, so that it does not swallow the model that follows.
+void AddListFlag(CLI::App* command, const char* name, std::vector<std::string>* values, const char* type,
+                 const char* help) {
+  command->add_option(name, *values, help)
+      ->type_name(type)
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+}
+
+void AddNetworkFlags(CLI::App* command, Flags* flags) {
+  HttpOptions& http = flags->server.http;
+  http.port = 8000;
+  command->add_option("--host", http.host, "Address to listen on; 0.0.0.0: all of this machine's")
+      ->capture_default_str();
+  command->add_option("--port", http.port, "Port to listen on; 0: any free one")->capture_default_str();
+  command->add_option("--uds", http.uds, "Unix socket to listen on instead")->type_name("PATH");
+  command->add_option("--ssl-keyfile", http.ssl_keyfile, "Private key for TLS (PEM)")->type_name("FILE");
+  command->add_option("--ssl-certfile", http.ssl_certfile, "Certificate chain for TLS (PEM)")->type_name("FILE");
+  AddListFlag(command, "--api-key", &flags->server.api_keys, "KEY", "Key that clients must show; may be repeated");
+  AddListFlag(command, "--allowed-origins", &flags->server.allowed_origins, "ORIGIN",
+              "Origin of web pages that may call the server (CORS), such as https://chat.example; *: any; may be "
+              "repeated");
+  command->add_option("--max-connections", http.max_connections, "Connections at one time")
+      ->check(CLI::Range(1, 1'000'000))
+      ->capture_default_str();
+  command
+      ->add_option("--shutdown-timeout", flags->shutdown_timeout,
+                   "Seconds that running answers have to finish after the first SIGTERM or Ctrl-C")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+}
+
+void AddEngineFlags(CLI::App* command, Flags* flags) {
+  AddListFlag(command, "--served-model-name", &flags->server.served_model_names, "NAME",
+              "Name that clients may ask for, instead of MODEL; may be repeated, answers bear the first");
+  command->add_option("--max-num-seqs", flags->max_num_seqs, "Sequences that run at one time")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 16))
+      ->capture_default_str();
+  command
+      ->add_option("--max-waiting", flags->server.engine.max_waiting,
+                   "Requests that may wait for their first step; more get 429")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command
+      ->add_option("--kv-cache-memory", flags->kv_cache_memory,
+                   "K/V cache: up to 1 a share of the memory that is free after loading, above it bytes")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command
+      ->add_option("--tpot-target", flags->tpot_target_ms,
+                   "Milliseconds a token that running answers should keep; prompts are cut smaller for it. 0: none")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_flag("--no-enable-prefix-caching", flags->no_prefix_caching, "Do not reuse K/V between requests");
+}
+
+}  // namespace
+
+RunCommand AddServeCommand(CLI::App* program) {
+  auto flags = std::make_shared<Flags>();
+  flags->model.log_level = "info";
+  CLI::App* command = program->add_subcommand("serve", "Serve a model over an OpenAI-compatible HTTP API");
+  flags->model.AddAll(command);
+  AddNetworkFlags(command, flags.get());
+  AddEngineFlags(command, flags.get());
+  FinishCommand(
+      command,
+      "Examples:\n"
+      "  swiftkv serve smollm2-135m --adapter models/smollm2-135m-swiftkv-33\n"
+      "  swiftkv serve MODEL --host 0.0.0.0 --api-key \"$KEY\" --ssl-keyfile key.pem --ssl-certfile cert.pem\n"
+      "The page is at http://127.0.0.1:8000/, the API's description at /openapi.json.\n");
+  return [flags] { return Serve(*flags); };
+}
+
+}  // namespace swiftkv

@@ -1,0 +1,32 @@
+// Who may use the server: API keys, and web pages from other origins.
+#ifndef SWIFTKV_SERVER_ACCESS_H_
+#define SWIFTKV_SERVER_ACCESS_H_
+
+#include <array>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "server/http.h"
+
+namespace swiftkv {
+
+// Compares digests of equal length without an early end, so that the time says nothing about how much of a guess is
+// right. The key comes as `Authorization: Bearer KEY`, or, from a browser's own dialogue, as the password of `Basic`.
+class ApiKeys {
+ public:
+  explicit ApiKeys(const std::vector<std::string>& keys);
+  bool Allows(const HttpRequest& request) const;
+
+ private:
+  using Digest = std::array<unsigned char, 32>;
+  static Digest Hash(std::string_view key);
+  std::vector<Digest> digests_;
+};
+
+// The headers that let a web page of an allowed origin read the answer; none for others.
+std::vector<HttpHeader> CorsHeaders(const std::vector<std::string>& allowed_origins, const HttpRequest& request);
+
+}  // namespace swiftkv
+
+#endif  // SWIFTKV_SERVER_ACCESS_H_

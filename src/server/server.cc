@@ -1,0 +1,346 @@
+#include "server/server.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <array>
+#include <boost/asio/post.hpp>
+#include <boost/asio/thread_pool.hpp>
+#include <boost/beast/core/string.hpp>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "checkpoint/printable.h"
+#include "server/access.h"
+#include "server/generation.h"
+#include "server/metrics.h"
+#include "server/openai_request.h"
+#include "server/openai_response.h"
+#include "server/page.h"
+#include "text/conversation.h"
+
+namespace swiftkv {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// Templates and tokenizers of large prompts run here. Two: one long one does not hold up all others.
+constexpr int kAsideThreads = 2;
+// A template is the model's and trusted not to be malicious; what clients put into it is not trusted to be small.
+constexpr TemplateLimits kTemplateLimits = {
+    .steps = 5'000'000, .output_bytes = 64ll << 20, .memory_bytes = 256ll << 20};
+constexpr std::string_view kModelPath = "/v1/models/";  // and the model's name
+constexpr std::string_view kPagePolicy =
+    "default-src 'none'; connect-src 'self'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+// Whether the body says that it is JSON. Web pages of other origins can send other types without asking first.
+bool IsJson(const HttpRequest& request) {
+  std::string_view type = request.Header("Content-Type");
+  type = type.substr(0, type.find_first_of("; "));
+  return boost::beast::iequals(type, "application/json");
+}
+
+// Adds the same headers to whatever the answer is.
+class ReplyWithHeaders final : public HttpReply {
+ public:
+  ReplyWithHeaders(HttpReplyPtr reply, std::vector<HttpHeader> headers)
+      : reply_(std::move(reply)), headers_(std::move(headers)) {}
+  void Send(HttpResponse response) override { reply_->Send(Extended(std::move(response))); }
+  void Begin(HttpResponse head) override { reply_->Begin(Extended(std::move(head))); }
+  void Write(std::string piece) override { reply_->Write(std::move(piece)); }
+  void End() override { reply_->End(); }
+  void Post(std::function<void()> work) override { reply_->Post(std::move(work)); }
+  void OnGone(std::function<void()> callback) override { reply_->OnGone(std::move(callback)); }
+
+ private:
+  HttpResponse Extended(HttpResponse response) const {
+    response.headers.insert(response.headers.end(), headers_.begin(), headers_.end());
+    return response;
+  }
+
+  HttpReplyPtr reply_;
+  std::vector<HttpHeader> headers_;
+};
+
+}  // namespace
+
+class Server::Impl {
+ public:
+  Impl(const LoadedModel& model, ServerOptions options)
+      : options_(std::move(options)),
+        keys_(options_.api_keys),
+        metrics_(options_.served_model_names.front()),
+        aside_(kAsideThreads) {
+    context_ = {.model = &model,
+                .metrics = &metrics_,
+                .model_names = options_.served_model_names,
+                .run_aside = [this](std::function<void()> work) { boost::asio::post(aside_, std::move(work)); }};
+  }
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+  ~Impl() { Stop({}); }
+
+  Status Start() {
+    const LoadedModel& model = *context_.model;
+    SWIFTKV_ASSIGN_OR_RETURN(engine_,
+                             AsyncEngine::Start(model.weights, model.mode, model.text.tokenizer.get(), options_.engine,
+                                                [this](int64_t tokens) { metrics_.ObserveStep(tokens); }));
+    context_.engine = engine_.get();
+    HttpOptions http = options_.http;
+    http.make_error = [](int status, const std::string& message) { return ErrorResponse(status, message); };
+    SWIFTKV_ASSIGN_OR_RETURN(http_, HttpServer::Start(std::move(http), [this](HttpRequest request, HttpReplyPtr reply) {
+                               Handle(std::move(request), std::move(reply));
+                             }));
+    return Ok();
+  }
+
+  // In the order of use, so that nobody finds the other gone.
+  void Stop(std::chrono::milliseconds grace) {
+    if (http_) http_->Stop(grace);
+    aside_.join();
+  }
+
+  AsyncEngine& engine() { return *engine_; }
+  HttpServer& http() { return *http_; }
+
+ private:
+  // A handler answers at once, on an I/O thread, or, with `aside`, on one of the threads for long work.
+  using Handler = void (Impl::*)(const HttpRequest& request, const HttpReplyPtr& reply);
+  struct Route {
+    std::string_view path;
+    std::string_view method;
+    Handler handler;
+    bool aside = false;
+    bool open = false;  // needs no key
+  };
+
+  // A path's route; null if there is nothing.
+  static const Route* FindRoute(const std::string& path) {
+    static constexpr std::array<Route, 10> kRoutes = {{
+        {"/v1/completions", "POST", &Impl::Completions, true},
+        {"/v1/chat/completions", "POST", &Impl::ChatCompletions, true},
+        {"/v1/models", "GET", &Impl::Models},
+        {"/tokenize", "POST", &Impl::Tokenize, true},
+        {"/detokenize", "POST", &Impl::Detokenize, true},
+        {"/health", "GET", &Impl::Health, false, true},
+        {"/ready", "GET", &Impl::Ready, false, true},
+        {"/metrics", "GET", &Impl::MetricsText},
+        {"/openapi.json", "GET", &Impl::OpenApi},
+        {"/", "GET", &Impl::Page},
+    }};
+    static constexpr Route kModelRoute = {kModelPath, "GET", &Impl::OneModel};
+    if (path.starts_with(kModelPath)) return &kModelRoute;
+    const auto* const found =
+        std::find_if(kRoutes.begin(), kRoutes.end(), [&](const Route& route) { return route.path == path; });
+    return found == kRoutes.end() ? nullptr : found;
+  }
+
+  void Handle(HttpRequest request, HttpReplyPtr reply) {
+    if (auto headers = CorsHeaders(options_.allowed_origins, request); !headers.empty()) {
+      reply = std::make_shared<ReplyWithHeaders>(std::move(reply), std::move(headers));
+    }
+    const Route* route = FindRoute(request.path);
+    if (std::optional<HttpResponse> refusal = Refuse(route, request)) {
+      spdlog::info("request={} status={} method={} path={}", request.id, refusal->status, Printable(request.method),
+                   Printable(request.path));
+      reply->Send(std::move(*refusal));
+      return;
+    }
+    if (!route->aside) {
+      (this->*route->handler)(request, reply);
+      return;
+    }
+    context_.run_aside([this, route, request = std::move(request), reply = std::move(reply)] {
+      try {
+        (this->*route->handler)(request, reply);
+      } catch (const std::bad_alloc&) {
+        spdlog::error("request={} status=503 error=\"out of memory\"", request.id);
+        reply->Send(ErrorResponse(503, "there is not enough memory for this request"));
+      }
+    });
+  }
+
+  // What is wrong with a request before anybody looks into its body; nullopt if nothing is.
+  std::optional<HttpResponse> Refuse(const Route* route, const HttpRequest& request) const {
+    const bool is_preflight = request.method == "OPTIONS";
+    if (!is_preflight && (route == nullptr || !route->open) && !keys_.Allows(request)) {
+      HttpResponse response = ErrorResponse(401, "a valid API key is needed", "", "invalid_api_key");
+      // A browser asks its user for the key of the page.
+      response.headers.push_back({"WWW-Authenticate", request.path == "/" ? "Basic realm=\"swiftkv\"" : "Bearer"});
+      return response;
+    }
+    if (route == nullptr) return ErrorResponse(404, "there is nothing at this path");
+    const std::string allow = std::string(route->method == "GET" ? "GET, HEAD" : route->method) + ", OPTIONS";
+    if (is_preflight) return HttpResponse{.status = 204, .headers = {{"Allow", allow}}};
+    if (request.method != route->method) {
+      HttpResponse response = ErrorResponse(405, "this path answers to " + allow);
+      response.headers.push_back({"Allow", allow});
+      return response;
+    }
+    if (route->method == "POST" && !IsJson(request)) return ErrorResponse(415, "the body must be application/json");
+    return std::nullopt;
+  }
+
+  void Refuse(const HttpRequest& request, const HttpReplyPtr& reply, const HttpResponse& response,
+              const std::string& message) const {
+    spdlog::info("request={} status={} path={} error=\"{}\"", request.id, response.status, request.path,
+                 Printable(message));
+    reply->Send(response);
+  }
+  void Refuse(const HttpRequest& request, const HttpReplyPtr& reply, const Error& error) const {
+    Refuse(request, reply, ErrorResponse(error), error.message);
+  }
+
+  // False, and answered, if another model is meant than the one that is served.
+  bool CheckModel(const std::string& name, const HttpRequest& request, const HttpReplyPtr& reply) const {
+    const auto& names = context_.model_names;
+    if (name.empty() || std::find(names.begin(), names.end(), name) != names.end()) return true;
+    const std::string message = fmt::format("the model \"{}\" is not served here", Printable(name));
+    Refuse(request, reply, ErrorResponse(404, message, "model", "model_not_found"), message);
+    return false;
+  }
+
+  Result<std::string> Render(const Conversation& conversation) const {
+    const TextModel& text = context_.model->text;
+    if (!text.chat_template)
+      return InvalidInput("messages need a chat template: {}", text.chat_template.error().message);
+    RenderOptions options;
+    options.limits = kTemplateLimits;
+    return RenderConversation(*text.chat_template, *text.tokenizer, *conversation.messages, *conversation.variables,
+                              options);
+  }
+
+  void Completions(const HttpRequest& request, const HttpReplyPtr& reply) {
+    Result<GenerationRequest> parsed = ParseCompletionRequest(request.body);
+    if (!parsed) return Refuse(request, reply, parsed.error());
+    if (!CheckModel(parsed->model, request, reply)) return;
+    std::vector<std::vector<int32_t>> prompts;
+    for (const Prompt& prompt : parsed->prompts) {
+      const auto* text = std::get_if<std::string>(&prompt);
+      prompts.push_back(text == nullptr ? std::get<1>(prompt)
+                                        : context_.model->text.tokenizer->Encode(
+                                              *text, {.add_special_tokens = parsed->add_special_tokens}));
+    }
+    StartGeneration(context_, std::move(*parsed), std::move(prompts), request.id, reply);
+  }
+
+  void ChatCompletions(const HttpRequest& request, const HttpReplyPtr& reply) {
+    Result<GenerationRequest> parsed = ParseChatRequest(request.body);
+    if (!parsed) return Refuse(request, reply, parsed.error());
+    if (!CheckModel(parsed->model, request, reply)) return;
+    const Result<std::string> text = Render(parsed->conversation);
+    if (!text) return Refuse(request, reply, text.error());
+    std::vector<int32_t> prompt =
+        context_.model->text.tokenizer->Encode(*text, {.add_special_tokens = parsed->add_special_tokens});
+    StartGeneration(context_, std::move(*parsed), {std::move(prompt)}, request.id, reply);
+  }
+
+  void Tokenize(const HttpRequest& request, const HttpReplyPtr& reply) {
+    Result<TokenizeRequest> parsed = ParseTokenizeRequest(request.body);
+    if (!parsed) return Refuse(request, reply, parsed.error());
+    if (!CheckModel(parsed->model, request, reply)) return;
+    Result<std::string> text = std::move(parsed->prompt);
+    if (parsed->conversation.messages) text = Render(parsed->conversation);
+    if (!text) return Refuse(request, reply, text.error());
+    const Tokenizer& tokenizer = *context_.model->text.tokenizer;
+    const std::vector<int32_t> ids = tokenizer.Encode(*text, {.add_special_tokens = parsed->add_special_tokens});
+    Json answer = {{"count", ids.size()}, {"max_model_len", engine_->max_model_len()}, {"tokens", ids}};
+    answer["token_strs"] = nullptr;
+    if (parsed->return_token_strs) {
+      Json& spellings = answer["token_strs"] = Json::array();
+      for (const int32_t id : ids) spellings.push_back(tokenizer.IdToToken(id));
+    }
+    reply->Send(JsonResponse(answer));
+  }
+
+  void Detokenize(const HttpRequest& request, const HttpReplyPtr& reply) {
+    const Result<DetokenizeRequest> parsed = ParseDetokenizeRequest(request.body);
+    if (!parsed) return Refuse(request, reply, parsed.error());
+    if (!CheckModel(parsed->model, request, reply)) return;
+    const Tokenizer& tokenizer = *context_.model->text.tokenizer;
+    for (const int32_t id : parsed->tokens) {
+      if (id >= 0 && id < tokenizer.vocab_size()) continue;
+      const Error error = {ErrorCode::kInvalidInput,
+                           fmt::format("tokens holds {}; the vocabulary has 0 to {}", id, tokenizer.vocab_size() - 1)};
+      return Refuse(request, reply, error);
+    }
+    reply->Send(JsonResponse({{"prompt", tokenizer.Decode(parsed->tokens, {.skip_special_tokens = false})}}));
+  }
+
+  Json ModelJson(const std::string& name) const {
+    return {{"id", name},
+            {"object", "model"},
+            {"created", created_},
+            {"owned_by", "swiftkv"},
+            {"root", context_.model->origin},
+            {"parent", nullptr},
+            {"max_model_len", engine_->max_model_len()}};
+  }
+
+  void Models(const HttpRequest&, const HttpReplyPtr& reply) {
+    Json list = Json::array();
+    for (const std::string& name : context_.model_names) list.push_back(ModelJson(name));
+    reply->Send(JsonResponse({{"object", "list"}, {"data", std::move(list)}}));
+  }
+
+  void OneModel(const HttpRequest& request, const HttpReplyPtr& reply) {
+    const std::string name = request.path.substr(kModelPath.size());
+    if (name.empty()) return Models(request, reply);
+    if (CheckModel(name, request, reply)) reply->Send(JsonResponse(ModelJson(name)));
+  }
+
+  void Health(const HttpRequest&, const HttpReplyPtr& reply) { reply->Send(JsonResponse({{"status", "alive"}})); }
+
+  void Ready(const HttpRequest&, const HttpReplyPtr& reply) {
+    reply->Send(engine_->draining() ? ErrorResponse(503, "the server is shutting down")
+                                    : JsonResponse({{"status", "ready"}}));
+  }
+
+  void MetricsText(const HttpRequest&, const HttpReplyPtr& reply) {
+    reply->Send({.content_type = "text/plain; version=0.0.4; charset=utf-8", .body = metrics_.Text(engine_->stats())});
+  }
+
+  void OpenApi(const HttpRequest&, const HttpReplyPtr& reply) {
+    reply->Send({.content_type = "application/json", .body = std::string(kOpenApiJson)});
+  }
+
+  void Page(const HttpRequest&, const HttpReplyPtr& reply) {
+    reply->Send({.content_type = "text/html; charset=utf-8",
+                 .body = std::string(kPageHtml),
+                 .headers = {{"Content-Security-Policy", std::string(kPagePolicy)},
+                             {"X-Content-Type-Options", "nosniff"},
+                             {"Referrer-Policy", "no-referrer"}}});
+  }
+
+  ServerOptions options_;
+  ApiKeys keys_;
+  Metrics metrics_;
+  boost::asio::thread_pool aside_;
+  ServerContext context_;
+  int64_t created_ =
+      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+  // The engine goes before the connections whose replies its last events want.
+  std::unique_ptr<HttpServer> http_;
+  std::unique_ptr<AsyncEngine> engine_;
+};
+
+Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Server::~Server() = default;
+
+Result<std::unique_ptr<Server>> Server::Start(const LoadedModel& model, ServerOptions options) {
+  if (options.served_model_names.empty()) options.served_model_names.push_back(model.origin);
+  auto impl = std::make_unique<Impl>(model, std::move(options));
+  SWIFTKV_RETURN_IF_ERROR(impl->Start());
+  return std::unique_ptr<Server>(new Server(std::move(impl)));
+}
+
+void Server::Drain() { impl_->engine().Drain(); }
+bool Server::idle() const { return impl_->engine().idle(); }
+void Server::Stop(std::chrono::milliseconds grace) { impl_->Stop(grace); }
+uint16_t Server::port() const { return impl_->http().port(); }
+std::string Server::address() const { return impl_->http().address(); }
+int Server::connections() const { return impl_->http().connections(); }
+EngineStats Server::stats() const { return impl_->engine().stats(); }
+
+}  // namespace swiftkv

@@ -1,0 +1,518 @@
+#include "server/server.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "e2e/tiny_model.h"
+#include "server/test_client.h"
+
+namespace swiftkv {
+namespace {
+
+using Json = nlohmann::json;
+using ::testing::HasSubstr;
+
+// One character a token, 512 tokens of context.
+const LoadedModel& TinyModel() {
+  static const LoadedModel model = [] {
+    const std::string folder =
+        WriteTinyModel(std::filesystem::temp_directory_path() / ("swiftkv-server-test-" + std::to_string(getpid())),
+                       {.swiftkv = true});
+    auto loaded = LoadModel({.model = folder, .dtype = DType::kF32});
+    if (!loaded) {
+      ADD_FAILURE() << loaded.error().message;
+      std::abort();
+    }
+    std::filesystem::remove_all(folder);
+    return std::move(*loaded);
+  }();
+  return model;
+}
+
+// The data of each event of a stream, without the last one, which must be [DONE].
+std::vector<Json> Events(const TestResponse& response) {
+  std::vector<std::string> lines;
+  std::string body = response.body;
+  while (!body.empty()) {
+    const size_t end = body.find("\n\n");
+    EXPECT_EQ(body.substr(0, 6), "data: ");
+    if (end == std::string::npos) break;
+    lines.push_back(body.substr(6, end - 6));
+    body.erase(0, end + 2);
+  }
+  std::vector<Json> events;
+  if (lines.empty()) return events;
+  EXPECT_EQ(lines.back(), "[DONE]");
+  lines.pop_back();
+  for (const std::string& line : lines) events.push_back(Json::parse(line));
+  return events;
+}
+
+class ServerTest : public ::testing::Test {
+ protected:
+  ServerTest() {
+    options_.served_model_names = {"tiny", "also-tiny"};
+    options_.engine.engine.kv_cache_tokens = 8192;
+  }
+
+  void Start() {
+    auto started = Server::Start(TinyModel(), options_);
+    ASSERT_TRUE(started) << started.error().message;
+    server_ = std::move(*started);
+  }
+
+  TestClient Connect() const { return TestClient(server_->port()); }
+
+  TestResponse Post(const std::string& path, const Json& body, const std::string& headers = {}) const {
+    return Connect().Post(path, body.dump(), headers);
+  }
+
+  Json Answer(const std::string& path, const Json& body) const {
+    const TestResponse response = Post(path, body);
+    EXPECT_EQ(response.status, 200) << response.body;
+    return Json::parse(response.body);
+  }
+  Json Complete(Json body) const { return Answer("/v1/completions", body); }
+
+  // Waits for what other threads bring about.
+  static bool Eventually(const std::function<bool()>& condition) {
+    for (int i = 0; i < 30'000; ++i) {
+      if (condition()) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return false;
+  }
+
+  ServerOptions options_;
+  std::unique_ptr<Server> server_;
+};
+
+TEST_F(ServerTest, CompletesAPrompt) {
+  Start();
+  const Json answer = Complete({{"model", "tiny"}, {"prompt", "Hello"}, {"max_tokens", 8}, {"temperature", 0}});
+  EXPECT_EQ(answer["object"], "text_completion");
+  EXPECT_EQ(answer["model"], "tiny");
+  EXPECT_THAT(answer["id"].get<std::string>(), HasSubstr("cmpl-"));
+  ASSERT_EQ(answer["choices"].size(), 1u);
+  EXPECT_EQ(answer["choices"][0]["index"], 0);
+  EXPECT_EQ(answer["choices"][0]["finish_reason"], "length");
+  EXPECT_TRUE(answer["choices"][0]["logprobs"].is_null());
+  EXPECT_EQ(answer["usage"]["prompt_tokens"], 5);
+  EXPECT_EQ(answer["usage"]["completion_tokens"], 8);
+  EXPECT_EQ(answer["usage"]["total_tokens"], 13);
+  EXPECT_GT(answer["usage"]["timings"]["ttft_s"], 0);
+  // The same prompt again finds its first whole block, if it has one, and the same text in any case.
+  const Json again = Complete({{"prompt", "Hello"}, {"max_tokens", 8}, {"temperature", 0}});
+  EXPECT_EQ(again["choices"][0]["text"], answer["choices"][0]["text"]);
+}
+
+TEST_F(ServerTest, TakesPromptsOfEveryForm) {
+  Start();
+  const Json text = Complete({{"prompt", "Hello"}, {"max_tokens", 4}, {"temperature", 0}});
+  const std::vector<int> ids = {40, 69, 76, 76, 79};  // one character a token, from the space on
+  const Json tokens = Complete({{"prompt", ids}, {"max_tokens", 4}, {"temperature", 0}});
+  EXPECT_EQ(tokens["choices"][0]["text"], text["choices"][0]["text"]);
+  const Json batch =
+      Complete({{"prompt", Json::array({"Hello", ids, "Other"})}, {"max_tokens", 4}, {"temperature", 0}, {"n", 2}});
+  ASSERT_EQ(batch["choices"].size(), 6u);
+  for (int i = 0; i < 6; ++i) EXPECT_EQ(batch["choices"][i]["index"], i);
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(batch["choices"][i]["text"], text["choices"][0]["text"]);
+  EXPECT_EQ(batch["usage"]["prompt_tokens"], 15);
+  EXPECT_EQ(batch["usage"]["completion_tokens"], 24);
+}
+
+TEST_F(ServerTest, ScoresAnEchoedPrompt) {
+  Start();
+  const Json body = {{"prompt", "Hello"}, {"max_tokens", 0}, {"echo", true}, {"logprobs", 2}};
+  const Json choice = Complete(body)["choices"][0];
+  EXPECT_EQ(choice["text"], "Hello");
+  EXPECT_EQ(choice["logprobs"]["tokens"], Json({"H", "e", "l", "l", "o"}));
+  EXPECT_EQ(choice["logprobs"]["text_offset"], Json({0, 1, 2, 3, 4}));
+  ASSERT_EQ(choice["logprobs"]["token_logprobs"].size(), 5u);
+  ASSERT_EQ(choice["logprobs"]["top_logprobs"].size(), 5u);
+  EXPECT_TRUE(choice["logprobs"]["token_logprobs"][0].is_null());
+  EXPECT_TRUE(choice["logprobs"]["top_logprobs"][0].is_null());
+  for (int i = 1; i < 5; ++i) {
+    EXPECT_LT(choice["logprobs"]["token_logprobs"][i], 0);
+    // The token itself is among the alternatives, or beside them.
+    const Json& top = choice["logprobs"]["top_logprobs"][i];
+    EXPECT_EQ(top[choice["logprobs"]["tokens"][i].get<std::string>()], choice["logprobs"]["token_logprobs"][i]);
+    EXPECT_THAT(top.size(), ::testing::AnyOf(2u, 3u));
+  }
+  // With an answer: the prompt's scores come first, the answer's follow; streamed, they are the same.
+  Json longer = {{"prompt", "Hello"}, {"max_tokens", 2}, {"echo", true}, {"logprobs", 2}, {"temperature", 0}};
+  const Json whole = Complete(longer)["choices"][0];
+  EXPECT_EQ(whole["logprobs"]["tokens"].size(), 7u);
+  EXPECT_EQ(whole["logprobs"]["token_logprobs"][4], choice["logprobs"]["token_logprobs"][4]);
+  longer["stream"] = true;
+  Json tokens = Json::array();
+  std::string text;
+  for (const Json& event : Events(Post("/v1/completions", longer))) {
+    text += event["choices"][0]["text"].get<std::string>();
+    for (const Json& token : event["choices"][0]["logprobs"]["tokens"]) tokens.push_back(token);
+  }
+  EXPECT_EQ(tokens, whole["logprobs"]["tokens"]);
+  EXPECT_EQ(text, whole["text"]);
+}
+
+TEST_F(ServerTest, AnswersAConversation) {
+  Start();
+  const Json body = {{"model", "also-tiny"},       {"messages", Json::array({{{"role", "user"}, {"content", "Hi"}}})},
+                     {"max_completion_tokens", 6}, {"temperature", 0},
+                     {"logprobs", true},           {"top_logprobs", 3}};
+  const Json answer = Answer("/v1/chat/completions", body);
+  EXPECT_EQ(answer["object"], "chat.completion");
+  const Json& choice = answer["choices"][0];
+  EXPECT_EQ(choice["message"]["role"], "assistant");
+  ASSERT_EQ(choice["logprobs"]["content"].size(), 6u);
+  EXPECT_EQ(choice["logprobs"]["content"][0]["top_logprobs"].size(), 3u);
+  EXPECT_EQ(choice["logprobs"]["content"][0]["token"].get<std::string>().size(),
+            choice["logprobs"]["content"][0]["bytes"].size());
+  // "[user] Hi [assistant] "
+  EXPECT_EQ(answer["usage"]["prompt_tokens"], 22);
+  // Contents in parts are one text, as with OpenAI.
+  Json parts = body;
+  parts["messages"][0]["content"] = Json::array({{{"type", "text"}, {"text", "Hi"}}});
+  EXPECT_EQ(Answer("/v1/chat/completions", parts)["choices"][0]["message"], choice["message"]);
+}
+
+TEST_F(ServerTest, StreamsWhatItWouldHaveAnswered) {
+  Start();
+  Json body = {{"messages", Json::array({{{"role", "user"}, {"content", "Hi"}}})},
+               {"max_tokens", 12},
+               {"temperature", 1},
+               {"seed", 7},
+               {"n", 2}};
+  const Json whole = Answer("/v1/chat/completions", body);
+  body["stream"] = true;
+  body["stream_options"] = {{"include_usage", true}};
+  const TestResponse response = Post("/v1/chat/completions", body);
+  EXPECT_TRUE(response.Has("Content-Type: text/event-stream"));
+  const std::vector<Json> events = Events(response);
+  ASSERT_GT(events.size(), 3u);
+  std::array<std::string, 2> texts;
+  std::array<int, 2> roles = {};
+  std::array<std::string, 2> finish;
+  for (size_t i = 0; i + 1 < events.size(); ++i) {
+    EXPECT_TRUE(events[i]["usage"].is_null());
+    EXPECT_EQ(events[i]["object"], "chat.completion.chunk");
+    const Json& choice = events[i]["choices"][0];
+    const auto index = choice["index"].get<size_t>();
+    texts[index] += choice["delta"].value("content", "");
+    roles[index] += choice["delta"].contains("role") ? 1 : 0;
+    if (!choice["finish_reason"].is_null()) finish[index] = choice["finish_reason"];
+  }
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(texts[i], whole["choices"][i]["message"]["content"]);
+    EXPECT_EQ(roles[i], 1);
+    EXPECT_EQ(finish[i], whole["choices"][i]["finish_reason"]);
+  }
+  EXPECT_TRUE(events.back()["choices"].empty());
+  EXPECT_EQ(events.back()["usage"]["completion_tokens"], whole["usage"]["completion_tokens"]);
+}
+
+TEST_F(ServerTest, ObeysSamplingParameters) {
+  Start();
+  const Json seeded = {{"prompt", "abc"}, {"max_tokens", 20}, {"seed", -3}};
+  EXPECT_EQ(Complete(seeded)["choices"], Complete(seeded)["choices"]);
+  const Json biased =
+      Complete({{"prompt", "abc"}, {"max_tokens", 3}, {"temperature", 0}, {"logit_bias", {{"40", 100}}}});
+  EXPECT_EQ(biased["choices"][0]["text"], "HHH");
+  const Json stopped = Complete(
+      {{"prompt", "abc"}, {"max_tokens", 5}, {"temperature", 0}, {"logit_bias", {{"40", 100}}}, {"stop", "HH"}});
+  EXPECT_EQ(stopped["choices"][0]["text"], "");
+  EXPECT_EQ(stopped["choices"][0]["finish_reason"], "stop");
+  EXPECT_EQ(stopped["choices"][0]["stop_reason"], "HH");
+  const Json token = Complete({{"prompt", "abc"},
+                               {"max_tokens", 5},
+                               {"temperature", 0},
+                               {"logit_bias", {{"40", 100}}},
+                               {"stop_token_ids", {40}},
+                               {"min_tokens", 1}});
+  EXPECT_EQ(token["choices"][0]["finish_reason"], "stop");
+  const Json scored = Complete({{"prompt", "abc"}, {"max_tokens", 1}, {"prompt_logprobs", 1}});
+  EXPECT_EQ(scored["choices"][0]["prompt_logprobs"].size(), 3u);
+  EXPECT_TRUE(scored["choices"][0]["prompt_logprobs"][0].is_null());
+}
+
+TEST_F(ServerTest, SaysWhatIsWrong) {
+  Start();
+  struct Case {
+    const char* path;
+    const char* body;
+    int status;
+    const char* param;  // null: none
+  };
+  const std::string long_prompt = R"({"prompt": ")" + std::string(600, 'a') + R"("})";
+  const std::string deep = R"({"prompt": )" + std::string(1000, '[') + std::string(1000, ']') + "}";
+  const std::string many = R"({"prompt": [)" + [] {
+    std::string text = "1";
+    for (int i = 0; i < 1'100'000; ++i) text += ",1";
+    return text;
+  }() + "]}";
+  const Case cases[] = {
+      {"/v1/completions", "", 400, nullptr},
+      {"/v1/completions", "[]", 400, nullptr},
+      {"/v1/completions", "{", 400, nullptr},
+      {"/v1/completions", "{\"prompt\": \"\xff\"}", 400, nullptr},
+      {"/v1/completions", R"({"prompt": "\ud800"})", 400, nullptr},
+      {"/v1/completions", R"({"prompt": "a", "temperature": 1e999})", 400, nullptr},
+      {"/v1/completions", "{}", 400, "prompt"},
+      {"/v1/completions", R"({"prompt": ""})", 400, nullptr},
+      {"/v1/completions", R"({"prompt": []})", 400, "prompt"},
+      {"/v1/completions", R"({"prompt": {}})", 400, "prompt"},
+      {"/v1/completions", R"({"prompt": ["a", 1]})", 400, "prompt"},
+      {"/v1/completions", R"({"prompt": [1, "a"]})", 400, "prompt"},
+      {"/v1/completions", R"({"prompt": [1.5]})", 400, "prompt"},
+      {"/v1/completions", R"({"prompt": [99999]})", 400, nullptr},
+      {"/v1/completions", R"({"prompt": [-1]})", 400, nullptr},
+      {"/v1/completions", R"({"prompt": [99999999999999999999]})", 400, "prompt"},
+      {"/v1/completions", R"({"prompt": "a", "max_tokens": -1})", 400, "max_tokens"},
+      {"/v1/completions", R"({"prompt": "a", "max_tokens": "1"})", 400, "max_tokens"},
+      {"/v1/completions", R"({"prompt": "a", "n": 0})", 400, "n"},
+      {"/v1/completions", R"({"prompt": "a", "n": 1000000})", 400, "n"},
+      {"/v1/completions", R"({"prompt": "a", "n": 99999999999})", 400, "n"},
+      {"/v1/completions", R"({"prompt": "a", "temperature": -1})", 400, "temperature"},
+      {"/v1/completions", R"({"prompt": "a", "temperature": true})", 400, "temperature"},
+      {"/v1/completions", R"({"prompt": "a", "top_p": 2})", 400, "top_p"},
+      {"/v1/completions", R"({"prompt": "a", "logprobs": 21})", 400, "logprobs"},
+      {"/v1/completions", R"({"prompt": "a", "logit_bias": {"x": 1}})", 400, "logit_bias"},
+      {"/v1/completions", R"({"prompt": "a", "logit_bias": {"1": 1e300}})", 400, "logit_bias"},
+      {"/v1/completions", R"({"prompt": "a", "logit_bias": [1]})", 400, "logit_bias"},
+      {"/v1/completions", R"({"prompt": "a", "stop": 1})", 400, "stop"},
+      {"/v1/completions", R"({"prompt": "a", "stop": [""]})", 400, "stop"},
+      {"/v1/completions", R"({"prompt": "a", "best_of": 3})", 400, "best_of"},
+      {"/v1/completions", R"({"prompt": "a", "suffix": "b"})", 400, "suffix"},
+      {"/v1/completions", R"({"prompt": "a", "stream_options": {}})", 400, "stream_options"},
+      {"/v1/completions", R"({"prompt": "a", "response_format": {"type": "json_object"}})", 400, "response_format"},
+      {"/v1/completions", R"({"prompt": "a", "response_format": 7})", 400, "response_format"},
+      {"/v1/completions", R"({"prompt": "a", "model": "other"})", 404, "model"},
+      {"/v1/completions", long_prompt.c_str(), 400, nullptr},
+      {"/v1/completions", deep.c_str(), 400, nullptr},
+      {"/v1/completions", many.c_str(), 400, nullptr},
+      {"/v1/chat/completions", "{}", 400, "messages"},
+      {"/v1/chat/completions", R"({"messages": []})", 400, "messages"},
+      {"/v1/chat/completions", R"({"messages": [1]})", 400, "messages"},
+      {"/v1/chat/completions", R"({"messages": [{"role": 1}]})", 400, "messages"},
+      {"/v1/chat/completions", R"({"messages": [{"role": "user", "content": 1}]})", 400, "messages"},
+      {"/v1/chat/completions", R"({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]})", 400,
+       "messages"},
+      {"/v1/chat/completions", R"({"messages": [{"role": "user", "content": "a"}], "top_logprobs": 2})", 400,
+       "top_logprobs"},
+      {"/v1/chat/completions", R"({"messages": [{"role": "user", "content": "a"}], "tools": 1})", 400, "tools"},
+      {"/v1/chat/completions", R"({"messages": [{"role": "user", "content": "a"}], "tool_choice": "required"})", 400,
+       "tool_choice"},
+      {"/v1/chat/completions", R"({"messages": [{"role": "user", "content": "a"}], "chat_template": "x"})", 400,
+       "chat_template"},
+      {"/tokenize", "{}", 400, "prompt"},
+      {"/tokenize", R"({"prompt": 1})", 400, "prompt"},
+      {"/detokenize", "{}", 400, "tokens"},
+      {"/detokenize", R"({"tokens": [96]})", 400, "tokens"},
+      {"/detokenize", R"({"tokens": ["a"]})", 400, "tokens"},
+  };
+  for (const auto& [path, body, status, param] : cases) {
+    const TestResponse response = Connect().Post(path, body);
+    const std::string shown = std::string(body).substr(0, 100);
+    EXPECT_EQ(response.status, status) << shown << response.body;
+    const Json error = Json::parse(response.body)["error"];
+    EXPECT_FALSE(error["message"].get<std::string>().empty());
+    EXPECT_EQ(error["type"], status == 404 ? "not_found_error" : "invalid_request_error");
+    EXPECT_EQ(error["param"], param == nullptr ? Json() : Json(param)) << shown << response.body;
+  }
+  EXPECT_EQ(Complete({{"prompt", "still alive"}})["choices"].size(), 1u);
+}
+
+TEST_F(ServerTest, KnowsItsRoutes) {
+  Start();
+  TestClient client = Connect();
+  EXPECT_EQ(client.Get("/nowhere").status, 404);
+  EXPECT_EQ(client.Get("/v1/completions").status, 405);
+  client.Send("DELETE /health HTTP/1.1\r\n\r\n");
+  const TestResponse refused = client.Read();
+  EXPECT_EQ(refused.status, 405);
+  EXPECT_TRUE(refused.Has("Allow: GET, HEAD, OPTIONS"));
+  client.Send("OPTIONS /tokenize HTTP/1.1\r\n\r\n");
+  const TestResponse options = client.Read(/*has_body=*/false);
+  EXPECT_EQ(options.status, 204);
+  EXPECT_TRUE(options.Has("Allow: POST, OPTIONS"));
+  EXPECT_FALSE(options.Has("Access-Control"));
+  client.Send("POST /tokenize HTTP/1.1\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}");
+  EXPECT_EQ(client.Read().status, 415);
+  EXPECT_EQ(client.Get("/health").status, 200);
+  EXPECT_EQ(client.Get("/ready").status, 200);
+  const Json models = Json::parse(client.Get("/v1/models").body);
+  EXPECT_EQ(models["data"][1]["id"], "also-tiny");
+  EXPECT_EQ(models["data"][0]["max_model_len"], 512);
+  EXPECT_EQ(Json::parse(client.Get("/v1/models/tiny").body)["id"], "tiny");
+  EXPECT_EQ(client.Get("/v1/models/other").status, 404);
+  EXPECT_TRUE(Json::parse(client.Get("/openapi.json").body)["paths"].contains("/v1/completions"));
+  EXPECT_TRUE(client.Get("/").Has("Content-Security-Policy"));
+}
+
+TEST_F(ServerTest, TokenizesBothWays) {
+  Start();
+  const Json tokens = Answer("/tokenize", {{"prompt", "Hello"}, {"return_token_strs", true}});
+  EXPECT_EQ(tokens["tokens"], Json({40, 69, 76, 76, 79}));
+  EXPECT_EQ(tokens["token_strs"][0], "H");
+  EXPECT_EQ(tokens["count"], 5);
+  EXPECT_EQ(tokens["max_model_len"], 512);
+  EXPECT_EQ(Answer("/detokenize", {{"tokens", tokens["tokens"]}})["prompt"], "Hello");
+  const Json chat = Answer("/tokenize", {{"messages", Json::array({{{"role", "user"}, {"content", "Hi"}}})}});
+  EXPECT_EQ(Answer("/detokenize", {{"tokens", chat["tokens"]}})["prompt"], "[user] Hi [assistant] ");
+}
+
+TEST_F(ServerTest, AsksForAKeyEverywhereButForItsHealth) {
+  options_.api_keys = {"secret-1", "secret-2"};
+  Start();
+  TestClient client = Connect();
+  EXPECT_EQ(client.Get("/health").status, 200);
+  EXPECT_EQ(client.Get("/ready").status, 200);
+  for (const char* path : {"/", "/v1/models", "/metrics", "/openapi.json", "/nowhere"}) {
+    EXPECT_EQ(client.Get(path).status, 401) << path;
+    EXPECT_NE(client.Get(path, "Authorization: Bearer secret-2\r\n").status, 401) << path;
+    EXPECT_NE(client.Get(path, "Authorization: Basic dXNlcjpzZWNyZXQtMQ==\r\n").status, 401) << path;
+  }
+  for (const char* value : {"Bearer", "Bearer ", "Bearer secret", "Bearer secret-11", "secret-1", "Basic !!!!",
+                            "Basic ==", "Basic c2VjcmV0LTE=", "Digest secret-1"}) {
+    const TestResponse response = client.Get("/v1/models", std::string("Authorization: ") + value + "\r\n");
+    EXPECT_EQ(response.status, 401) << value;
+    EXPECT_EQ(Json::parse(response.body)["error"]["code"], "invalid_api_key");
+  }
+  EXPECT_EQ(client.Post("/v1/completions", R"({"prompt": "a"})").status, 401);
+  EXPECT_EQ(client.Post("/v1/completions", R"({"prompt": "a"})", "Authorization: Bearer secret-1\r\n").status, 200);
+}
+
+TEST_F(ServerTest, LetsAllowedOriginsReadAnswers) {
+  options_.allowed_origins = {"https://chat.example"};
+  options_.api_keys = {"secret"};
+  Start();
+  TestClient client = Connect();
+  EXPECT_TRUE(client.Get("/health", "Origin: https://chat.example\r\n")
+                  .Has("Access-Control-Allow-Origin: https://chat.example\r\n"));
+  EXPECT_FALSE(client.Get("/health", "Origin: https://evil.example\r\n").Has("Access-Control"));
+  client.Send(
+      "OPTIONS /v1/completions HTTP/1.1\r\nOrigin: https://chat.example\r\n"
+      "Access-Control-Request-Method: POST\r\n\r\n");
+  EXPECT_TRUE(client.Read(/*has_body=*/false).Has("Access-Control-Allow-Headers: authorization"));
+}
+
+TEST_F(ServerTest, CountsWhatItDoes) {
+  Start();
+  Complete({{"prompt", std::string(100, 'a')}, {"max_tokens", 8}, {"ignore_eos", true}});
+  // The engine publishes its counts after it has handed out a step's tokens.
+  ASSERT_TRUE(Eventually([&] { return server_->stats().generation_tokens == 8; }));
+  const std::string text = Connect().Get("/metrics").body;
+  for (const char* line : {"swiftkv:prompt_tokens_total{model_name=\"tiny\"} 100",
+                           "swiftkv:generation_tokens_total{model_name=\"tiny\"} 8",
+                           "swiftkv:time_to_first_token_seconds_count{model_name=\"tiny\"} 1",
+                           "swiftkv:inter_token_latency_seconds_count{model_name=\"tiny\"} 7",
+                           "swiftkv:e2e_request_latency_seconds_count{model_name=\"tiny\"} 1",
+                           "swiftkv:num_requests_running{model_name=\"tiny\"} 0", "finished_reason=\"length\"",
+                           "# TYPE swiftkv:kv_cache_usage_perc gauge", "swiftkv:skipped_flops_total"}) {
+    EXPECT_THAT(text, HasSubstr(line));
+  }
+}
+
+TEST_F(ServerTest, AnswersManyAtOnceAsAlone) {
+  Start();
+  std::vector<Json> bodies;
+  std::vector<std::string> alone;
+  for (int i = 0; i < 32; ++i) {
+    bodies.push_back({{"prompt", std::string(1 + i * 5, static_cast<char>('a' + i % 26))},
+                      {"max_tokens", 5 + i},
+                      {"seed", i},
+                      {"ignore_eos", true},
+                      {"stream", true}});
+    alone.push_back({});
+    for (const Json& event : Events(Post("/v1/completions", bodies.back()))) {
+      alone.back() += event["choices"][0]["text"].get<std::string>();
+    }
+  }
+  std::vector<TestClient> clients;
+  for (int i = 0; i < 256; ++i) {
+    clients.push_back(Connect());
+    clients.back().SendPost("/v1/completions", bodies[static_cast<size_t>(i % 32)].dump());
+  }
+  for (int i = 0; i < 256; ++i) {
+    std::string text;
+    for (const Json& event : Events(clients[static_cast<size_t>(i)].Read())) {
+      text += event["choices"][0]["text"].get<std::string>();
+    }
+    EXPECT_EQ(text, alone[static_cast<size_t>(i % 32)]) << i;
+  }
+}
+
+TEST_F(ServerTest, EndsTheRequestOfAClientThatLeaves) {
+  Start();
+  for (const bool stream : {false, true}) {
+    TestClient client = Connect();
+    const Json body = {{"prompt", "abc"}, {"max_tokens", 500}, {"ignore_eos", true}, {"n", 8}, {"stream", stream}};
+    client.SendPost("/v1/completions", body.dump());
+    ASSERT_TRUE(Eventually([&] { return server_->stats().num_requests_running > 0; }));
+    client.Close();
+    EXPECT_TRUE(Eventually([&] { return server_->idle(); }));
+  }
+  EXPECT_THAT(Connect().Get("/metrics").body, HasSubstr("finished_reason=\"abort\""));
+}
+
+TEST_F(ServerTest, RefusesWhatItCannotQueue) {
+  options_.engine.max_waiting = 2;
+  options_.engine.engine.scheduler.max_num_seqs = 1;
+  Start();
+  std::vector<TestClient> clients;
+  const Json body = {{"prompt", "abc"}, {"max_tokens", 400}, {"ignore_eos", true}};
+  for (int i = 0; i < 12; ++i) {
+    clients.push_back(Connect());
+    clients.back().SendPost("/v1/completions", body.dump());
+  }
+  int refused = 0;
+  for (TestClient& client : clients) {
+    const TestResponse response = client.Read();
+    if (response.status == 200) continue;
+    EXPECT_EQ(response.status, 429);
+    EXPECT_TRUE(response.Has("Retry-After: "));
+    ++refused;
+  }
+  EXPECT_GT(refused, 0);
+  // A request of many prompts that does not fit leaves none of them behind.
+  EXPECT_EQ(Post("/v1/completions", {{"prompt", Json(std::vector<std::string>(100, "a"))}}).status, 429);
+  EXPECT_TRUE(Eventually([&] { return server_->idle(); }));
+}
+
+TEST_F(ServerTest, DrainsBeforeItStops) {
+  Start();
+  TestClient client = Connect();
+  const Json body = {{"prompt", "abc"}, {"max_tokens", 500}, {"ignore_eos", true}};
+  client.SendPost("/v1/completions", body.dump());
+  ASSERT_TRUE(Eventually([&] { return server_->stats().num_requests_running > 0; }));
+  server_->Drain();
+  EXPECT_EQ(Connect().Get("/ready").status, 503);
+  EXPECT_EQ(Connect().Get("/health").status, 200);
+  const TestResponse refused = Post("/v1/completions", {{"prompt", "a"}});
+  EXPECT_EQ(refused.status, 503);
+  EXPECT_TRUE(refused.Has("Retry-After: "));
+  const TestResponse answer = client.Read();
+  EXPECT_EQ(answer.status, 200);
+  EXPECT_EQ(Json::parse(answer.body)["usage"]["completion_tokens"], 500);
+  EXPECT_TRUE(Eventually([&] { return server_->idle(); }));
+  server_->Stop(std::chrono::seconds(1));
+}
+
+TEST_F(ServerTest, StopsUnderLoad) {
+  Start();
+  std::vector<TestClient> clients;
+  for (int i = 0; i < 20; ++i) {
+    clients.push_back(Connect());
+    const Json body = {{"prompt", "abc"}, {"max_tokens", 500}, {"ignore_eos", true}, {"stream", i % 2 == 0}};
+    clients.back().SendPost("/v1/completions", body.dump());
+  }
+  ASSERT_TRUE(Eventually([&] { return server_->stats().num_requests_running > 0; }));
+  server_.reset();
+}
+
+}  // namespace
+}  // namespace swiftkv
