@@ -94,7 +94,7 @@ std::string Reads(const std::string& schema, const std::string& text) {
 
 // The token that brings the text nearer to its end.
 int32_t Closing(const std::vector<int32_t>& allowed) {
-  for (const char byte : {'}', ']', '"', 'n', '0', ':'}) {
+  for (const char byte : {'"', '}', ']', 'n', '0', ':'}) {
     if (std::count(allowed.begin(), allowed.end(), byte) > 0) return byte;
   }
   return allowed.front();

@@ -243,8 +243,9 @@ Result<std::set<std::string>> RequiredMembers(const SchemaNode& node) {
   std::set<std::string> names;
   const SchemaJson* required = node.Find("required");
   if (required == nullptr) return names;
+  if (!required->is_array()) return node.Invalid("'required' must be a list of names");
   for (const SchemaJson& name : *required) {
-    if (!required->is_array() || !name.is_string()) return node.Invalid("'required' must be a list of names");
+    if (!name.is_string()) return node.Invalid("'required' must be a list of names");
     names.insert(name.get<std::string>());
   }
   return names;

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
-#include <regex>
 #include <string>
 
 namespace swiftkv {
@@ -62,8 +61,7 @@ class SchemaValidator {
     if (!value.is_string()) return true;
     const auto& text = value.get_ref<const std::string&>();
     const auto length = std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xC0) != 0x80; });
-    if (length < schema.value("minLength", 0) || length > schema.value("maxLength", 1 << 30)) return false;
-    return !schema.contains("pattern") || std::regex_search(text, std::regex(schema.at("pattern").get<std::string>()));
+    return length >= schema.value("minLength", 0) && length <= schema.value("maxLength", 1 << 30);
   }
   bool ArrayFits(const Json& schema, const Json& value) const {
     if (!value.is_array()) return true;

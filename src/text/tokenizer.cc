@@ -108,7 +108,8 @@ class PipelineTokenizer : public Tokenizer {
     chain.Push("a");
     chain.Push(token);
     chain.Finish();
-    return chain.Take().substr(1);
+    const std::string text = chain.Take();
+    return text.starts_with('a') ? text.substr(1) : "";
   }
 
   std::optional<int32_t> bos_token_id() const override { return parts_.bos_token_id; }
