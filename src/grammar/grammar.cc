@@ -10,7 +10,7 @@
 namespace swiftkv {
 namespace {
 
-constexpr size_t kMaxMaskBytes = 64 << 20;  // kept by one grammar
+constexpr size_t kMaxMaskBytes = 16 << 20;  // kept by one grammar
 constexpr size_t kMaxSets = 512;            // kept by one choice, 1 KiB each
 
 // Walks the nodes [begin, end) of the trie, a subtree or all below the root; set_at[d] is the set after d bytes and is

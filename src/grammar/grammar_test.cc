@@ -253,6 +253,15 @@ TEST(GrammarTest, BombsAreRefused) {
                             i + 1, i + 1);
   }
   EXPECT_EQ(Refusal(doubling + "}}"), "");
+  // Each pair of 200 options has 2,000 members to compare.
+  std::string members = "\"m\"";
+  for (int i = 0; i < 2000; ++i) members += fmt::format(R"(,"m{}")", i);
+  std::string options = R"({"$ref": "#/$defs/big"})";
+  for (int i = 1; i < 200; ++i) options += R"(,{"$ref": "#/$defs/big"})";
+  EXPECT_THAT(Refusal(R"({"oneOf": [)" + options + R"(], "$defs": {"big": {"type": "object", "properties": {},
+                      "required": [)" +
+                      members + "]}}}"),
+              HasSubstr("'oneOf'"));
 }
 
 // Two readings of each level: the number of readings doubles, and the limit on them leaves valid texts.

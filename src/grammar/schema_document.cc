@@ -69,6 +69,11 @@ bool TypesMeet(const Names& a, const Names& b) {
   return std::any_of(a.begin(), a.end(), meets);
 }
 
+size_t ListSize(const SchemaNode& node, const char* keyword) {
+  const SchemaJson* list = node.Find(keyword);
+  return list == nullptr ? 0 : list->size();
+}
+
 // The order of members aside.
 bool SameValue(const SchemaJson& a, const SchemaJson& b) { return nlohmann::json(a) == nlohmann::json(b); }
 
@@ -187,16 +192,26 @@ Result<Names> SchemaDocument::Types(const SchemaNode& node) const {
   return types;
 }
 
+// Small schemas can ask for very many comparisons, by references to large ones.
+Status SchemaDocument::Spend(const SchemaNode& node, size_t comparisons) const {
+  constexpr size_t kMaxComparisons = 200'000;
+  comparisons_ += comparisons;
+  if (comparisons_ <= kMaxComparisons) return Ok();
+  return node.Invalid("the schemas of 'oneOf' have too much to compare; the limit is {}", kMaxComparisons);
+}
+
 Result<bool> SchemaDocument::Disjoint(const SchemaNode& a, const SchemaNode& b, int depth) const {
   constexpr int kMaxDepth = 3;
   SWIFTKV_ASSIGN_OR_RETURN(const SchemaNode x, Resolve(a));
   SWIFTKV_ASSIGN_OR_RETURN(const SchemaNode y, Resolve(b));
+  SWIFTKV_RETURN_IF_ERROR(Spend(x, ListSize(x, "enum") + ListSize(y, "enum")));
   SWIFTKV_ASSIGN_OR_RETURN(const Names x_types, Types(x));
   SWIFTKV_ASSIGN_OR_RETURN(const Names y_types, Types(y));
   const auto has_options = [](const SchemaNode& node) {
     return node.Find("anyOf") != nullptr || node.Find("oneOf") != nullptr;
   };
   if (has_options(x) || has_options(y)) return false;
+  SWIFTKV_RETURN_IF_ERROR(Spend(x, 1 + ListSize(x, "enum") * ListSize(y, "enum")));
   if (!TypesMeet(x_types, y_types)) return true;
   SWIFTKV_ASSIGN_OR_RETURN(const auto x_constants, Constants(x));
   SWIFTKV_ASSIGN_OR_RETURN(const auto y_constants, Constants(y));
@@ -212,6 +227,7 @@ Result<bool> SchemaDocument::Disjoint(const SchemaNode& a, const SchemaNode& b, 
 
 // Whether a member that both objects require can't be the same in both.
 Result<bool> SchemaDocument::TagsDiffer(const SchemaNode& a, const SchemaNode& b, int depth) const {
+  SWIFTKV_RETURN_IF_ERROR(Spend(a, ListSize(a, "required") + ListSize(b, "required")));
   SWIFTKV_ASSIGN_OR_RETURN(const std::set<std::string> a_required, RequiredMembers(a));
   SWIFTKV_ASSIGN_OR_RETURN(const std::set<std::string> b_required, RequiredMembers(b));
   const SchemaJson* a_properties = a.Find("properties");

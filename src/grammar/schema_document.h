@@ -42,14 +42,17 @@ class SchemaDocument {
   // The JSON types that a resolved schema allows; no `type`: those that its keywords are about, or all.
   Result<std::vector<std::string>> Types(const SchemaNode& node) const;
   // Whether no value satisfies both, as far as types, constants and tags (required members with constants) show it.
+  // Error kInvalidInput, beside those of the others: all calls together compare too much.
   Result<bool> Disjoint(const SchemaNode& a, const SchemaNode& b, int depth = 0) const;
 
  private:
   Result<SchemaNode> Follow(const SchemaNode& node) const;
   Status CheckKeywords(const SchemaNode& node) const;
+  Status Spend(const SchemaNode& node, size_t comparisons) const;
   Result<bool> TagsDiffer(const SchemaNode& a, const SchemaNode& b, int depth) const;
 
   const SchemaJson& root_;
+  mutable size_t comparisons_ = 0;  // of all calls of Disjoint
 };
 
 // The values of `const` or `enum`; nullopt: neither is there. Error kInvalidInput.

@@ -20,8 +20,8 @@ namespace swiftkv {
 
 inline constexpr size_t kMaxSchemaBytes = 256 << 10;
 
-// `schema`: a JSON object in JSON Schema, draft 2020-12. Takes milliseconds, whatever the schema. Errors, all
-// kInvalidInput: no JSON; larger than kMaxSchemaBytes, 64 levels, 8192 members of an object or the states of an
+// `schema`: a JSON object in JSON Schema, draft 2020-12. Takes milliseconds, at worst some tenths of a second. Errors,
+// all kInvalidInput: no JSON; larger than kMaxSchemaBytes, 64 levels, 8192 members of an object or the states of an
 // automaton; a keyword that is not supported or used wrongly, with its place; no text satisfies it.
 Result<std::shared_ptr<const TokenConstraintFactory>> CompileJsonSchema(std::string_view schema,
                                                                         std::shared_ptr<const TokenTrie> trie);
