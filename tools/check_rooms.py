@@ -19,6 +19,7 @@ MAY_USE = {
     "engine": {"base", "checkpoint", "text", "kernels", "cache", "model"},
     "distill": {"base", "checkpoint", "text", "kernels", "cache", "model"},
 }
+MAY_USE["grammar"] = {"base", "checkpoint", "text", "engine"}
 EVERYTHING = set(MAY_USE) | {"server", "eval", "bench", "cli"}
 MAY_USE |= {room: set(MAY_USE) - {"distill"} for room in ("server", "eval", "bench")}
 MAY_USE["cli"] = EVERYTHING

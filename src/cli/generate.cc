@@ -7,16 +7,31 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "base/file.h"
 #include "cli/commands.h"
 #include "cli/generation.h"
 #include "cli/terminal.h"
+#include "grammar/structured_output.h"
 
 namespace swiftkv {
 namespace {
 
 struct Flags : GenerationFlags {
   bool chat = false;
+  std::string json_schema;
+  bool json_object = false;
 };
+
+// What --json-schema or --json-object asks for; null: nothing.
+Result<std::shared_ptr<const TokenConstraintFactory>> Constraint(const Flags& flags, const LoadedModel& model) {
+  if (flags.json_schema.empty() && !flags.json_object) return nullptr;
+  SWIFTKV_ASSIGN_OR_RETURN(auto trie, TokenTrie::Create(*model.text.tokenizer, model.weights.config.vocab_size));
+  if (flags.json_object) return CompileJsonObject(std::move(trie));
+  const bool is_text = flags.json_schema.find_first_not_of(" \t\r\n") == flags.json_schema.find('{');
+  if (is_text) return CompileJsonSchema(flags.json_schema, std::move(trie));
+  SWIFTKV_ASSIGN_OR_RETURN(const std::string schema, ReadFile(flags.json_schema, kMaxSchemaBytes));
+  return CompileJsonSchema(schema, std::move(trie));
+}
 
 Result<std::string> ReadPrompt(const Flags& flags) {
   SWIFTKV_ASSIGN_OR_RETURN(std::optional<std::string> text, flags.Text());
@@ -46,6 +61,7 @@ Status Generate(const Flags& flags) {
 
   Request request{.sampling = sampling};
   SWIFTKV_ASSIGN_OR_RETURN(request.prompt_token_ids, EncodePrompt(flags, text, model.text));
+  SWIFTKV_ASSIGN_OR_RETURN(request.constraint, Constraint(flags, model));
   const auto prompt_tokens = static_cast<int64_t>(request.prompt_token_ids.size());
   EngineOptions options = MakeEngineOptions(flags.model, model);
   const int64_t room = std::max<int64_t>(options.max_model_len - prompt_tokens, 1);
@@ -87,6 +103,11 @@ RunCommand AddGenerateCommand(CLI::App* program) {
   command->add_flag("--chat", flags->chat, "The prompt is a user's message: apply the model's chat template");
   command->add_option("--system", flags->system, "System message for --chat");
   flags->sampling.Add(command);
+  auto* schema = command
+                     ->add_option("-j,--json-schema", flags->json_schema,
+                                  "The answer is JSON that satisfies this schema: a file, or the schema itself")
+                     ->type_name("FILE|TEXT");
+  command->add_flag("--json-object", flags->json_object, "The answer is a JSON object")->excludes(schema);
   command->add_option("--n", flags->sampling.params.n, "Completions of the prompt; more than one needs --json")
       ->capture_default_str();
   command->add_option("--logprobs", flags->sampling.params.logprobs,
@@ -98,6 +119,7 @@ RunCommand AddGenerateCommand(CLI::App* program) {
                 "Examples:\n"
                 "  swiftkv generate smollm2-135m --prompt \"The capital of France is\" --max-tokens 16\n"
                 "  swiftkv generate smollm2-135m --chat --file question.txt --adapter my-adapter --json\n"
+                "  swiftkv generate --chat --prompt \"Name a city\" --json-schema city.schema.json\n"
                 "  cat report.txt | swiftkv generate smollm2-135m --stop $'\\n' --temperature 0.7 --seed 1\n");
   return [flags] { return Generate(*flags); };
 }

@@ -20,6 +20,7 @@ namespace {
 // Rows whose logits are in memory at once: 33 MB at a vocabulary of 128 K.
 constexpr int64_t kLogitTileRows = 64;
 constexpr int64_t kMaxBatchedTokens = 1 << 20;  // of one step
+constexpr int32_t kNoToken = -1;                // the row's constraint found no memory
 
 uint64_t NewSeed() {
   uint64_t seed = 0;
@@ -49,6 +50,7 @@ struct Engine::Choice : Sequence {
   std::shared_ptr<const Request> request;
   std::vector<int32_t> end_tokens;
   std::optional<Sampler> sampler;
+  std::unique_ptr<TokenConstraint> constraint;  // null: none
   std::optional<StreamDecoder> decoder;
   StopMatcher stop;
   // What the step that has just run found: the next token, scores of the prompt.
@@ -82,7 +84,7 @@ struct Engine::LogitRow {
 
 // What was read from one logit row of a tile.
 struct Engine::RowResult {
-  int32_t token_id = 0;
+  int32_t token_id = kNoToken;
   PositionLogprobs logprobs;
 };
 
@@ -151,8 +153,24 @@ Status Engine::Check(const Request& request) const {
   if (sampling.n > options_.scheduler.max_num_seqs) {
     return InvalidInput("n is {}; at most {} sequences run at once", sampling.n, options_.scheduler.max_num_seqs);
   }
+  if (request.constraint != nullptr) SWIFTKV_RETURN_IF_ERROR(CheckConstraint(request));
   if (!sampling.stop.empty() && tokenizer_ == nullptr) return InvalidInput("stop strings need a tokenizer");
   if (!(request.timeout_s >= 0)) return InvalidInput("timeout_s is {}; it must not be negative", request.timeout_s);
+  return Ok();
+}
+
+// A constrained output ends by an end token, and nowhere else.
+Status Engine::CheckConstraint(const Request& request) const {
+  const SamplingParams& sampling = request.sampling;
+  const int64_t vocab_size = model_->traits().vocab_size;
+  if (request.constraint->vocab_size() != vocab_size) {
+    return InvalidInput("the constraint is for {} tokens; the vocabulary has {}", request.constraint->vocab_size(),
+                        vocab_size);
+  }
+  if (sampling.ignore_eos) return InvalidInput("ignore_eos does not go together with structured output");
+  if (eos_token_ids_.empty() && sampling.stop_token_ids.empty()) {
+    return InvalidInput("structured output needs an end-of-sequence token; this model has none");
+  }
   return Ok();
 }
 
@@ -197,6 +215,7 @@ std::unique_ptr<Engine::Choice> Engine::MakeChoice(int64_t id, std::shared_ptr<c
   if (!sampling.ignore_eos) choice->end_tokens = eos_token_ids_;
   choice->end_tokens.insert(choice->end_tokens.end(), sampling.stop_token_ids.begin(), sampling.stop_token_ids.end());
   choice->sampler.emplace(sampling, *sampling.seed, index, choice->token_ids, choice->end_tokens);
+  if (request->constraint != nullptr) choice->constraint = request->constraint->New();
   choice->stop = StopMatcher(sampling.stop);
   if (tokenizer_ != nullptr) {
     // The prompt's last tokens decide whether the first word of the output begins with a space.
@@ -265,13 +284,21 @@ std::vector<RequestOutput> Engine::Step() {
   CountStep(chunks, count, begin);
   scheduler_.Complete(chunks);
 
+  std::set<int64_t> failed;
+  for (const LogitRow& row : rows) {
+    if (row.choice->sampled == kNoToken) failed.insert(row.choice->request_id);
+  }
   for (const Scheduler::Chunk& chunk : chunks) {
     auto* choice = static_cast<Choice*>(chunk.sequence);
+    if (failed.contains(choice->request_id)) continue;
     if (choice->computed < choice->length()) continue;  // an unfinished prompt
     if (choice->choices > 1) ForkChoices(choice);
     outputs.push_back(Advance(choice));
     if (outputs.back().finish_reason) Retire(choice);
     outputs.back().finished = requests_.count(outputs.back().request_id) == 0;
+  }
+  for (const int64_t id : failed) {
+    outputs.push_back(Fail(id, Error{ErrorCode::kResourceExhausted, "no memory for the output's grammar"}));
   }
   return outputs;
 }
@@ -364,14 +391,11 @@ void Engine::ReadTile(const std::vector<LogitRow>& rows, int64_t begin, int64_t 
       const std::span<const float> logits(logits_.data() + i * vocab_size, static_cast<size_t>(vocab_size));
       const kernels::LogitStats& stats = logit_stats_[static_cast<size_t>(i)];
       RowResult& result = results_[static_cast<size_t>(i)];
-      if (row.scored_token >= 0) {
-        result.token_id = row.scored_token;
-      } else {
-        const Sampler& sampler = *row.choice->sampler;
-        result.token_id =
-            sampler.NeedsLogits() ? sampler.Sample(logits, &scratch_[static_cast<size_t>(worker)]) : stats.argmax;
-      }
-      if (row.logprobs()) ComputeLogprobs(logits, stats, result.token_id, *row.logprobs(), &result.logprobs);
+      result.token_id = row.scored_token >= 0
+                            ? row.scored_token
+                            : SampleRow(*row.choice, logits, stats.argmax, &scratch_[static_cast<size_t>(worker)]);
+      if (row.logprobs() && result.token_id != kNoToken)
+        ComputeLogprobs(logits, stats, result.token_id, *row.logprobs(), &result.logprobs);
     }
   });
 
@@ -386,6 +410,17 @@ void Engine::ReadTile(const std::vector<LogitRow>& rows, int64_t begin, int64_t 
       if (row.logprobs()) row.choice->sampled_logprobs = result.logprobs;
     }
   }
+}
+
+int32_t Engine::SampleRow(const Choice& choice, std::span<const float> logits, int32_t argmax,
+                          SamplerScratch* scratch) const {
+  const Sampler& sampler = *choice.sampler;
+  if (choice.constraint != nullptr) {
+    scratch->mask.assign((logits.size() + 63) / 64, 0);
+    if (!sampler.FillMask(choice.constraint.get(), scratch->mask)) return kNoToken;
+    return sampler.Sample(logits, scratch, scratch->mask);
+  }
+  return sampler.NeedsLogits() ? sampler.Sample(logits, scratch) : argmax;
 }
 
 void Engine::ForkChoices(Choice* parent) {
@@ -416,6 +451,7 @@ RequestOutput Engine::Advance(Choice* choice) {
     const int32_t token_id = *std::exchange(choice->sampled, std::nullopt);
     choice->token_ids.push_back(token_id);
     choice->sampler->Accept(token_id);
+    if (choice->constraint != nullptr) choice->constraint->Accept(token_id);
     ++stats_.generation_tokens;
     output.token_ids.push_back(token_id);
     if (choice->request->sampling.logprobs) output.logprobs.push_back(std::move(choice->sampled_logprobs));

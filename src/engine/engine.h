@@ -17,6 +17,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -108,7 +109,7 @@ class Engine {
 
   // Whether Add would take the request; may be called from any thread. Errors, all kInvalidInput: a parameter, an empty
   // prompt, a token id out of range, a prompt that leaves no room in the context, a request that the whole cache could
-  // not hold.
+  // not hold, a constraint that no end token can end.
   Status Check(const Request& request) const;
   // Queues a request and returns its id. Errors: those of Check.
   Result<int64_t> Add(Request request);
@@ -138,6 +139,7 @@ class Engine {
   Engine(std::unique_ptr<ModelRunner> model, const Tokenizer* tokenizer, const EngineOptions& options,
          int64_t max_model_len, KvCache cache);
 
+  Status CheckConstraint(const Request& request) const;
   int64_t LongestLength(const Request& request) const;
   std::unique_ptr<Choice> MakeChoice(int64_t id, std::shared_ptr<const Request> request, int32_t index) const;
   void ForkChoices(Choice* parent);
@@ -145,6 +147,7 @@ class Engine {
   std::vector<LogitRow> PlanStep(const std::vector<Scheduler::Chunk>& chunks, swiftkv::Step* step) const;
   void CountStep(const std::vector<Scheduler::Chunk>& chunks, int64_t logit_rows, RequestTimes::Time begin);
   void ReadTile(const std::vector<LogitRow>& rows, int64_t begin, int64_t count);
+  int32_t SampleRow(const Choice& choice, std::span<const float> logits, int32_t argmax, SamplerScratch* scratch) const;
   RequestOutput Advance(Choice* choice);
   void AppendText(Choice* choice, int32_t token_id, RequestOutput* output);
   void Retire(Choice* choice);

@@ -6,6 +6,7 @@
 #define SWIFTKV_ENGINE_REQUEST_H_
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -13,6 +14,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "engine/token_constraint.h"
 
 namespace swiftkv {
 
@@ -55,6 +57,8 @@ struct Request {
   SamplingParams sampling = {};
   int32_t priority = 0;  // lower goes first, as in vLLM; equals in order of arrival
   double timeout_s = 0;  // from Add on; a request that takes longer ends with an error; 0: no limit
+  // What the choices may say, such as JSON of a schema; null: anything.
+  std::shared_ptr<const TokenConstraintFactory> constraint = nullptr;
 };
 
 enum class FinishReason {

@@ -1,6 +1,7 @@
 #include "engine/sampler.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -22,6 +23,29 @@ int32_t ArgMax(std::span<const float> logits) {
     if (logits[i] > logits[best] || std::isnan(logits[best])) best = i;
   }
   return static_cast<int32_t>(best);
+}
+
+bool Allows(std::span<const uint64_t> mask, int32_t id) {
+  return (mask[static_cast<size_t>(id / 64)] >> (id % 64)) & 1;
+}
+
+bool AllowsNone(std::span<const uint64_t> mask) {
+  return std::all_of(mask.begin(), mask.end(), [](uint64_t word) { return word == 0; });
+}
+
+void Forbid(std::span<const uint64_t> mask, std::span<float> logits) {
+  constexpr size_t kWord = 64;
+  for (size_t begin = 0; begin < logits.size(); begin += kWord) {
+    const std::span<float> part = logits.subspan(begin, std::min(kWord, logits.size() - begin));
+    const uint64_t allowed = mask[begin / kWord];
+    if (allowed == ~uint64_t{0}) continue;
+    for (size_t i = 0; i < part.size(); ++i) part[i] = (allowed >> i) & 1 ? part[i] : kForbidden;
+  }
+}
+
+int32_t FirstAllowed(std::span<const uint64_t> mask) {
+  const auto word = std::find_if(mask.begin(), mask.end(), [](uint64_t bits) { return bits != 0; });
+  return static_cast<int32_t>((word - mask.begin()) * 64 + std::countr_zero(*word));
 }
 
 double TotalWeight(const std::vector<Candidate>& candidates) {
@@ -60,6 +84,7 @@ void SamplerScratch::Reserve(int64_t vocab_size) {
   logits.reserve(static_cast<size_t>(vocab_size));
   candidates.reserve(static_cast<size_t>(vocab_size));
   values.reserve(static_cast<size_t>(vocab_size));
+  mask.reserve(static_cast<size_t>((vocab_size + 63) / 64));
 }
 
 Sampler::Sampler(const SamplingParams& params, uint64_t seed, int32_t choice, std::span<const int32_t> prompt,
@@ -91,15 +116,28 @@ void Sampler::Accept(int32_t token_id) {
   if (repetition_penalty_ != 1 || presence_penalty_ != 0 || frequency_penalty_ != 0) ++output_counts_[token_id];
 }
 
-int32_t Sampler::Sample(std::span<const float> raw, SamplerScratch* scratch) const {
+bool Sampler::FillMask(TokenConstraint* constraint, std::span<uint64_t> mask) const {
+  if (!constraint->FillMask(mask)) return false;
+  const bool may_end = constraint->MayEnd() && accepted_ >= min_tokens_;
+  if (may_end || AllowsNone(mask)) {
+    for (const int32_t id : end_tokens_) mask[static_cast<size_t>(id / 64)] |= uint64_t{1} << (id % 64);
+  }
+  return true;
+}
+
+int32_t Sampler::Sample(std::span<const float> raw, SamplerScratch* scratch, std::span<const uint64_t> mask) const {
   scratch->logits.assign(raw.begin(), raw.end());
   const std::span<float> logits = scratch->logits;
-  if (accepted_ < min_tokens_) {
+  if (!mask.empty()) {
+    Forbid(mask, logits);
+  } else if (accepted_ < min_tokens_) {
     for (const int32_t id : end_tokens_) logits[static_cast<size_t>(id)] = kForbidden;
   }
   for (const auto& [id, bias] : logit_bias_) logits[static_cast<size_t>(id)] += bias;
   Penalize(logits);
-  return temperature_ < kGreedyTemperature ? ArgMax(logits) : Draw(logits, scratch);
+  const int32_t token = temperature_ < kGreedyTemperature ? ArgMax(logits) : Draw(logits, scratch);
+  // Where no allowed token has a number for a logit, a broken model must not break the constraint too.
+  return mask.empty() || Allows(mask, token) ? token : FirstAllowed(mask);
 }
 
 void Sampler::Penalize(std::span<float> logits) const {

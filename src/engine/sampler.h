@@ -1,6 +1,6 @@
-// Chooses the next token of one sequence from its logits. The order is vLLM's (v1/sample/sampler.py): min_tokens,
-// logit_bias, repetition penalty, frequency and presence penalty; then argmax if greedy, else temperature, min_p,
-// top_k, top_p and a draw. Ties are kept as there: every token whose logit equals the k-th is kept.
+// Chooses the next token of one sequence from its logits. The order is vLLM's (v1/sample/sampler.py): the constraint's
+// mask, min_tokens, logit_bias, repetition penalty, frequency and presence penalty; then argmax if greedy, else
+// temperature, min_p, top_k, top_p and a draw. Ties are kept as there: every token whose logit equals the k-th is kept.
 //
 //   Sampler sampler(params, seed, /*choice=*/0, prompt, end_tokens);
 //   int32_t token = sampler.NeedsLogits() ? sampler.Sample(row, &scratch) : stats.argmax;
@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "engine/request.h"
+#include "engine/token_constraint.h"
 #include "kernels/ops.h"
 
 namespace swiftkv {
@@ -32,6 +33,7 @@ struct SamplerScratch {
   std::vector<float> logits;  // the row after bias and penalties
   std::vector<Candidate> candidates;
   std::vector<float> values;
+  std::vector<uint64_t> mask;  // of a constrained row: the allowed tokens, [ceil(vocab / 64)]
   // Makes room for a row of `vocab_size` logits; after it Sample does not allocate.
   void Reserve(int64_t vocab_size);
 };
@@ -45,8 +47,12 @@ class Sampler {
 
   // False: the argmax of the raw logits is the next token, so nobody need hand the row over.
   bool NeedsLogits() const;
-  // `logits`: the raw row [vocab]. The position in the random stream is the number of tokens accepted.
-  int32_t Sample(std::span<const float> logits, SamplerScratch* scratch) const;
+  // What may come next under `constraint`, into the zeros of `mask` [ceil(vocab / 64)]: its tokens, and the end tokens
+  // where the output may end, but not before min_tokens unless nothing else is left. False: not enough memory.
+  bool FillMask(TokenConstraint* constraint, std::span<uint64_t> mask) const;
+  // `logits`: the raw row [vocab]. `mask`, if not empty: from FillMask; the token is one of it, whatever the logits.
+  // The position in the random stream is the number of tokens accepted.
+  int32_t Sample(std::span<const float> logits, SamplerScratch* scratch, std::span<const uint64_t> mask = {}) const;
   // Tells the sampler the token that was chosen.
   void Accept(int32_t token_id);
 

@@ -9,6 +9,13 @@ namespace {
 
 constexpr std::string_view kReplacementChar = "\ufffd";
 
+int HexDigit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
 // The end of a chain.
 class Output : public DecodeStage {
  public:
@@ -23,7 +30,7 @@ class Output : public DecodeStage {
 class ByteLevelDecoder : public DecodeStage {
  public:
   void Push(std::string_view text, bool) override {
-    if (!AppendBytes(text)) bytes_.append(text);
+    bytes_.append(ByteLevelBytes(text));
     Emit(/*keep_unfinished=*/true);
   }
   void Finish() override {
@@ -32,20 +39,6 @@ class ByteLevelDecoder : public DecodeStage {
   }
 
  private:
-  // False, and nothing appended, if a character is not of the byte alphabet.
-  bool AppendBytes(std::string_view text) {
-    const size_t size = bytes_.size();
-    for (size_t at = 0; at < text.size();) {
-      const std::optional<uint8_t> byte = ByteLevelByte(NextCodePoint(text, at));
-      if (!byte) {
-        bytes_.resize(size);
-        return false;
-      }
-      bytes_.push_back(static_cast<char>(*byte));
-    }
-    return true;
-  }
-
   void Emit(bool keep_unfinished) {
     std::string text;
     bytes_.erase(0, AppendLossy(bytes_, keep_unfinished, text));
@@ -59,7 +52,7 @@ class ByteLevelDecoder : public DecodeStage {
 class ByteFallbackDecoder : public DecodeStage {
  public:
   void Push(std::string_view text, bool continues) override {
-    if (const int byte = ByteOf(text); byte >= 0) {
+    if (const int byte = ByteFallbackByte(text); byte >= 0) {
       bytes_.push_back(static_cast<char>(byte));
       return;
     }
@@ -72,20 +65,6 @@ class ByteFallbackDecoder : public DecodeStage {
   }
 
  private:
-  // The byte that "<0xE4>" spells, or -1.
-  static int ByteOf(std::string_view text) {
-    if (text.size() != 6 || !text.starts_with("<0x") || text[5] != '>') return -1;
-    const int high = text[3] == '+' ? 0 : HexDigit(text[3]);  // Rust's from_str_radix takes a sign
-    const int low = HexDigit(text[4]);
-    return high < 0 || low < 0 ? -1 : high * 16 + low;
-  }
-  static int HexDigit(char c) {
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-    return -1;
-  }
-
   void Flush() {
     if (bytes_.empty()) return;
     if (IsValidUtf8(bytes_)) {
@@ -223,6 +202,23 @@ class SpaceJoinDecoder : public DecodeStage {
 };
 
 }  // namespace
+
+std::string ByteLevelBytes(std::string_view token) {
+  std::string bytes;
+  for (size_t at = 0; at < token.size();) {
+    const std::optional<uint8_t> byte = ByteLevelByte(NextCodePoint(token, at));
+    if (!byte) return std::string(token);
+    bytes.push_back(static_cast<char>(*byte));
+  }
+  return bytes;
+}
+
+int ByteFallbackByte(std::string_view token) {
+  if (token.size() != 6 || !token.starts_with("<0x") || token[5] != '>') return -1;
+  const int high = token[3] == '+' ? 0 : HexDigit(token[3]);  // Rust's from_str_radix takes a sign
+  const int low = HexDigit(token[4]);
+  return high < 0 || low < 0 ? -1 : high * 16 + low;
+}
 
 DecodeStageFactory MakeByteLevelDecoder() {
   return [] { return std::make_unique<ByteLevelDecoder>(); };

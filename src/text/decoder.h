@@ -28,6 +28,11 @@ class DecodeStage {
   DecodeStage* next_ = nullptr;
 };
 
+// The bytes that a token of GPT-2's byte alphabet stands for; a token with another character stands for itself.
+std::string ByteLevelBytes(std::string_view token);
+// The byte that "<0xE4>" spells, or -1.
+int ByteFallbackByte(std::string_view token);
+
 // Makes a fresh stage for each decoded sequence.
 using DecodeStageFactory = std::function<std::unique_ptr<DecodeStage>()>;
 

@@ -95,6 +95,23 @@ class PipelineTokenizer : public Tokenizer {
     return parts_.added_tokens[added_of_id_[id]].special;
   }
 
+  std::string TokenBytes(int32_t id) const override {
+    if (id < 0 || id >= vocab_size() || added_of_id_[id] >= 0) return {};
+    const std::string_view token = bpe_.tokens()[id];
+    if (token.empty()) return {};
+    if (parts_.options.byte_level) return ByteLevelBytes(token);
+    if (const int byte = ByteFallbackByte(token); byte >= 0 && parts_.options.byte_fallback) {
+      return {static_cast<char>(byte)};
+    }
+    // Decoders may treat the first token of a text in their own way.
+    DecodeChain chain(parts_.decoders);
+    chain.Push("a");
+    chain.Push(token);
+    chain.Finish();
+    const std::string text = chain.Take();
+    return text.starts_with('a') ? text.substr(1) : "";
+  }
+
   std::optional<int32_t> bos_token_id() const override { return parts_.bos_token_id; }
   std::optional<int32_t> eos_token_id() const override { return parts_.eos_token_id; }
 

@@ -68,6 +68,9 @@ class Tokenizer {
   // `tokenizers`, an added token that is looked for in normalized text is spelled the normalized way.
   virtual std::string_view IdToToken(int32_t id) const = 0;
   virtual bool IsSpecial(int32_t id) const = 0;
+  // What the token adds to a text in the middle of it, which may be a part of a character. Empty for an added token and
+  // for an id that does not exist.
+  virtual std::string TokenBytes(int32_t id) const = 0;
   virtual std::optional<int32_t> bos_token_id() const = 0;
   virtual std::optional<int32_t> eos_token_id() const = 0;
 };

@@ -43,6 +43,27 @@ TEST(TokenizerTest, StreamNeverSplitsACharacter) {
   EXPECT_EQ(stream.Finish(), "\ufffd");
 }
 
+TEST(TokenizerTest, BytesOfATokenAreWhatItAddsToAText) {
+  const auto byte_level = Tokenizer::FromGguf(SmallVocabulary(), "small");
+  ASSERT_TRUE(byte_level) << byte_level.error().message;
+  EXPECT_EQ((*byte_level)->TokenBytes(10), " h");
+  EXPECT_EQ((*byte_level)->TokenBytes(6), "\xC3");
+  EXPECT_EQ((*byte_level)->TokenBytes(0), "");
+  EXPECT_EQ((*byte_level)->TokenBytes(12), "");
+  EXPECT_EQ((*byte_level)->TokenBytes(-1), "");
+  GgufVocabulary vocabulary;
+  vocabulary.model = "llama";
+  vocabulary.tokens = {"<unk>", "<s>", "</s>", "<0xC3>", "▁", "a", "▁a", "<0x0A>"};
+  vocabulary.scores = {0, 0, 0, 0, -1, -2, -3, 0};
+  vocabulary.types = {2, 3, 3, 6, 1, 1, 1, 6};
+  const auto sentence_piece = Tokenizer::FromGguf(vocabulary, "small");
+  ASSERT_TRUE(sentence_piece) << sentence_piece.error().message;
+  EXPECT_EQ((*sentence_piece)->TokenBytes(6), " a");
+  EXPECT_EQ((*sentence_piece)->TokenBytes(3), "\xC3");
+  EXPECT_EQ((*sentence_piece)->TokenBytes(4), " ");
+  EXPECT_EQ((*sentence_piece)->TokenBytes(2), "");
+}
+
 TEST(TokenizerTest, ManyThreadsShareOneTokenizer) {
   const auto tokenizer = Tokenizer::FromGguf(SmallVocabulary(), "small");
   ASSERT_TRUE(tokenizer) << tokenizer.error().message;

@@ -1,0 +1,304 @@
+// Every text that a grammar lets through satisfies the schema, and it is never without a way on.
+#include "grammar/grammar.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <random>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "grammar/schema_validator.h"
+#include "grammar/structured_output.h"
+#include "grammar/test_schemas.h"
+#include "grammar/thread_sets.h"
+
+namespace swiftkv {
+namespace {
+
+using ::testing::HasSubstr;
+
+// Token i is byte i.
+std::vector<std::string> ByteTokens() {
+  std::vector<std::string> tokens;
+  for (int byte = 0; byte < 256; ++byte) tokens.emplace_back(1, static_cast<char>(byte));
+  return tokens;
+}
+
+std::shared_ptr<const TokenTrie> ByteTrie() {
+  static const auto trie = *TokenTrie::Create(ByteTokens());
+  return trie;
+}
+
+// Bytes, and many tokens that reach across the parts of JSON; some are the same, some are empty.
+std::shared_ptr<const TokenTrie> MixedTrie() {
+  static const auto trie = [] {
+    std::vector<std::string> tokens = ByteTokens();
+    const std::vector<std::string> parts = {"{", "}",    "[", "]",    ",",    ":",    "\"",  " ",  "a",
+                                            "b", "name", "1", "0",    "-",    ".",    "e",   "\\", "u",
+                                            "d", "8",    "é", "true", "null", "kind", "\xF0"};
+    std::mt19937 random(5);
+    for (int i = 0; i < 4000; ++i) {
+      std::string& token = tokens.emplace_back();
+      for (size_t length = random() % 6; length > 0; --length) token += parts[random() % parts.size()];
+    }
+    return *TokenTrie::Create(tokens);
+  }();
+  return trie;
+}
+
+std::shared_ptr<const TokenConstraintFactory> Compile(const std::string& schema,
+                                                      const std::shared_ptr<const TokenTrie>& trie = ByteTrie()) {
+  auto compiled = CompileJsonSchema(schema, trie);
+  EXPECT_TRUE(compiled.has_value()) << schema << ": " << compiled.error().message;
+  return compiled ? *compiled : nullptr;
+}
+
+std::string Refusal(const std::string& schema) {
+  const auto compiled = CompileJsonSchema(schema, ByteTrie());
+  if (compiled) return "";
+  EXPECT_EQ(compiled.error().code, ErrorCode::kInvalidInput);
+  return compiled.error().message;
+}
+
+std::vector<uint64_t> Mask(TokenConstraint* constraint, const TokenTrie& trie) {
+  std::vector<uint64_t> mask(static_cast<size_t>((trie.vocab_size() + 63) / 64));
+  EXPECT_TRUE(constraint->FillMask(mask));
+  return mask;
+}
+
+bool Has(const std::vector<uint64_t>& mask, int32_t id) {
+  return (mask[static_cast<size_t>(id / 64)] >> (id % 64)) & 1;
+}
+
+std::vector<int32_t> Tokens(const std::vector<uint64_t>& mask) {
+  std::vector<int32_t> tokens;
+  for (int32_t id = 0; id < static_cast<int32_t>(mask.size() * 64); ++id) {
+    if (Has(mask, id)) tokens.push_back(id);
+  }
+  return tokens;
+}
+
+// "yes": a whole text; "prefix": it may go on; else where it stops.
+std::string Reads(const std::string& schema, const std::string& text) {
+  const auto factory = Compile(schema);
+  const auto constraint = factory->New();
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (!Has(Mask(constraint.get(), *ByteTrie()), static_cast<uint8_t>(text[i]))) return "stops at " + text.substr(i);
+    constraint->Accept(static_cast<uint8_t>(text[i]));
+  }
+  return constraint->MayEnd() ? "yes" : "prefix";
+}
+
+// The token that brings the text nearer to its end.
+int32_t Closing(const std::vector<int32_t>& allowed) {
+  for (const char byte : {'"', '}', ']', 'n', '0', ':'}) {
+    if (std::count(allowed.begin(), allowed.end(), byte) > 0) return byte;
+  }
+  return allowed.front();
+}
+
+// A text of random tokens; behind `budget` tokens, one that ends.
+std::string RandomText(const TokenConstraintFactory& factory, const TokenTrie& trie, uint32_t seed, int budget) {
+  std::mt19937 random(seed);
+  const auto constraint = factory.New();
+  std::string text;
+  for (int i = 0; i < 20'000; ++i) {
+    const std::vector<int32_t> allowed = Tokens(Mask(constraint.get(), trie));
+    if (allowed.empty() || (constraint->MayEnd() && (i > budget || random() % 8 == 0))) {
+      EXPECT_TRUE(constraint->MayEnd()) << "a dead end behind " << text;
+      return text;
+    }
+    const int32_t token = i > budget ? Closing(allowed) : allowed[random() % allowed.size()];
+    text += trie.Path(trie.node_of(token));
+    constraint->Accept(token);
+  }
+  ADD_FAILURE() << "no end: " << text.substr(0, 200);
+  return text;
+}
+
+TEST(GrammarTest, EveryTextSatisfiesTheSchema) {
+  for (const char* schema : kTestSchemas) {
+    const nlohmann::json json = nlohmann::json::parse(schema);
+    for (const auto& trie : {ByteTrie(), MixedTrie()}) {
+      const auto factory = Compile(schema, trie);
+      for (uint32_t seed = 0; seed < 40; ++seed) {
+        const std::string text = RandomText(*factory, *trie, seed, 30);
+        const auto value = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+        ASSERT_FALSE(value.is_discarded()) << schema << ": " << text;
+        ASSERT_TRUE(SchemaValidator(json).Valid(value)) << schema << ": " << text;
+      }
+    }
+  }
+}
+
+// What a token's bytes one by one lead to is what the mask says, whichever part of it was found before.
+TEST(GrammarTest, MasksAreWhatTheBytesOfEachTokenSay) {
+  for (const char* schema : kTestSchemas) {
+    const auto factory = Compile(schema, MixedTrie());
+    ThreadSets sets(static_cast<const Grammar&>(*factory).automaton());
+    std::mt19937 random(7);
+    const auto constraint = factory->New();
+    int32_t set = sets.Start();
+    for (int step = 0; step < 25; ++step) {
+      const std::vector<uint64_t> mask = Mask(constraint.get(), *MixedTrie());
+      for (int32_t id = 0; id < MixedTrie()->vocab_size(); ++id) {
+        const int32_t node = MixedTrie()->node_of(id);
+        int32_t after = set;
+        for (const char byte : node < 0 ? "" : MixedTrie()->Path(node))
+          after = sets.Step(after, static_cast<uint8_t>(byte));
+        ASSERT_EQ(Has(mask, id), node >= 0 && after != ThreadSets::kDead) << schema << ", token " << id;
+      }
+      const std::vector<int32_t> allowed = Tokens(mask);
+      if (allowed.empty()) break;
+      const int32_t token = allowed[random() % allowed.size()];
+      for (const char byte : MixedTrie()->Path(MixedTrie()->node_of(token)))
+        set = sets.Step(set, static_cast<uint8_t>(byte));
+      constraint->Accept(token);
+    }
+  }
+}
+
+TEST(GrammarTest, ReadsJson) {
+  EXPECT_EQ(Reads(R"({"type": "object"})", R"({"a": [1, -2.5e-10,true,null], "b":{"c": "\u00e9\ud83d\uDE00\n"}})"),
+            "yes");
+  EXPECT_EQ(Reads(R"({"type": "object"})", R"({"a":)"), "prefix");
+  EXPECT_EQ(Reads(R"({"type": "object"})", R"({"a":1,})"), "stops at }");
+  EXPECT_EQ(Reads(R"({"type": "array"})", R"([1,])"), "stops at ]");
+  EXPECT_EQ(Reads(R"({"type": "array"})", R"([1,  2])"), "stops at  2]");
+  EXPECT_EQ(Reads(R"({"type": "string"})", "\"gr\xC3\xBC\xC3\x9F\""), "yes");
+  EXPECT_EQ(Reads(R"({"type": "string"})", "\"\xC3\""), "stops at \"");
+  EXPECT_EQ(Reads(R"({"type": "string"})", "\"\xED\xA0\x80\""), "stops at \xA0\x80\"");
+  EXPECT_EQ(Reads(R"({"type": "string"})", R"("\ud83dx")"), "stops at x\"");
+  EXPECT_EQ(Reads(R"({"type": "string"})", R"("\udc00")"), "stops at c00\"");
+  EXPECT_EQ(Reads(R"({"type": "string"})", "\"a\nb\""), "stops at \nb\"");
+  EXPECT_EQ(Reads(R"({"type": "number"})", "01"), "stops at 1");
+  EXPECT_EQ(Reads(R"({"type": "number"})", "1e400"), "stops at 0");
+  EXPECT_EQ(Reads(R"({"type": "integer"})", "1.0"), "stops at .0");
+}
+
+TEST(GrammarTest, ReadsWhatTheSchemaAsks) {
+  const std::string person = R"({"properties": {"name": {"type": "string"}, "age": {"type": "integer"}, "x": {}},
+                                 "required": ["name", "x"]})";
+  EXPECT_EQ(Reads(person, R"({"name":"A", "age": 3, "x": [{}]})"), "yes");
+  EXPECT_EQ(Reads(person, R"({"name": "A","x": 1})"), "yes");
+  EXPECT_EQ(Reads(person, R"({"name": "A"})"), "stops at }");
+  EXPECT_EQ(Reads(person, R"({"x": 1})"), "stops at x\": 1}");
+  const std::string others =
+      R"({"properties": {"a": {"type": "null"}, "abc": {}}, "additionalProperties": {"type": "integer"}})";
+  EXPECT_EQ(Reads(others, R"({"a": null, "ab": 1, "b": 2})"), "yes");
+  EXPECT_EQ(Reads(others, R"({"a": 1})"), "stops at 1}");
+  EXPECT_EQ(Reads(others, R"({"abcd": 1, "": 2})"), "yes");
+  EXPECT_EQ(Reads(R"({"type": "integer", "minimum": 17, "maximum": 203})", "203"), "yes");
+  EXPECT_EQ(Reads(R"({"type": "integer", "minimum": 17, "maximum": 203})", "204"), "stops at 4");
+  EXPECT_EQ(Reads(R"({"type": "number", "minimum": 0, "maximum": 1})", "0.25"), "yes");
+  EXPECT_EQ(Reads(R"({"type": "number", "minimum": 0, "maximum": 1})", "1.01"), "stops at 1");
+  EXPECT_EQ(Reads(R"({"type": "string", "maxLength": 2})", "\"\xC3\xA9\\n\""), "yes");
+  EXPECT_EQ(Reads(R"({"type": "string", "maxLength": 2})", R"("abc")"), "stops at c\"");
+}
+
+// Every integer, against arithmetic.
+TEST(GrammarTest, IntegerRangesAreExact) {
+  const std::vector<std::pair<int, int>> ranges = {{-120, 99}, {0, 0}, {7, 105}, {-31, -4}, {100, 999}, {-1, 1}};
+  for (const auto& [low, high] : ranges) {
+    const auto schema = fmt::format(R"({{"type": "integer", "minimum": {}, "maximum": {}}})", low, high);
+    for (int value = -200; value <= 1100; ++value) {
+      ASSERT_EQ(Reads(schema, std::to_string(value)) == "yes", low <= value && value <= high) << schema << value;
+    }
+  }
+}
+
+TEST(GrammarTest, SaysWhatItCannotKeep) {
+  EXPECT_THAT(Refusal(R"({"properties": {"a": {"not": {}}}})"), HasSubstr("#/properties/a: the keyword 'not'"));
+  EXPECT_THAT(Refusal(R"({"type": "array", "uniqueItems": true})"), HasSubstr("'uniqueItems'"));
+  EXPECT_THAT(Refusal(R"({"type": "number", "minimum": 0.5})"), HasSubstr("'minimum' is 0.5"));
+  EXPECT_THAT(Refusal(R"({"$ref": "http://example.org/x"})"), HasSubstr("'http://example.org/x'"));
+  EXPECT_THAT(Refusal(R"({"$ref": "#/$defs/gone"})"), HasSubstr("'#/$defs/gone', which does not exist"));
+  EXPECT_THAT(Refusal(R"({"$ref": "#"})"), HasSubstr("circle"));
+  EXPECT_THAT(Refusal(R"({"anyOf": [{"$ref": "#"}, {"type": "null"}]})"), HasSubstr("refers to itself"));
+  EXPECT_THAT(Refusal(R"({"oneOf": [{"type": "integer"}, {"type": "number"}]})"),
+              HasSubstr("both schema 0 and schema 1"));
+  EXPECT_THAT(Refusal(R"({"allOf": [{}, {}]})"), HasSubstr("'allOf' of more than one"));
+  EXPECT_THAT(Refusal(R"({"type": "array", "items": [{}]})"), HasSubstr("#/items: a schema must be"));
+  EXPECT_THAT(Refusal(R"({"type": "float"})"), HasSubstr("float"));
+  EXPECT_THAT(Refusal(R"({"type": "object", "required": "a"})"), HasSubstr("'required'"));
+  EXPECT_THAT(Refusal(R"({"type": "string", "minLength": -1})"), HasSubstr("'minLength'"));
+  EXPECT_THAT(Refusal(R"({"type": "string", "minLength": 3, "maxLength": 2})"), HasSubstr("'maxLength'"));
+  EXPECT_THAT(Refusal("[]"), HasSubstr("not a JSON object"));
+  EXPECT_THAT(Refusal("{"), HasSubstr("not valid JSON"));
+}
+
+TEST(GrammarTest, RefusesWhatNoTextSatisfies) {
+  EXPECT_THAT(Refusal(R"({"type": "array", "items": false, "minItems": 1})"), HasSubstr("no text satisfies"));
+  EXPECT_THAT(Refusal(R"({"type": "string", "enum": [1]})"), HasSubstr("no text satisfies"));
+  EXPECT_THAT(Refusal(R"({"properties": {"a": {"$ref": "#"}}, "required": ["a"]})"), HasSubstr("no text satisfies"));
+  EXPECT_THAT(Refusal(R"({"type": "integer", "minimum": 2, "maximum": 1})"), HasSubstr("no text satisfies"));
+  EXPECT_THAT(Refusal(R"({"additionalProperties": false, "required": ["a"]})"), HasSubstr("no text satisfies"));
+}
+
+// Schemas made to cost time or memory end in a sentence or a grammar, quickly.
+TEST(GrammarTest, BombsAreRefused) {
+  EXPECT_THAT(Refusal(std::string(kMaxSchemaBytes + 1, ' ')), HasSubstr("the limit is"));
+  std::string deep;
+  for (int i = 0; i < 100; ++i) deep += R"({"items":)";
+  EXPECT_THAT(Refusal(deep + "{}" + std::string(100, '}')), HasSubstr("nested more than"));
+  EXPECT_THAT(Refusal(R"({"type": "string", "maxLength": 1000000000})"), HasSubstr("too large"));
+  EXPECT_THAT(Refusal(R"({"type": "array", "minItems": 1e18})"), HasSubstr("too large"));
+  // Doubles with each level, if it were unrolled.
+  std::string doubling = R"({"$ref": "#/$defs/a0", "$defs": {"a40": {"type": "null"})";
+  for (int i = 0; i < 40; ++i) {
+    doubling += fmt::format(R"(,"a{}": {{"prefixItems": [{{"$ref": "#/$defs/a{}"}}, {{"$ref": "#/$defs/a{}"}}]}})", i,
+                            i + 1, i + 1);
+  }
+  EXPECT_EQ(Refusal(doubling + "}}"), "");
+  // Each pair of 200 options has 2,000 members to compare.
+  std::string members = "\"m\"";
+  for (int i = 0; i < 2000; ++i) members += fmt::format(R"(,"m{}")", i);
+  std::string options = R"({"$ref": "#/$defs/big"})";
+  for (int i = 1; i < 200; ++i) options += R"(,{"$ref": "#/$defs/big"})";
+  EXPECT_THAT(Refusal(R"({"oneOf": [)" + options + R"(], "$defs": {"big": {"type": "object", "properties": {},
+                      "required": [)" +
+                      members + "]}}}"),
+              HasSubstr("'oneOf'"));
+}
+
+// Two readings of each level: the number of readings doubles, and the limit on them leaves valid texts.
+TEST(GrammarTest, AmbiguityIsBounded) {
+  const std::string schema = R"({"anyOf": [{"type": "array", "items": {"$ref": "#"}}, {"type": "null"},
+                                           {"type": "array", "items": {"anyOf": [{"$ref": "#"}, {"type": "boolean"}]}}]})";
+  EXPECT_EQ(Reads(schema, std::string(200, '[') + "null" + std::string(200, ']')), "yes");
+  const auto factory = Compile(schema, MixedTrie());
+  for (uint32_t seed = 0; seed < 20; ++seed) {
+    const auto value = nlohmann::json::parse(RandomText(*factory, *MixedTrie(), seed, 100), nullptr, false);
+    EXPECT_TRUE(SchemaValidator(nlohmann::json::parse(schema)).Valid(value));
+  }
+}
+
+// Without a token for some byte, what needs that byte is not begun.
+TEST(GrammarTest, KeepsToTheBytesThatTheVocabularyHas) {
+  std::vector<std::string> tokens = ByteTokens();
+  tokens[0xA9] = "";
+  tokens['t'] = "";
+  const auto trie = *TokenTrie::Create(tokens);
+  const auto grammar = *CompileJsonSchema(R"({"type": ["boolean", "string"]})", trie);
+  const auto constraint = grammar->New();
+  EXPECT_FALSE(Has(Mask(constraint.get(), *trie), 't'));
+  EXPECT_TRUE(Has(Mask(constraint.get(), *trie), 'f'));
+  tokens['{'] = "";
+  EXPECT_THAT(CompileJsonObject(*TokenTrie::Create(tokens)).error().message, HasSubstr("no text satisfies"));
+}
+
+TEST(GrammarTest, ManyOptionalMembers) {
+  nlohmann::ordered_json schema = {{"type", "object"}, {"properties", nlohmann::ordered_json::object()}};
+  for (int i = 0; i < 2000; ++i) schema["properties"][fmt::format("p{}", i)] = {{"type", "null"}};
+  const auto factory = Compile(schema.dump(), MixedTrie());
+  for (uint32_t seed = 0; seed < 5; ++seed) {
+    const auto value = nlohmann::json::parse(RandomText(*factory, *MixedTrie(), seed, 300), nullptr, false);
+    EXPECT_TRUE(SchemaValidator(nlohmann::json::parse(schema.dump())).Valid(value));
+  }
+}
+
+}  // namespace
+}  // namespace swiftkv
