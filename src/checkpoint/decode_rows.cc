@@ -3,7 +3,9 @@
 #include <bit>
 #include <cstring>
 
+#include "base/float16.h"
 #include "checkpoint/printable.h"
+#include "checkpoint/stored_rows.h"
 #include "checkpoint/tensor_source.h"
 
 namespace swiftkv {
@@ -17,18 +19,6 @@ T Load(const uint8_t* from) {
   T value;
   std::memcpy(&value, from, sizeof(value));
   return value;
-}
-
-// Masks instead of branches, so that compilers vectorise it without F16C.
-inline float HalfToFloat(uint16_t half) {
-  const uint32_t magnitude = (half & 0x7fffu) << 13;
-  const uint32_t exponent = magnitude & 0x0f800000u;
-  const uint32_t is_subnormal = -static_cast<uint32_t>(exponent == 0);
-  const uint32_t is_special = -static_cast<uint32_t>(exponent == 0x0f800000u);  // infinity, NaN
-  const uint32_t normal = magnitude + (112u << 23) + (is_special & (112u << 23));
-  const auto subnormal = std::bit_cast<uint32_t>(static_cast<float>(half & 0x3ff) * 0x1p-24f);
-  const uint32_t bits = (subnormal & is_subnormal) | (normal & ~is_subnormal);
-  return std::bit_cast<float>(bits | (half & 0x8000u) << 16);
 }
 
 inline float LoadHalf(const uint8_t* from) { return HalfToFloat(Load<uint16_t>(from)); }
@@ -239,14 +229,6 @@ Decoder DecoderFor(DType dtype) {
   return nullptr;
 }
 
-// llama.cpp stores the rows of a head, first half a0 a1 ... and second half b0 b1 ..., as a0 b0 a1 b1 ...
-// Returns the stored place of row (or vector element) `index` of Hugging Face's order.
-int64_t StoredIndex(int64_t index, int64_t count, int64_t heads) {
-  const int64_t head_dim = count / heads;
-  const int64_t within = index % head_dim;
-  return index - within + within % (head_dim / 2) * 2 + within / (head_dim / 2);
-}
-
 }  // namespace
 
 int64_t StoredTensor::rows() const { return shape.size() < 2 ? 1 : shape[0]; }
@@ -257,18 +239,22 @@ int64_t StoredTensor::columns() const {
   return columns;
 }
 
+Status CheckRows(const StoredTensor& tensor, int64_t row_begin, int64_t row_count) {
+  const int64_t rows = tensor.rows();
+  if (row_begin >= 0 && row_count >= 0 && row_begin <= rows && row_count <= rows - row_begin) return Ok();
+  return InvalidInput("the tensor {} has {} rows, {} from row {} were asked for", Printable(tensor.name), rows,
+                      row_count, row_begin);
+}
+
 Status DecodeRows(const StoredTensor& tensor, int64_t row_begin, int64_t row_count, float* out) {
   const Decoder decode = DecoderFor(tensor.dtype);
   if (decode == nullptr) {
     return InvalidInput("the tensor {} has dtype {}, which is no type of weights", Printable(tensor.name),
                         Name(tensor.dtype));
   }
+  SWIFTKV_RETURN_IF_ERROR(CheckRows(tensor, row_begin, row_count));
   const int64_t rows = tensor.rows();
   const int64_t columns = tensor.columns();
-  if (row_begin < 0 || row_count < 0 || row_begin > rows || row_count > rows - row_begin) {
-    return InvalidInput("the tensor {} has {} rows, {} from row {} were asked for", Printable(tensor.name), rows,
-                        row_count, row_begin);
-  }
   const int64_t row_bytes = columns / BlockElements(tensor.dtype) * BlockBytes(tensor.dtype);
   const auto* data = reinterpret_cast<const uint8_t*>(tensor.data.data());
   const bool vector = tensor.shape.size() < 2;

@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -54,6 +55,21 @@ Result<std::unique_ptr<TensorSource>> OpenSafetensors(const std::string& path);
 // their own formula). Errors: kInvalidInput, the dtype is no weight type (I64, ...); kIo, the file was cut short
 // meanwhile.
 Status DecodeRows(const StoredTensor& tensor, int64_t row_begin, int64_t row_count, float* out);
+
+// Rows in blocks of 32 elements: element i of a row is code[i] * scale[i / 32] + minimum[i / 32].
+struct BlockRows {
+  std::vector<int8_t> codes;     // [rows, columns]
+  std::vector<uint16_t> scales;  // float16 [rows, columns / 32]
+  std::vector<uint16_t> minima;  // the same; empty for Q8_0, where it is 0
+};
+// The type that DecodeBlockRows gives without loss: kQ4_1 for Q4_0 and Q4_1 (codes 0 .. 15), kQ8_0 for Q8_0 (codes -128
+// .. 127); nullopt for all others.
+std::optional<DType> BlockRowsType(const StoredTensor& tensor);
+// Errors: as DecodeRows; kInvalidInput, a scale is NaN or infinite.
+Status DecodeBlockRows(const StoredTensor& tensor, int64_t row_begin, int64_t row_count, BlockRows* out);
+// The same from float32 [row_count, columns], columns a multiple of 32. kQ8_0: largest magnitude over 127; kQ4_1: from
+// the least to the greatest in 15 steps (as llama.cpp's quantize_row_*_ref).
+void QuantizeRows(const float* rows, int64_t row_count, int64_t columns, DType type, BlockRows* out);
 
 }  // namespace swiftkv
 

@@ -107,6 +107,7 @@ EngineOptions MakeEngineOptions(const ModelFlags& flags, const LoadedModel& mode
   EngineOptions options;
   options.max_model_len = ChooseModelLen(model, flags.max_model_len);
   options.scheduler.max_num_batched_tokens = flags.max_num_batched_tokens;
+  if (flags.kv_cache_dtype == "int8") options.kv_cache_dtype = DType::kI8;
   return options;
 }
 

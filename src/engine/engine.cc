@@ -88,7 +88,7 @@ struct Engine::RowResult {
 
 Result<std::unique_ptr<Engine>> Engine::Create(const Weights& weights, Mode mode, const Tokenizer* tokenizer,
                                                const EngineOptions& options) {
-  return Create(MakeModelRunner(weights, mode), tokenizer, options);
+  return Create(MakeModelRunner(weights, mode, options.kv_cache_dtype), tokenizer, options);
 }
 
 Result<std::unique_ptr<Engine>> Engine::Create(std::unique_ptr<ModelRunner> model, const Tokenizer* tokenizer,

@@ -32,8 +32,9 @@
 namespace swiftkv {
 
 struct EngineOptions {
-  int64_t max_model_len = 0;    // tokens of one sequence; 0: the model's max_position_embeddings
-  int64_t kv_cache_tokens = 0;  // tokens that the cache holds over all sequences; 0: max_model_len
+  int64_t max_model_len = 0;                 // tokens of one sequence; 0: the model's max_position_embeddings
+  int64_t kv_cache_tokens = 0;               // tokens that the cache holds over all sequences; 0: max_model_len
+  std::optional<DType> kv_cache_dtype = {};  // absent: the weights' type; kI8: half the memory of kBF16
   SchedulerOptions scheduler = {};
   double tpot_target_s = 0;  // what a step may take while answers run, kept by smaller prompt chunks; 0: no limit
   // The time of day for deadlines, pace and RequestTimes; a simulation brings its own.

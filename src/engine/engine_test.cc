@@ -161,6 +161,20 @@ TEST_F(EngineTest, ResultsDoNotDependOnTheBatchTheChunksOrTheCache) {
   }
   std::vector<GenerateResult> alone;
   for (const Request& request : requests) alone.push_back(Run(request, {.kv_cache_tokens = 480}));
+  // An INT8 cache quantizes each token by itself, so the promise holds there too, with answers of its own.
+  std::vector<GenerateResult> alone_int8;
+  for (const Request& request : requests) {
+    alone_int8.push_back(Run(request, {.kv_cache_tokens = 480, .kv_cache_dtype = DType::kI8}));
+  }
+  for (const int64_t budget : {1, 16, 1000}) {
+    const auto engine = MakeEngine({.kv_cache_tokens = 480,
+                                    .kv_cache_dtype = DType::kI8,
+                                    .scheduler = {.max_num_batched_tokens = budget, .max_num_seqs = 5}});
+    EXPECT_LT(engine->cache().bytes_per_token(), MakeEngine()->cache().bytes_per_token());
+    const auto together = engine->Generate(requests);
+    ASSERT_TRUE(together.has_value());
+    for (size_t i = 0; i < requests.size(); ++i) ExpectSame((*together)[i], alone_int8[i]);
+  }
   for (const int64_t budget : {1, 7, 16, 64, 1000}) {
     for (const int64_t cache_tokens : {480, 4000}) {
       const auto engine = MakeEngine(
@@ -194,6 +208,16 @@ TEST_F(EngineTest, PromptLogprobsAreThoseOfEveryRow) {
       EXPECT_EQ(result.prompt_logprobs[i].top[0].token_id,
                 std::max_element(logits.begin(), logits.end()) - logits.begin());
     }
+  }
+}
+
+TEST_F(EngineTest, AnInt8CacheStaysNearTheExactOne) {
+  const Request request{.prompt_token_ids = Prompt(100, 2), .sampling = {.max_tokens = 0, .prompt_logprobs = 0}};
+  const GenerateResult exact = Run(request);
+  const GenerateResult int8 = Run(request, {.kv_cache_dtype = DType::kI8});
+  ASSERT_EQ(int8.prompt_logprobs.size(), exact.prompt_logprobs.size());
+  for (size_t i = 0; i < exact.prompt_logprobs.size(); ++i) {
+    EXPECT_NEAR(int8.prompt_logprobs[i].token.logprob, exact.prompt_logprobs[i].token.logprob, 0.05);
   }
 }
 

@@ -24,9 +24,11 @@ Result<Mode> ChooseMode(const ModelFiles& files, std::optional<Mode> wanted) {
 }
 
 // Linux lends more memory than it has and later kills who uses it, so the sum is checked before.
-Status CheckMemory(const ModelFiles& files, Mode mode, DType dtype) {
+Status CheckMemory(const ModelFiles& files, Mode mode, DType dtype, Quantization quantization) {
+  if (quantization == Quantization::kQ8_0) dtype = DType::kQ8_0;
+  if (quantization == Quantization::kQ4_1 || quantization == Quantization::kStored) dtype = DType::kQ4_1;
   const MemoryInfo memory = ReadMemoryInfo();
-  const int64_t bytes = ComputeModelCosts(files.config).parameters(mode) * BlockBytes(dtype);
+  const int64_t bytes = ComputeModelCosts(files.config).parameters(mode) / BlockElements(dtype) * BlockBytes(dtype);
   if (memory.available_bytes == 0 || bytes <= memory.available_bytes) return Ok();
   return ResourceExhausted("{}: the weights need {} MiB as {}; {} MiB of memory are available", files.origin,
                            bytes >> 20, Name(dtype), memory.available_bytes >> 20);
@@ -155,10 +157,12 @@ Result<LoadedModel> LoadModel(const LoadModelOptions& options) {
   LoadedModel model;
   model.origin = files.origin;
   SWIFTKV_ASSIGN_OR_RETURN(model.mode, ChooseMode(files, options.mode));
-  SWIFTKV_RETURN_IF_ERROR(CheckMemory(files, model.mode, dtype));
+  SWIFTKV_RETURN_IF_ERROR(CheckMemory(files, model.mode, dtype, options.quantization));
   SWIFTKV_ASSIGN_OR_RETURN(model.text, LoadTextModel(files, options.chat_template_file));
-  const LoadOptions load{
-      .dtype = dtype, .teacher = model.mode == Mode::kTeacher, .student = model.mode == Mode::kStudent};
+  const LoadOptions load{.dtype = dtype,
+                         .quantization = options.quantization,
+                         .teacher = model.mode == Mode::kTeacher,
+                         .student = model.mode == Mode::kStudent};
   SWIFTKV_ASSIGN_OR_RETURN(model.weights, LoadWeights(files.config, *files.base, files.adapter.get(), load));
   return model;
 }

@@ -23,10 +23,11 @@
 namespace swiftkv {
 
 struct LoadModelOptions {
-  std::string model;                                   // design section 6: a folder, a .gguf, org/name, smollm2-135m
-  std::string adapter = {};                            // a folder, or empty
-  std::optional<Mode> mode = {};                       // absent: the student where there is one
-  std::optional<DType> dtype = {};                     // kBF16 or kF32; absent: kBF16
+  std::string model;                // design section 6: a folder, a .gguf, org/name, smollm2-135m
+  std::string adapter = {};         // a folder, or empty
+  std::optional<Mode> mode = {};    // absent: the student where there is one
+  std::optional<DType> dtype = {};  // kBF16 or kF32; absent: kBF16
+  Quantization quantization = Quantization::kNone;
   std::optional<std::string> chat_template_file = {};  // instead of the model's own template
 };
 

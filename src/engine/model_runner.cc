@@ -7,7 +7,8 @@ namespace {
 
 class ForwardRunner final : public ModelRunner {
  public:
-  ForwardRunner(const Weights& weights, Mode mode) : weights_(&weights), forward_(weights, mode) {
+  ForwardRunner(const Weights& weights, Mode mode, std::optional<DType> cache_dtype)
+      : weights_(&weights), forward_(weights, mode, cache_dtype) {
     const ModelConfig& config = weights.config;
     const ModelCosts costs = ComputeModelCosts(config);
     traits_.vocab_size = config.vocab_size;
@@ -35,8 +36,8 @@ class ForwardRunner final : public ModelRunner {
 
 }  // namespace
 
-std::unique_ptr<ModelRunner> MakeModelRunner(const Weights& weights, Mode mode) {
-  return std::make_unique<ForwardRunner>(weights, mode);
+std::unique_ptr<ModelRunner> MakeModelRunner(const Weights& weights, Mode mode, std::optional<DType> cache_dtype) {
+  return std::make_unique<ForwardRunner>(weights, mode, cache_dtype);
 }
 
 }  // namespace swiftkv

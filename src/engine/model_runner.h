@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/status.h"
@@ -37,7 +38,7 @@ class ModelRunner {
 };
 
 // `weights` must outlive it.
-std::unique_ptr<ModelRunner> MakeModelRunner(const Weights& weights, Mode mode);
+std::unique_ptr<ModelRunner> MakeModelRunner(const Weights& weights, Mode mode, std::optional<DType> cache_dtype = {});
 
 }  // namespace swiftkv
 

@@ -7,7 +7,8 @@
 //   ops.Gemm({.x = x, .x_stride = k, .m = tokens, .w = &w, .y = y, .y_stride = n, .y_dtype = DType::kF32});
 //
 // Kernels take raw pointers and plain structs and cannot fail: callers have checked shapes. "Activation type" is the
-// dtype of the packed weights in use: kBF16 (products of bf16 inputs, sums in float32) or kF32. Strides count elements.
+// type that products take their inputs in: kBF16 (products of bf16 inputs, sums in float32) or kF32. Strides count
+// elements.
 //
 // Batch invariance is a promise: the bytes of one output row depend on that row's inputs alone, never on how many rows
 // stand beside it, on the number of threads, or on how a sequence was cut into steps. So each output element is summed
@@ -31,18 +32,30 @@ namespace swiftkv::kernels {
 inline constexpr int64_t kBlockTokens = 16;          // tokens in one block of the K/V cache
 inline constexpr int64_t kAttentionPartition = 512;  // cache tokens whose partial softmax is merged as one unit
 
+inline constexpr int64_t kQuantizedBlock = 32;  // input features that share a scale
+
 // A weight matrix [n, k] (output features, input features) in the layout of the backend that allocated it.
-// The layout is one for every m, so that weights exist once.
+// The layout is one for every m, so that weights exist once. Block-quantized ones (kQ4_1, kQ8_0) become bf16 in flight,
+// rounded as if they had been packed in it: their activation type is kBF16.
 struct PackedMatrix {
   int64_t n = 0;
   int64_t k = 0;
-  DType dtype = DType::kF32;  // kF32 or kBF16
+  DType dtype = DType::kF32;  // kF32, kBF16, kQ4_1 or kQ8_0
   AlignedBuffer data;
+
+  DType activation_dtype() const { return dtype == DType::kF32 ? DType::kF32 : DType::kBF16; }
+};
+
+// Rows of a block-quantized matrix: element i is code[i] * scale[i / 32] + minimum[i / 32].
+struct QuantizedRows {
+  const int8_t* codes = nullptr;     // [rows, k]; kQ4_1: 0 .. 15, kQ8_0: -128 .. 127
+  const uint16_t* scales = nullptr;  // float16 [rows, k / 32]
+  const uint16_t* minima = nullptr;  // the same, of kQ4_1
 };
 
 // y = x wᵀ + bias, or y += x wᵀ + bias.
 struct GemmArgs {
-  const void* x = nullptr;  // [m, k], the activation type (w->dtype)
+  const void* x = nullptr;  // [m, k], w->activation_dtype()
   int64_t x_stride = 0;
   int64_t m = 0;
   const PackedMatrix* w = nullptr;
@@ -93,7 +106,7 @@ struct KvWriteArgs {
   int64_t head_dim = 0;
   const int64_t* slots = nullptr;   // [rows] block * kBlockTokens + offset in the block
   std::byte* cache = nullptr;       // the group's blocks, KvBlockBytes apart
-  DType cache_dtype = DType::kF32;  // kF32 or kBF16
+  DType cache_dtype = DType::kF32;  // kF32, kBF16, or kI8: a scale for each token and head of K and of V
 };
 
 // Some rows of one sequence. Row r at position p attends to cache tokens max(0, p - window + 1) .. p (window 0: all).
@@ -116,7 +129,7 @@ struct AttentionArgs {
   float scale = 0;
   int64_t window = 0;
   const std::byte* cache = nullptr;  // the KV group's blocks
-  DType cache_dtype = DType::kF32;
+  DType cache_dtype = DType::kF32;   // of a kI8 cache the products are made in bf16
   std::span<const AttentionSequence> sequences;
   void* out = nullptr;  // [rows, heads, head_dim], out_dtype
   int64_t out_stride = 0;
@@ -152,6 +165,9 @@ class Backend {
   // Packs rows [row_begin, row_begin + row_count) from float32 [row_count, k]. Any order; may be called in parallel for
   // ranges that begin at multiples of 64.
   virtual void PackRows(const float* rows, int64_t row_begin, int64_t row_count, PackedMatrix* w) const = 0;
+  // The same for a matrix of dtype kQ4_1 or kQ8_0, whose k is a multiple of 32; each row once.
+  virtual void PackQuantizedRows(const QuantizedRows& rows, int64_t row_begin, int64_t row_count,
+                                 PackedMatrix* w) const = 0;
   // The inverse, for embedding look-ups from a tied lm_head: out [count, k] gets rows `ids` of w.
   virtual void UnpackRows(const PackedMatrix& w, const int32_t* ids, int64_t count, float* out) const = 0;
 

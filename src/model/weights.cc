@@ -10,6 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <new>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -20,8 +21,13 @@ namespace {
 
 using kernels::PackedMatrix;
 
-// Float32 rows [begin, begin + count) of one tensor into `out`; called from several threads.
-using RowReader = std::function<Status(int64_t begin, int64_t count, float* out)>;
+// Rows [begin, begin + count) of one tensor; called from several threads.
+struct RowReader {
+  std::function<Status(int64_t begin, int64_t count, float* out)> floats;
+  // Where the file has blocks of that type (BlockRowsType):
+  std::optional<DType> block_type = {};
+  std::function<Status(int64_t begin, int64_t count, BlockRows* out)> blocks = nullptr;
+};
 // Where weights come from: finds the tensor `name` of that shape ([size] or [rows, columns]).
 using OpenTensor = std::function<Result<RowReader>(const std::string& name, const std::vector<int64_t>& shape)>;
 
@@ -48,8 +54,11 @@ class WeightsBuilder {
 
   // All parts below one another as one packed matrix of `columns` input features.
   Status Matrix(const std::vector<Part>& parts, int64_t columns, PackedMatrix* out);
+  DType PackedType(const std::vector<Part>& parts, const std::vector<RowReader>& readers, int64_t columns) const;
   Status PackTask(const std::vector<Part>& parts, const std::vector<RowReader>& readers, int64_t begin, int64_t count,
                   PackedMatrix* out);
+  Status PackBlocksTask(const std::vector<Part>& parts, const std::vector<RowReader>& readers, int64_t begin,
+                        int64_t count, PackedMatrix* out);
   // All parts after one another.
   Status Vector(const std::vector<Part>& parts, std::vector<float>* out);
   // A projection's weight and, where the family has one, its bias; `projections` without ".weight".
@@ -70,6 +79,13 @@ std::vector<Part> WithSuffix(const std::vector<Part>& parts, const char* suffix)
   return named;
 }
 
+void PackBlocks(const kernels::Backend& backend, const BlockRows& blocks, int64_t begin, int64_t count,
+                PackedMatrix* out) {
+  const uint16_t* minima = blocks.minima.empty() ? nullptr : blocks.minima.data();
+  backend.PackQuantizedRows({.codes = blocks.codes.data(), .scales = blocks.scales.data(), .minima = minima}, begin,
+                            count, out);
+}
+
 Status WeightsBuilder::CheckFinite(const std::string& name, const float* values, int64_t count) const {
   // The largest bfloat16; a float32 above it would round to infinity.
   constexpr float kMaxBFloat16 = 3.38953139e38f;
@@ -86,7 +102,7 @@ Status WeightsBuilder::Vector(const std::vector<Part>& parts, std::vector<float>
     SWIFTKV_ASSIGN_OR_RETURN(const RowReader read, open_(part.name, {part.rows}));
     const size_t begin = out->size();
     out->resize(begin + static_cast<size_t>(part.rows));
-    SWIFTKV_RETURN_IF_ERROR(read(0, 1, out->data() + begin));
+    SWIFTKV_RETURN_IF_ERROR(read.floats(0, 1, out->data() + begin));
     SWIFTKV_RETURN_IF_ERROR(CheckFinite(part.name, out->data() + begin, part.rows));
   }
   return Ok();
@@ -103,13 +119,50 @@ Status WeightsBuilder::PackTask(const std::vector<Part>& parts, const std::vecto
     const int64_t to = std::min(begin + count, part_begin + parts[i].rows);
     if (from < to) {
       float* values = rows.get() + (from - begin) * out->k;
-      SWIFTKV_RETURN_IF_ERROR(readers[i](from - part_begin, to - from, values));
+      SWIFTKV_RETURN_IF_ERROR(readers[i].floats(from - part_begin, to - from, values));
       SWIFTKV_RETURN_IF_ERROR(CheckFinite(parts[i].name, values, (to - from) * out->k));
     }
     part_begin += parts[i].rows;
   }
-  weights_.backend->PackRows(rows.get(), begin, count, out);
+  if (out->activation_dtype() == out->dtype) {
+    weights_.backend->PackRows(rows.get(), begin, count, out);
+    return Ok();
+  }
+  BlockRows blocks;
+  QuantizeRows(rows.get(), count, out->k, out->dtype, &blocks);
+  PackBlocks(*weights_.backend, blocks, begin, count, out);
   return Ok();
+}
+
+// The same with the file's own bits.
+Status WeightsBuilder::PackBlocksTask(const std::vector<Part>& parts, const std::vector<RowReader>& readers,
+                                      int64_t begin, int64_t count, PackedMatrix* out) {
+  BlockRows blocks;
+  int64_t part_begin = 0;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const int64_t from = std::max(begin, part_begin);
+    const int64_t to = std::min(begin + count, part_begin + parts[i].rows);
+    if (from < to) {
+      SWIFTKV_RETURN_IF_ERROR(readers[i].blocks(from - part_begin, to - from, &blocks));
+      PackBlocks(*weights_.backend, blocks, from, to - from, out);
+    }
+    part_begin += parts[i].rows;
+  }
+  return Ok();
+}
+
+// The type that a matrix is packed in.
+DType WeightsBuilder::PackedType(const std::vector<Part>& parts, const std::vector<RowReader>& readers,
+                                 int64_t columns) const {
+  if (options_.quantization == Quantization::kNone || columns % kernels::kQuantizedBlock != 0) return options_.dtype;
+  if (options_.quantization == Quantization::kQ8_0) return DType::kQ8_0;
+  if (options_.quantization == Quantization::kQ4_1) {
+    return parts.front().rows == config_.vocab_size ? DType::kQ8_0 : DType::kQ4_1;
+  }
+  const std::optional<DType> type = readers.front().block_type;
+  const bool same =
+      std::all_of(readers.begin(), readers.end(), [&](const RowReader& reader) { return reader.block_type == type; });
+  return type && same ? *type : options_.dtype;
 }
 
 Status WeightsBuilder::Matrix(const std::vector<Part>& parts, int64_t columns, PackedMatrix* out) {
@@ -120,14 +173,19 @@ Status WeightsBuilder::Matrix(const std::vector<Part>& parts, int64_t columns, P
     readers.push_back(std::move(read));
     rows += part.rows;
   }
-  SWIFTKV_ASSIGN_OR_RETURN(*out, weights_.backend->AllocatePacked(rows, columns, options_.dtype));
+  const DType type = PackedType(parts, readers, columns);
+  const bool keeps_bits =
+      std::all_of(readers.begin(), readers.end(), [&](const RowReader& reader) { return reader.block_type == type; });
+  SWIFTKV_ASSIGN_OR_RETURN(*out, weights_.backend->AllocatePacked(rows, columns, type));
 
   const int64_t task_rows = std::max<int64_t>(1, kTaskElements / columns / kPackRows) * kPackRows;
   std::mutex mutex;
   Status status;
   ParallelFor((rows + task_rows - 1) / task_rows, [&](int64_t task) {
     const int64_t begin = task * task_rows;
-    Status packed = PackTask(parts, readers, begin, std::min(task_rows, rows - begin), out);
+    const int64_t count = std::min(task_rows, rows - begin);
+    Status packed =
+        keeps_bits ? PackBlocksTask(parts, readers, begin, count, out) : PackTask(parts, readers, begin, count, out);
     if (packed) return;
     const std::lock_guard lock(mutex);
     if (status) status = std::move(packed);
@@ -209,6 +267,9 @@ Result<Weights> WeightsBuilder::Build() {
   if (options_.dtype != DType::kBF16 && options_.dtype != DType::kF32) {
     return InvalidInput("weights can be packed as BF16 or F32, not as {}", Name(options_.dtype));
   }
+  if (options_.quantization != Quantization::kNone && options_.dtype != DType::kBF16) {
+    return InvalidInput("quantized weights are computed with in BF16, not in {}", Name(options_.dtype));
+  }
   if (!weights_.has_teacher && !weights_.has_student) {
     return InvalidInput("neither the teacher nor the student of the model was asked for");
   }
@@ -238,16 +299,26 @@ Result<RowReader> OpenStored(const TensorSource& base, const TensorSource* adapt
     return InvalidInput("{}: shape [{}], the config asks for [{}]", name, fmt::join(tensor->shape, ", "),
                         fmt::join(shape, ", "));
   }
-  return [tensor](int64_t begin, int64_t count, float* out) -> Status {
-    SWIFTKV_RETURN_IF_ERROR(DecodeRows(*tensor, begin, count, out));
+  const auto release = [tensor](int64_t begin, int64_t count) {
+    if (tensor->file == nullptr) return;
     const size_t row_bytes = tensor->data.size() / static_cast<size_t>(tensor->rows());
     // A few pages too many never matter: they are read again from the file.
-    if (tensor->file != nullptr) {
-      tensor->file->Release(
-          tensor->data.subspan(static_cast<size_t>(begin) * row_bytes, static_cast<size_t>(count) * row_bytes));
-    }
+    tensor->file->Release(
+        tensor->data.subspan(static_cast<size_t>(begin) * row_bytes, static_cast<size_t>(count) * row_bytes));
+  };
+  RowReader reader;
+  reader.floats = [tensor, release](int64_t begin, int64_t count, float* out) -> Status {
+    SWIFTKV_RETURN_IF_ERROR(DecodeRows(*tensor, begin, count, out));
+    release(begin, count);
     return Ok();
   };
+  reader.block_type = BlockRowsType(*tensor);
+  reader.blocks = [tensor, release](int64_t begin, int64_t count, BlockRows* out) -> Status {
+    SWIFTKV_RETURN_IF_ERROR(DecodeBlockRows(*tensor, begin, count, out));
+    release(begin, count);
+    return Ok();
+  };
+  return reader;
 }
 
 // splitmix64 (public domain, Sebastiano Vigna).
@@ -268,7 +339,8 @@ RowReader RandomRows(uint64_t seed, const std::string& name, const std::vector<i
   const float range = shape.size() == 1 ? 0.1f : std::sqrt(3.0f / static_cast<float>(columns));
   uint64_t tensor_seed = seed;
   for (const char c : name) tensor_seed = (tensor_seed ^ static_cast<uint8_t>(c)) * 0x100000001b3u;  // FNV-1a
-  return [=](int64_t begin, int64_t count, float* out) -> Status {
+  RowReader reader;
+  reader.floats = [=](int64_t begin, int64_t count, float* out) -> Status {
     for (int64_t row = begin; row < begin + count; ++row) {
       uint64_t state = tensor_seed + static_cast<uint64_t>(row) * 0xd1342543de82ef95u;
       for (int64_t i = 0; i < columns; ++i) {
@@ -278,6 +350,7 @@ RowReader RandomRows(uint64_t seed, const std::string& name, const std::vector<i
     }
     return Ok();
   };
+  return reader;
 }
 
 }  // namespace

@@ -45,7 +45,7 @@ struct LaterKvWeights {
 struct Weights {
   ModelConfig config;
   const kernels::Backend* backend = nullptr;
-  DType dtype = DType::kBF16;  // of activations and packed weights
+  DType dtype = DType::kBF16;  // of activations, and of weights that are not quantized
   bool has_teacher = false;
   bool has_student = false;
   kernels::PackedMatrix embed_tokens;  // [vocab, hidden]; empty when tied: rows are read from lm_head
@@ -55,8 +55,18 @@ struct Weights {
   LaterKvWeights later;
 };
 
+// How weight matrices are kept; all but kNone need dtype kBF16, and a matrix whose columns are no multiple of 32 stays
+// in it.
+enum class Quantization {
+  kNone,    // in LoadOptions::dtype
+  kStored,  // matrices that the file has in Q8_0, Q4_0 or Q4_1 keep their bits: the results are those of kNone
+  kQ8_0,    // 8 bits, a scale for each 32 input features
+  kQ4_1,    // 4 bits, a scale and a minimum for each 32; embeddings and lm_head in Q8_0
+};
+
 struct LoadOptions {
-  DType dtype = DType::kBF16;                 // kBF16 or kF32
+  DType dtype = DType::kBF16;  // kBF16 or kF32
+  Quantization quantization = Quantization::kNone;
   bool teacher = false;                       // load the original q/k/v of layers >= n; implied by a plain model
   bool student = true;                        // load the SwiftKV tensors; ignored for a plain model
   const kernels::Backend* backend = nullptr;  // null: kernels::DefaultBackend()
@@ -64,6 +74,7 @@ struct LoadOptions {
 
 // Reads tensors under their Hugging Face names from `base`, SwiftKV ones from `adapter` first where it is not null.
 // Peak memory at most 1.15 times the packed weights: the pages of a mapped file are given back as they are packed.
+// Weights with student and teacher for distillation must not be quantized.
 // Errors: kNotFound (a missing tensor), kInvalidInput (a wrong shape, NaN or infinite values), kResourceExhausted.
 Result<Weights> LoadWeights(const ModelConfig& config, const TensorSource& base, const TensorSource* adapter,
                             const LoadOptions& options);

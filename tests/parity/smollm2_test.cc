@@ -126,5 +126,27 @@ TEST(SmolLm2Test, Float32IsTransformersAndBFloat16IsNoFartherThanItsOwn) {
   EXPECT_GE(top1, goldens.bf16_top1);
 }
 
+TEST(SmolLm2Test, TheFilesOwnBitsGiveTheSameLogits) {
+  const auto files = OpenModelFiles(std::string(kDefaultModel), "");
+  if (!files) GTEST_SKIP() << files.error().message;
+  const auto golden_file = OpenSafetensors(kGoldens);
+  ASSERT_TRUE(golden_file.has_value()) << golden_file.error().message;
+  const Goldens goldens(**golden_file);
+  const auto bfloat16 = LoadWeights(files->config, *files->base, nullptr, {});
+  const auto stored = LoadWeights(files->config, *files->base, nullptr, {.quantization = Quantization::kStored});
+  ASSERT_TRUE(bfloat16.has_value() && stored.has_value());
+  EXPECT_EQ(stored->layers[0].gate_up_proj.dtype, DType::kQ4_1);
+  EXPECT_EQ(stored->lm_head.dtype, DType::kQ8_0);
+  Runner first(*bfloat16, Mode::kTeacher, 256);
+  Runner second(*stored, Mode::kTeacher, 256);
+  int32_t done = 0;
+  for (const int32_t tokens : {100, 1, 7, 40, 1}) {
+    const auto begin = goldens.token_ids.begin() + done;
+    const Runner::Feed feed = {0, {begin, begin + tokens}, {tokens - 1}};
+    ASSERT_EQ(first.Step({feed}), second.Step({feed})) << "at token " << done;
+    done += tokens;
+  }
+}
+
 }  // namespace
 }  // namespace swiftkv

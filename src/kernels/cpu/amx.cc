@@ -11,10 +11,12 @@
 #include "kernels/cpu/begin_target-inl.h"
 #include "kernels/cpu/simd_avx512-inl.h"
 #include "kernels/cpu/dot-inl.h"
+#include "kernels/cpu/dequantize-inl.h"
 #include "kernels/cpu/gemm-inl.h"
 #include "kernels/cpu/amx_gemm-inl.h"
 #include "kernels/cpu/rowwise-inl.h"
 #include "kernels/cpu/attention_blocks-inl.h"
+#include "kernels/cpu/kv_int8-inl.h"
 #include "kernels/cpu/amx_attention-inl.h"
 #include "kernels/cpu/attention-inl.h"
 #include "kernels/cpu/amx_block-inl.h"
@@ -29,7 +31,7 @@ const CpuKernels& AmxKernels() {
   static const CpuKernels kernels = [] {
     CpuKernels table = Avx512Bf16Kernels();
     table.gemm = [](const GemmArgs& args) {
-      if (args.w->dtype == DType::kBF16) return amx::AmxGemm(args);
+      if (args.w->activation_dtype() == DType::kBF16) return amx::AmxGemm(args);
       Avx512Bf16Kernels().gemm(args);
     };
     table.attend = amx::Attend;

@@ -236,14 +236,21 @@ class AmxWorker {
         strip_blocks_(item.panels * kPanelColumns / Block::kColumns) {
     const int64_t blocks = 1 + (SumsWait() ? strips_ * strip_blocks_ : 2);
     const int64_t sum_bytes = blocks * kBlockFloats * static_cast<int64_t>(sizeof(float));
-    std::byte* scratch = ThreadScratch(sum_bytes + Block::kRows * kCopyStride * kElementBytes);
+    const int64_t copy_bytes = Block::kRows * kCopyStride * kElementBytes;
+    // Quantized weights: a few rows of inputs use each weight once, so that one step's are enough.
+    const int64_t step_bytes = kTileDepth * kPanelColumns * kElementBytes;
+    const int64_t panel_bytes = kMaxSectionK * kPanelColumns * kElementBytes;
+    const int64_t weight_bytes = !IsQuantized(args.w->dtype) ? 0 : kIsFlat ? 2 * step_bytes : item.panels * panel_bytes;
+    std::byte* scratch = ThreadScratch(sum_bytes + copy_bytes + weight_bytes);
     sums_ = reinterpret_cast<float*>(scratch);
     copy_ = reinterpret_cast<BFloat16*>(scratch + sum_bytes);
+    if (weight_bytes > 0) dequantized_ = reinterpret_cast<BFloat16*>(scratch + sum_bytes + copy_bytes);
   }
 
   void Run() {
     int64_t configured_rows = 0;
     for (int64_t section = 0; section < layout_.sections(); ++section) {
+      if (dequantized_ != nullptr && !kIsFlat) Dequantize(section);
       Fetch weights = WeightsToFetch(section);
       for (int64_t strip = 0; strip < strips_; ++strip) {
         if (StripRows(strip) != configured_rows) {
@@ -257,10 +264,15 @@ class AmxWorker {
   }
 
  private:
+  static constexpr bool kIsFlat = std::is_same_v<Block, FlatBlock>;
+
   bool SumsWait() const { return layout_.sections() > 1; }
   int64_t StripRow(int64_t strip) const { return item_.row + strip * Block::kRows; }
   int64_t StripRows(int64_t strip) const { return std::min(Block::kRows, item_.row + item_.rows - StripRow(strip)); }
   const BFloat16* Weights(int64_t section, int64_t panel) const {
+    if (dequantized_ != nullptr && !kIsFlat) {
+      return dequantized_ + (panel - item_.panel) * layout_.PaddedSectionSize(section) * kPanelColumns;
+    }
     return args_.w->data.as<BFloat16>() + layout_.Offset(section, panel);
   }
   const BFloat16* Inputs(int64_t section, int64_t strip) const {
@@ -278,7 +290,7 @@ class AmxWorker {
 
   // The weights after these: of the next section, else of the next item. All of them by the end of the last strip.
   Fetch WeightsToFetch(int64_t section) const {
-    if (std::is_same_v<Block, FlatBlock>) return {};
+    if (kIsFlat || dequantized_ != nullptr) return {};
     const int64_t next_section = (section + 1) % layout_.sections();
     const int64_t panel = next_section > 0 ? item_.panel : item_.next_panel;
     if (panel >= layout_.panels()) return {};
@@ -305,9 +317,9 @@ class AmxWorker {
       const int64_t column = block * Block::kColumns;
       const BFloat16* w = Weights(section, item_.panel + column / kPanelColumns) + 2 * (column % kPanelColumns);
       float* sums = sums_ + (1 + (SumsWait() ? strip * strip_blocks_ + block : block % 2)) * kBlockFloats;
-      Block::FirstStep(in, w, section > 0 ? sums : nullptr, before);
+      Block::FirstStep(in, StepWeights(section, block, 0, w), section > 0 ? sums : nullptr, before);
       for (int64_t k = kTileDepth; k < k_size; k += kTileDepth) {
-        Block::Step(in, k, w + k * kPanelColumns);
+        Block::Step(in, k, StepWeights(section, block, k, w));
         weights.Step();
         inputs.Step();
       }
@@ -317,6 +329,25 @@ class AmxWorker {
     StoreSums<Block>(before);
     if (last) Finish(strip, strip_blocks_ - 1, before);
     return weights;
+  }
+
+  // The weights of one step of a block, where `w` are those of the block's first step.
+  const BFloat16* StepWeights(int64_t section, int64_t block, int64_t k, const BFloat16* w) const {
+    if (!kIsFlat || dequantized_ == nullptr) return w + k * kPanelColumns;
+    BFloat16* out = dequantized_ + k / kTileDepth % 2 * kTileDepth * kPanelColumns;
+    DequantizeStep(*args_.w, layout_, section, item_.panel + block, k, out);
+    __asm__ volatile("" ::: "memory");
+    return out;
+  }
+
+  // All of the item's panels in one section.
+  void Dequantize(int64_t section) {
+    const int64_t panel_elements = layout_.PaddedSectionSize(section) * kPanelColumns;
+    for (int64_t i = 0; i < item_.panels; ++i) {
+      DequantizePanel(*args_.w, layout_, section, item_.panel + i, dequantized_ + i * panel_elements);
+    }
+    // GCC's tile loads are not known to the compiler as reads of memory.
+    __asm__ volatile("" ::: "memory");
   }
 
   void Finish(int64_t strip, int64_t block, const float* sums) const {
@@ -331,6 +362,8 @@ class AmxWorker {
   int64_t strip_blocks_;
   float* sums_;     // [1 + blocks] of kBlockFloats
   BFloat16* copy_;  // [Block::kRows, kCopyStride]
+  // If quantized: [item.panels, section / 2, 64, 2] of the running section; in flat blocks two steps [32 / 2, 64, 2].
+  BFloat16* dequantized_ = nullptr;
 };
 
 // Full strips in square blocks, and a rest of at most 16 rows in flat ones.

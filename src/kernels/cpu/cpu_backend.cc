@@ -5,6 +5,7 @@
 
 #include "kernels/cpu/attention_driver.h"
 #include "kernels/cpu/cpu_kernels.h"
+#include "kernels/cpu/quantized_layout.h"
 
 namespace swiftkv::kernels::cpu {
 namespace {
@@ -42,6 +43,10 @@ class CpuBackend final : public Backend {
   }
   void PackRows(const float* rows, int64_t row_begin, int64_t row_count, PackedMatrix* w) const override {
     cpu::PackRows(rows, row_begin, row_count, w);
+  }
+  void PackQuantizedRows(const QuantizedRows& rows, int64_t row_begin, int64_t row_count,
+                         PackedMatrix* w) const override {
+    cpu::PackQuantizedRows(rows, row_begin, row_count, w);
   }
   void UnpackRows(const PackedMatrix& w, const int32_t* ids, int64_t count, float* out) const override {
     cpu::UnpackRows(w, ids, count, out);

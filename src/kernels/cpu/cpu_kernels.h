@@ -18,6 +18,7 @@
 #include "kernels/backward_ops.h"
 #include "kernels/cpu/kv_layout.h"
 #include "kernels/cpu/packed_layout.h"
+#include "kernels/cpu/quantized_layout.h"
 #include "kernels/cpu/scratch.h"
 #include "kernels/ops.h"
 

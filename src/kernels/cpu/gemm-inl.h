@@ -86,12 +86,21 @@ template <class Dot>
 void ComputeItem(const GemmArgs& args, const PackedLayout& layout, int64_t row_begin, int64_t row_count,
                  int64_t panel) {
   using Input = typename Dot::Input;
-  auto* scratch = ThreadScratch(kMaxRowBlock * kPanelColumns * static_cast<int64_t>(sizeof(float)) +
-                                kTileRows * kMaxSectionK * static_cast<int64_t>(sizeof(Input)));
+  constexpr int64_t kCarryBytes = kMaxRowBlock * kPanelColumns * static_cast<int64_t>(sizeof(float));
+  constexpr int64_t kCopyBytes = kTileRows * kMaxSectionK * static_cast<int64_t>(sizeof(Input));
+  constexpr int64_t kPanelBytes = kMaxSectionK * kPanelColumns * static_cast<int64_t>(sizeof(BFloat16));
+  std::byte* scratch = ThreadScratch(kCarryBytes + kCopyBytes + kPanelBytes);
   float* carry = reinterpret_cast<float*>(scratch);
-  Input* copy = reinterpret_cast<Input*>(carry + kMaxRowBlock * kPanelColumns);
+  Input* copy = reinterpret_cast<Input*>(scratch + kCarryBytes);
   for (int64_t section = 0; section < layout.sections(); ++section) {
     const auto* w = args.w->data.as<typename Dot::Weight>() + layout.Offset(section, panel);
+    if constexpr (std::is_same_v<typename Dot::Weight, BFloat16>) {
+      if (IsQuantized(args.w->dtype)) {
+        auto* dequantized = reinterpret_cast<BFloat16*>(scratch + kCarryBytes + kCopyBytes);
+        DequantizePanel(*args.w, layout, section, panel, dequantized);
+        w = dequantized;
+      }
+    }
     const int64_t k_size = layout.SectionSize(section);
     const int64_t steps = (k_size + Dot::kDepth - 1) / Dot::kDepth;
     const bool first = section == 0;
@@ -145,7 +154,7 @@ void RunGemm(const GemmArgs& args) {
 
 inline void Gemm(const GemmArgs& args) {
   if (args.m == 0 || args.w->n == 0) return;
-  if (args.w->dtype == DType::kBF16) {
+  if (args.w->activation_dtype() == DType::kBF16) {
     RunGemm<DotBf16>(args);
   } else {
     RunGemm<DotF32>(args);

@@ -2,6 +2,7 @@
 
 #include "base/bfloat16.h"
 #include "base/parallel.h"
+#include "kernels/cpu/quantized_layout.h"
 #include "kernels/cpu/scratch.h"
 
 namespace swiftkv::kernels::cpu {
@@ -62,9 +63,9 @@ PackedLayout::PackedLayout(int64_t n, int64_t k)
 
 Result<PackedMatrix> AllocatePacked(int64_t n, int64_t k, DType dtype) {
   PackedMatrix w{.n = n, .k = k, .dtype = dtype, .data = {}};
-  const int64_t element_bytes = dtype == DType::kBF16 ? sizeof(BFloat16) : sizeof(float);
-  SWIFTKV_ASSIGN_OR_RETURN(w.data,
-                           AlignedBuffer::Allocate(PackedLayout(n, k).Elements() * element_bytes, "packed weights"));
+  const int64_t elements = PackedLayout(n, k).Elements();
+  const int64_t bytes = IsQuantized(dtype) ? elements / kUnitElements * UnitBytes(dtype) : elements * BlockBytes(dtype);
+  SWIFTKV_ASSIGN_OR_RETURN(w.data, AlignedBuffer::Allocate(bytes, "packed weights"));
   return w;
 }
 
@@ -79,7 +80,9 @@ void PackRows(const float* rows, int64_t row_begin, int64_t row_count, PackedMat
 void UnpackRows(const PackedMatrix& w, const int32_t* ids, int64_t count, float* out) {
   const PackedLayout layout(w);
   ParallelFor(count, [&](int64_t r) {
-    if (w.dtype == DType::kBF16) {
+    if (IsQuantized(w.dtype)) {
+      UnpackQuantizedRow(w, ids[r], out + r * w.k);
+    } else if (w.dtype == DType::kBF16) {
       UnpackRow<BFloat16>(w, layout, ids[r], out + r * w.k);
     } else {
       UnpackRow<float>(w, layout, ids[r], out + r * w.k);

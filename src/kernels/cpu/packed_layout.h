@@ -25,6 +25,7 @@ class PackedLayout {
 
   int64_t panels() const { return panels_; }
   int64_t sections() const { return sections_; }
+  int64_t SectionOf(int64_t k) const { return k / section_k_; }
   // First input feature of a section, and how many of the real k it holds.
   int64_t SectionBegin(int64_t section) const { return section * section_k_; }
   int64_t SectionSize(int64_t section) const { return std::min(section_k_, k_ - SectionBegin(section)); }

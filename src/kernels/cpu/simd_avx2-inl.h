@@ -31,6 +31,12 @@ inline __m128i NarrowBits(Vec a) {
 
 inline Vec Load(const float* p) { return {_mm256_loadu_ps(p)}; }
 inline Vec Load(const BFloat16* p) { return WidenBits(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+inline Vec Load(const int8_t* p) {
+  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))};
+}
+inline Vec LoadHalf(const uint16_t* p) {
+  return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
 inline void Store(float* p, Vec a) { _mm256_storeu_ps(p, a.v); }
 inline void Store(BFloat16* p, Vec a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), NarrowBits(a)); }
 inline Vec LoadUpTo(const float* p, int64_t n) {
@@ -102,6 +108,19 @@ inline void StoreSteps(BFloat16* p, int64_t /*columns*/, Vec even, Vec odd) {
   const __m256i low = _mm256_cvtepu16_epi32(NarrowBits(even));
   const __m256i high = _mm256_slli_epi32(_mm256_cvtepu16_epi32(NarrowBits(odd)), 16);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_or_si256(low, high));
+}
+
+struct WordVec {
+  __m256i v;
+};
+inline WordVec LoadWords(const uint32_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
+inline Vec Nibble(WordVec a, int i) {
+  const __m256i shifted = _mm256_srlv_epi32(a.v, _mm256_set1_epi32(4 * i));
+  return {_mm256_cvtepi32_ps(_mm256_and_si256(shifted, _mm256_set1_epi32(15)))};
+}
+inline Vec Byte(WordVec a, int i) {
+  const __m256i shifted = _mm256_sllv_epi32(a.v, _mm256_set1_epi32(24 - 8 * i));
+  return {_mm256_cvtepi32_ps(_mm256_srai_epi32(shifted, 24))};
 }
 
 inline Vec EvenOfPairs(const BFloat16* p) {

@@ -35,6 +35,13 @@ inline __m256i NarrowBits(Vec a) {
 
 inline Vec Load(const float* p) { return {_mm512_loadu_ps(p)}; }
 inline Vec Load(const BFloat16* p) { return WidenBits(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+inline Vec Load(const int8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
+// float16
+inline Vec LoadHalf(const uint16_t* p) {
+  return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
 inline void Store(float* p, Vec a) { _mm512_storeu_ps(p, a.v); }
 inline void Store(BFloat16* p, Vec a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), NarrowBits(a)); }
 // The first n lanes, n > 0; the others are zero, or left alone in memory.
@@ -87,9 +94,30 @@ inline void StoreSteps(float* p, int64_t columns, Vec even, Vec odd) {
   Store(p + columns, odd);
 }
 inline void StoreSteps(BFloat16* p, int64_t /*columns*/, Vec even, Vec odd) {
+#if defined(SWIFTKV_HAS_DPBF16)
+  const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22,
+                                              6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  const auto rows = (__m512i)_mm512_cvtne2ps_pbh(odd.v, even.v);
+  _mm512_storeu_si512(p, _mm512_permutexvar_epi16(interleave, rows));
+#else
   const __m512i low = _mm512_cvtepu16_epi32(NarrowBits(even));
   const __m512i high = _mm512_slli_epi32(_mm512_cvtepu16_epi32(NarrowBits(odd)), 16);
   _mm512_storeu_si512(p, _mm512_or_si512(low, high));
+#endif
+}
+
+// Words of small whole numbers: part i of each lane as float32.
+struct WordVec {
+  __m512i v;
+};
+inline WordVec LoadWords(const uint32_t* p) { return {_mm512_loadu_si512(p)}; }
+inline Vec Nibble(WordVec a, int i) {
+  const __m512i shifted = _mm512_srlv_epi32(a.v, _mm512_set1_epi32(4 * i));
+  return {_mm512_cvtepi32_ps(_mm512_and_si512(shifted, _mm512_set1_epi32(15)))};
+}
+inline Vec Byte(WordVec a, int i) {  // signed
+  const __m512i shifted = _mm512_sllv_epi32(a.v, _mm512_set1_epi32(24 - 8 * i));
+  return {_mm512_cvtepi32_ps(_mm512_srai_epi32(shifted, 24))};
 }
 
 // Sixteen columns of two adjacent bf16 rows, as float32: the even row and the odd row.

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "base/float16.h"
 #include "kernels/ops.h"
 #include "kernels/ref/ref_attention.h"
 #include "kernels/ref/ref_backward.h"
@@ -27,8 +28,9 @@ class Ref final : public Backend {
  public:
   std::string_view name() const override { return "ref"; }
 
-  // Packed is row-major [n, k] here.
+  // Packed is row-major [n, k] here, and quantized weights are what their bits say, in bf16.
   Result<PackedMatrix> AllocatePacked(int64_t n, int64_t k, DType dtype) const override {
+    if (dtype != DType::kF32) dtype = DType::kBF16;
     PackedMatrix w{.n = n, .k = k, .dtype = dtype, .data = {}};
     SWIFTKV_ASSIGN_OR_RETURN(w.data, AlignedBuffer::Allocate(n * k * ref::ElementBytes(dtype), "packed weights"));
     return w;
@@ -36,6 +38,15 @@ class Ref final : public Backend {
 
   void PackRows(const float* rows, int64_t row_begin, int64_t row_count, PackedMatrix* w) const override {
     for (int64_t i = 0; i < row_count * w->k; ++i) Store(w->data.data(), row_begin * w->k + i, w->dtype, rows[i]);
+  }
+
+  void PackQuantizedRows(const QuantizedRows& rows, int64_t row_begin, int64_t row_count,
+                         PackedMatrix* w) const override {
+    for (int64_t i = 0; i < row_count * w->k; ++i) {
+      const float scale = HalfToFloat(rows.scales[i / kQuantizedBlock]);
+      const float minimum = rows.minima == nullptr ? 0 : HalfToFloat(rows.minima[i / kQuantizedBlock]);
+      Store(w->data.data(), row_begin * w->k + i, w->dtype, static_cast<float>(rows.codes[i]) * scale + minimum);
+    }
   }
 
   void UnpackRows(const PackedMatrix& w, const int32_t* ids, int64_t count, float* out) const override {

@@ -1,0 +1,108 @@
+// Block-quantized weights: to the last bit the products of the same values packed as bf16.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "base/float16.h"
+#include "kernels/ops.h"
+#include "kernels/test_data.h"
+
+namespace swiftkv::kernels {
+namespace {
+
+struct QuantizedProblem {
+  int64_t n, k;
+  DType dtype;
+  std::vector<int8_t> codes;
+  std::vector<uint16_t> scales, minima;
+  std::vector<float> values;  // [n, k]
+
+  QuantizedProblem(int64_t rows, int64_t columns, DType type) : n(rows), k(columns), dtype(type) {
+    std::mt19937 random(5);
+    for (int64_t i = 0; i < n * k / kQuantizedBlock; ++i) {
+      scales.push_back(FloatToHalf(std::ldexp(static_cast<float>(random() % 1000), -12)));
+      minima.push_back(FloatToHalf(-std::ldexp(static_cast<float>(random() % 1000), -10)));
+    }
+    for (int64_t i = 0; i < n * k; ++i) {
+      codes.push_back(static_cast<int8_t>(dtype == DType::kQ4_1 ? random() % 16 : random() % 256));
+      const auto block = static_cast<size_t>(i / kQuantizedBlock);
+      const float minimum = dtype == DType::kQ4_1 ? HalfToFloat(minima[block]) : 0;
+      values.push_back(static_cast<float>(codes.back()) * HalfToFloat(scales[block]) + minimum);
+    }
+  }
+
+  PackedMatrix Pack(const Backend& ops, DType type) const {
+    PackedMatrix w = std::move(*ops.AllocatePacked(n, k, type));
+    for (int64_t row = (n - 1) / 64 * 64; row >= 0; row -= 64) {
+      const int64_t count = std::min<int64_t>(64, n - row);
+      if (type == DType::kBF16) {
+        ops.PackRows(values.data() + row * k, row, count, &w);
+      } else {
+        const int64_t block = row * k / kQuantizedBlock;
+        ops.PackQuantizedRows({.codes = codes.data() + row * k,
+                               .scales = scales.data() + block,
+                               .minima = dtype == DType::kQ4_1 ? minima.data() + block : nullptr},
+                              row, count, &w);
+      }
+    }
+    return w;
+  }
+};
+
+class QuantizedTest : public testing::TestWithParam<const Backend*> {};
+
+TEST_P(QuantizedTest, ProductsAreThoseOfTheSameValuesInBf16) {
+  const Backend& ops = *GetParam();
+  for (const DType dtype : {DType::kQ4_1, DType::kQ8_0}) {
+    for (const auto& [n, k] : {std::pair<int64_t, int64_t>{64, 32}, {200, 576}, {130, 1536}, {70, 2080}}) {
+      const QuantizedProblem problem(n, k, dtype);
+      const PackedMatrix exact = problem.Pack(ops, DType::kBF16);
+      const PackedMatrix quantized = problem.Pack(ops, dtype);
+      if (&ops != &RefBackend()) {
+        EXPECT_LT(static_cast<double>(quantized.data.bytes()), static_cast<double>(exact.data.bytes()) * 0.54);
+      }
+      for (const int64_t m : {1, 3, 17, 33, 70, 200}) {
+        const std::vector<BFloat16> x = ToBFloat16(RandomFloats(m * k, 9));
+        std::vector<float> expected(static_cast<size_t>(m * n));
+        std::vector<float> actual(expected.size());
+        const auto run = [&](const PackedMatrix& w, std::vector<float>* y) {
+          ops.Gemm({.x = x.data(), .x_stride = k, .m = m, .w = &w, .y = y->data(), .y_stride = n});
+        };
+        run(exact, &expected);
+        run(quantized, &actual);
+        ASSERT_EQ(actual, expected) << Name(dtype) << " m " << m << " n " << n << " k " << k;
+      }
+      const std::vector<int32_t> ids = {0, 63, static_cast<int32_t>(n - 1)};
+      std::vector<float> expected(ids.size() * static_cast<size_t>(k));
+      std::vector<float> actual(expected.size());
+      ops.UnpackRows(exact, ids.data(), 3, expected.data());
+      ops.UnpackRows(quantized, ids.data(), 3, actual.data());
+      EXPECT_EQ(actual, expected);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(AllBackends, QuantizedTest, testing::ValuesIn(AvailableBackends()),
+                         [](const auto& info) { return std::string(info.param->name()); });
+
+TEST(Float16Test, RoundsToTheNearestAndBack) {
+  for (uint32_t half = 0; half < 0x10000; ++half) {
+    const float value = HalfToFloat(static_cast<uint16_t>(half));
+    if (std::isnan(value)) {
+      EXPECT_TRUE(std::isnan(HalfToFloat(FloatToHalf(value))));
+    } else {
+      ASSERT_EQ(FloatToHalf(value), half);
+    }
+  }
+  EXPECT_EQ(FloatToHalf(1.0f + 0x1p-11f), FloatToHalf(1.0f)) << "a tie goes to the even one";
+  EXPECT_EQ(HalfToFloat(FloatToHalf(1.0f + 3 * 0x1p-11f)), 1.0f + 0x1p-9f);
+  EXPECT_EQ(HalfToFloat(FloatToHalf(65519.0f)), 65504.0f);
+  EXPECT_TRUE(std::isinf(HalfToFloat(FloatToHalf(65520.0f))));
+  EXPECT_EQ(HalfToFloat(FloatToHalf(0x1.8p-24f)), 0x1p-23f);
+}
+
+}  // namespace
+}  // namespace swiftkv::kernels
