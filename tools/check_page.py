@@ -8,6 +8,7 @@ Needs: the package playwright, and Chromium (--chromium).
 """
 import argparse
 import pathlib
+import re
 
 from playwright.sync_api import expect, sync_playwright
 
@@ -25,7 +26,7 @@ def check_chat(page):
 
     page.keyboard.type("Write a very long story about the sea.")
     page.keyboard.press("Enter")
-    expect(page.locator(".message.assistant").nth(1)).to_contain_text(" ", timeout=60_000)
+    expect(page.locator(".message.assistant").nth(1)).to_have_text(re.compile(r"^Model.{20,}", re.DOTALL), timeout=60_000)
     expect(page.get_by_role("button", name="Stop")).to_be_enabled()
     page.keyboard.press("Escape")
     expect(page.locator("#status")).to_have_text("Stopped.")

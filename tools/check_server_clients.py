@@ -5,6 +5,8 @@ schemathesis on /openapi.json.
     build/release/swiftkv serve smollm2-135m --dtype f32 --port 8123 &
     tools/check_server_clients.py --url http://127.0.0.1:8123 [openai] [lm-eval] [schemathesis]
 
+For schemathesis add --max-model-len 256: it asks for as many tokens as the description allows, and waits 120 s.
+
 Needs, each for its own check: openai; lm-eval, transformers and torch; schemathesis (the command in PATH). lm-eval's
 log-likelihoods are compared with transformers on the GGUF file that --gguf names, to --tolerance a token.
 """

@@ -38,14 +38,15 @@ struct Flags {
 };
 
 // Tokens of K/V cache that --kv-cache-memory pays for, but at least one whole context.
-int64_t KvCacheTokens(const Flags& flags, const LoadedModel& model, int64_t max_model_len) {
+int64_t KvCacheTokens(const Flags& flags, const LoadedModel& model, const EngineOptions& options) {
   const ModelCosts costs = ComputeModelCosts(model.weights.config);
   const int64_t elements = model.mode == Mode::kTeacher ? costs.base_kv_elements : costs.swiftkv_kv_elements;
-  const auto token_bytes = static_cast<double>(std::max<int64_t>(elements * BlockBytes(model.weights.dtype), 1));
+  const DType dtype = options.kv_cache_dtype.value_or(model.weights.dtype);
+  const auto token_bytes = static_cast<double>(std::max<int64_t>(elements * BlockBytes(dtype), 1));
   const double wanted = flags.kv_cache_memory > 1
                             ? flags.kv_cache_memory
                             : flags.kv_cache_memory * static_cast<double>(ReadMemoryInfo().available_bytes);
-  return std::max(max_model_len, static_cast<int64_t>(wanted / token_bytes));
+  return std::max(options.max_model_len, static_cast<int64_t>(wanted / token_bytes));
 }
 
 ServerOptions MakeServerOptions(const Flags& flags, const LoadedModel& model) {
@@ -56,7 +57,7 @@ ServerOptions MakeServerOptions(const Flags& flags, const LoadedModel& model) {
   engine.scheduler.max_num_seqs = flags.max_num_seqs;
   engine.scheduler.enable_prefix_caching = !flags.no_prefix_caching;
   engine.tpot_target_s = flags.tpot_target_ms / 1000;
-  engine.kv_cache_tokens = KvCacheTokens(flags, model, engine.max_model_len);
+  engine.kv_cache_tokens = KvCacheTokens(flags, model, engine);
   return options;
 }
 

@@ -152,12 +152,6 @@ HttpConnection::HttpConnection(const asio::any_io_executor& strand, std::unique_
       watchdog_(strand),
       answered_(strand) {}
 
-HttpConnection::~HttpConnection() {
-  const std::lock_guard lock(shared_->mutex);
-  shared_->connections.erase(this);
-  if (shared_->connections.empty()) shared_->all_closed.notify_all();
-}
-
 void HttpConnection::Start() {
   {
     const std::lock_guard lock(shared_->mutex);
@@ -425,6 +419,9 @@ void HttpConnection::Close() {
     signal->Notify();
   }
   if (const auto callback = std::exchange(on_gone_, nullptr); callback && answering_) callback();
+  const std::lock_guard lock(shared_->mutex);
+  shared_->connections.erase(this);
+  if (shared_->connections.empty()) shared_->all_closed.notify_all();
 }
 
 }  // namespace swiftkv

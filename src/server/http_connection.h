@@ -35,7 +35,7 @@ struct HttpShared {
 
   std::mutex mutex;
   std::condition_variable all_closed;
-  std::unordered_map<HttpConnection*, std::weak_ptr<HttpConnection>> connections;  // under `mutex`
+  std::unordered_map<HttpConnection*, std::weak_ptr<HttpConnection>> connections;  // open; under `mutex`
 };
 
 // Wakes the one coroutine that waits for it. Both are on the connection's strand, so nothing is lost in between.
@@ -55,7 +55,6 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
  public:
   HttpConnection(const boost::asio::any_io_executor& strand, std::unique_ptr<HttpStream> stream,
                  std::shared_ptr<HttpShared> shared);
-  ~HttpConnection();
   void Start();
   // Thread-safe. Closes at once, or, with `after_reply`, once the reply under way has gone out.
   void Stop(bool after_reply);
