@@ -62,7 +62,7 @@ std::unique_ptr<Engine> MakeEngine(EngineOptions options = {.max_model_len = 256
   return *Engine::Create(std::make_unique<StubModel>(), nullptr, options);
 }
 
-std::vector<Completion> Run(const Request& request) { return (*MakeEngine()->Generate({request}))[0].completions; }
+std::vector<Completion> Answers(const Request& request) { return (*MakeEngine()->Generate({request}))[0].completions; }
 
 // k-th token from the k-th pair, then the end token.
 void ExpectSteps(const Completion& completion, size_t length) {
@@ -73,35 +73,35 @@ void ExpectSteps(const Completion& completion, size_t length) {
 }
 
 TEST(TokenConstraintTest, HoldsInEveryWayOfSampling) {
-  ExpectSteps(Run(Constrained({}))[0], 6);
-  ExpectSteps(Run(Constrained({}, {.temperature = 2}))[0], 6);
-  ExpectSteps(Run(Constrained({}, {.temperature = 1, .top_k = 1, .top_p = 0.1}))[0], 6);
-  ExpectSteps(Run(Constrained({}, {.temperature = 0, .logit_bias = {{9, 100.0F}, {kEnd, 100.0F}}}))[0], 6);
-  ExpectSteps(Run(Constrained({}, {.temperature = 0, .repetition_penalty = 2, .presence_penalty = 2}))[0], 6);
+  ExpectSteps(Answers(Constrained({}))[0], 6);
+  ExpectSteps(Answers(Constrained({}, {.temperature = 2}))[0], 6);
+  ExpectSteps(Answers(Constrained({}, {.temperature = 1, .top_k = 1, .top_p = 0.1}))[0], 6);
+  ExpectSteps(Answers(Constrained({}, {.temperature = 0, .logit_bias = {{9, 100.0F}, {kEnd, 100.0F}}}))[0], 6);
+  ExpectSteps(Answers(Constrained({}, {.temperature = 0, .repetition_penalty = 2, .presence_penalty = 2}))[0], 6);
 }
 
 TEST(TokenConstraintTest, EndTokensComeWhereTheConstraintMayEnd) {
   const SamplingParams eager = {.temperature = 0, .logit_bias = {{kEnd, 100.0F}}};
   StepsFactory factory;
   factory.may_end = 2;
-  ExpectSteps(Run(Constrained(factory, eager))[0], 2);
+  ExpectSteps(Answers(Constrained(factory, eager))[0], 2);
   SamplingParams later = eager;
   later.min_tokens = 4;
-  ExpectSteps(Run(Constrained(factory, later))[0], 4);
+  ExpectSteps(Answers(Constrained(factory, later))[0], 4);
   later.min_tokens = 15;  // more than the constraint has: its end comes first
-  ExpectSteps(Run(Constrained(factory, later))[0], 6);
+  ExpectSteps(Answers(Constrained(factory, later))[0], 6);
   SamplingParams reluctant = {.temperature = 0, .logit_bias = {{kEnd, -100.0F}}};
-  ExpectSteps(Run(Constrained(factory, reluctant))[0], 6);
+  ExpectSteps(Answers(Constrained(factory, reluctant))[0], 6);
 }
 
 TEST(TokenConstraintTest, MaxTokensCutsIt) {
-  const Completion cut = Run(Constrained({}, {.temperature = 0, .max_tokens = 3}))[0];
+  const Completion cut = Answers(Constrained({}, {.temperature = 0, .max_tokens = 3}))[0];
   EXPECT_EQ(cut.token_ids.size(), 3u);
   EXPECT_EQ(cut.finish_reason, FinishReason::kLength);
 }
 
 TEST(TokenConstraintTest, EachChoiceHasItsOwn) {
-  const std::vector<Completion> choices = Run(Constrained({}, {.n = 5, .temperature = 50}));
+  const std::vector<Completion> choices = Answers(Constrained({}, {.n = 5, .temperature = 50}));
   ASSERT_EQ(choices.size(), 5u);
   for (const Completion& choice : choices) ExpectSteps(choice, 6);
 }
@@ -120,7 +120,7 @@ TEST(TokenConstraintTest, FollowsFromTheRequestAlone) {
   ASSERT_TRUE(together.has_value());
   EXPECT_GT(engine->stats().num_preemptions, 0);
   for (size_t i = 0; i < requests.size(); ++i) {
-    EXPECT_EQ((*together)[i].completions[0].token_ids, Run(requests[i])[0].token_ids);
+    EXPECT_EQ((*together)[i].completions[0].token_ids, Answers(requests[i])[0].token_ids);
     ExpectSteps((*together)[i].completions[0], 15);
   }
 }
@@ -148,7 +148,9 @@ TEST(TokenConstraintTest, WithoutMemoryTheRequestFailsAndOthersGoOn) {
       if (!output.finished) continue;
       ++ends[output.request_id];
       EXPECT_EQ(output.error.has_value(), output.request_id == other);
-      if (!output.error) EXPECT_EQ(output.error.error().code, ErrorCode::kResourceExhausted);
+      if (!output.error) {
+        EXPECT_EQ(output.error.error().code, ErrorCode::kResourceExhausted);
+      }
     }
   }
   EXPECT_THAT(ends, ElementsAre(std::pair(failing, 1), std::pair(other, 1)));

@@ -194,7 +194,7 @@ Result<Names> SchemaDocument::Types(const SchemaNode& node) const {
 
 // Small schemas can ask for very many comparisons, by references to large ones.
 Status SchemaDocument::Spend(const SchemaNode& node, size_t comparisons) const {
-  constexpr size_t kMaxComparisons = 200'000;
+  constexpr size_t kMaxComparisons = 500'000;
   comparisons_ += comparisons;
   if (comparisons_ <= kMaxComparisons) return Ok();
   return node.Invalid("the schemas of 'oneOf' have too much to compare; the limit is {}", kMaxComparisons);
