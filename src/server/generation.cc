@@ -70,6 +70,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
     for (size_t i = 0; i < prompts_.size(); ++i) {
       Request request{
           .prompt_token_ids = prompts_[i].token_ids, .sampling = request_.sampling, .priority = request_.priority};
+      request.constraint = request_.constraint;
       const auto on_output = [self = shared_from_this(), i](RequestOutput output) {
         self->reply_->Post([self, i, output = std::move(output)]() mutable { self->OnOutput(i, std::move(output)); });
       };

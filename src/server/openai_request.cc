@@ -15,6 +15,7 @@ constexpr int64_t kDefaultCompletionTokens = 16;  // OpenAI's, for /v1/completio
 
 Result<JsonFields> Object(const JsonFields& fields, std::string_view name) {
   const Json* value = fields.Find(name);
+  if (value == nullptr) return InvalidInput("{} is missing", name);
   if (!value->is_object()) return InvalidInput("{} must be an object, not {}", name, value->type_name());
   return JsonFields(*value, std::string(name) + ".");
 }
@@ -77,24 +78,67 @@ Status ReadSampling(const JsonFields& fields, SamplingParams* sampling) {
 
 // To ignore a constraint on the output would be to answer another question.
 Status RefuseUnsupported(const JsonFields& fields) {
-  for (const char* name : {"guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs",
-                           "suffix", "use_beam_search"}) {
+  for (const char* name : {"guided_regex", "guided_choice", "guided_grammar", "suffix", "use_beam_search"}) {
     const Json* value = fields.Find(name);
     if (value != nullptr && *value != Json(false) && *value != Json("")) {
       return InvalidInput("{} is not supported", name);
     }
   }
-  if (fields.Find("response_format") != nullptr) {
-    SWIFTKV_ASSIGN_OR_RETURN(const JsonFields format, Object(fields, "response_format"));
-    std::string type;
-    SWIFTKV_RETURN_IF_ERROR(format.Read("type", &type));
-    if (type != "text") return InvalidInput("response_format is not supported yet, except {{\"type\": \"text\"}}");
+  return Ok();
+}
+
+// vLLM takes a schema as an object or as its text.
+Result<OutputFormat> SchemaFormat(const Json& schema, const char* name) {
+  if (!schema.is_object() && !schema.is_string()) return InvalidInput("{} must be a JSON schema", name);
+  return OutputFormat{.kind = OutputFormat::Kind::kJsonSchema,
+                      .schema = schema.is_string() ? schema.get<std::string>() : schema.dump(),
+                      .field = name};
+}
+
+Result<OutputFormat> ReadResponseFormat(const JsonFields& fields) {
+  SWIFTKV_ASSIGN_OR_RETURN(const JsonFields format, Object(fields, "response_format"));
+  std::string type;
+  SWIFTKV_RETURN_IF_ERROR(format.Read("type", &type));
+  if (type == "text") return OutputFormat();
+  if (type == "json_object") return OutputFormat{.kind = OutputFormat::Kind::kJsonObject, .field = "response_format"};
+  if (type != "json_schema") return InvalidInput("response_format must have the type text, json_object or json_schema");
+  const Json* json_schema = format.Find("json_schema");
+  if (json_schema == nullptr || !json_schema->is_object() || !json_schema->contains("schema")) {
+    return InvalidInput("response_format has no json_schema.schema");
   }
+  return SchemaFormat((*json_schema)["schema"], "response_format");
+}
+
+Result<OutputFormat> ReadStructuredOutputs(const JsonFields& fields) {
+  SWIFTKV_ASSIGN_OR_RETURN(const JsonFields options, Object(fields, "structured_outputs"));
+  if (const Json* schema = options.Find("json")) return SchemaFormat(*schema, "structured_outputs");
+  bool json_object = false;
+  SWIFTKV_RETURN_IF_ERROR(options.Read("json_object", &json_object));
+  if (json_object) return OutputFormat{.kind = OutputFormat::Kind::kJsonObject, .field = "structured_outputs"};
+  return InvalidInput("structured_outputs is supported with json and json_object only");
+}
+
+Status ReadFormat(const JsonFields& fields, OutputFormat* format) {
+  int asked = 0;
+  if (fields.Find("response_format") != nullptr) {
+    SWIFTKV_ASSIGN_OR_RETURN(*format, ReadResponseFormat(fields));
+    if (format->kind != OutputFormat::Kind::kText) ++asked;
+  }
+  if (const Json* schema = fields.Find("guided_json")) {
+    SWIFTKV_ASSIGN_OR_RETURN(*format, SchemaFormat(*schema, "guided_json"));
+    ++asked;
+  }
+  if (fields.Find("structured_outputs") != nullptr) {
+    SWIFTKV_ASSIGN_OR_RETURN(*format, ReadStructuredOutputs(fields));
+    ++asked;
+  }
+  if (asked > 1) return InvalidInput("response_format, guided_json and structured_outputs exclude one another");
   return Ok();
 }
 
 Status ReadCommon(const JsonFields& fields, GenerationRequest* request) {
   SWIFTKV_RETURN_IF_ERROR(RefuseUnsupported(fields));
+  SWIFTKV_RETURN_IF_ERROR(ReadFormat(fields, &request->format));
   SWIFTKV_RETURN_IF_ERROR(fields.Read("model", &request->model));
   SWIFTKV_RETURN_IF_ERROR(ReadSampling(fields, &request->sampling));
   SWIFTKV_RETURN_IF_ERROR(fields.Read("priority", &request->priority));

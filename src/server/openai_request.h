@@ -33,6 +33,14 @@ struct Conversation {
   std::shared_ptr<const nlohmann::ordered_json> variables;
 };
 
+// What the answer must be: response_format, or vLLM's guided_json and structured_outputs.
+struct OutputFormat {
+  enum class Kind { kText, kJsonObject, kJsonSchema };
+  Kind kind = Kind::kText;
+  std::string schema = {};  // JSON, of kJsonSchema
+  std::string field = {};   // that asked for it
+};
+
 struct GenerationRequest {
   bool chat = false;
   std::string model = {};  // empty: whatever is served
@@ -40,6 +48,9 @@ struct GenerationRequest {
   Conversation conversation = {};
   bool add_special_tokens = true;  // of prompts that are text
   SamplingParams sampling = {};
+  OutputFormat format = {};
+  std::shared_ptr<const TokenConstraintFactory> constraint =
+      nullptr;           // made of `format` later, where the model is known
   int32_t priority = 0;  // lower goes first
   bool echo = false;
   bool stream = false;

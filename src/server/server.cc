@@ -7,10 +7,14 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <boost/beast/core/string.hpp>
+#include <mutex>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <utility>
 
 #include "checkpoint/printable.h"
+#include "grammar/grammar_cache.h"
+#include "grammar/token_trie.h"
 #include "server/access.h"
 #include "server/generation.h"
 #include "server/metrics.h"
@@ -211,10 +215,33 @@ class Server::Impl {
                               options);
   }
 
+  Status Constrain(GenerationRequest* request) {
+    if (request->format.kind == OutputFormat::Kind::kText) return Ok();
+    SWIFTKV_ASSIGN_OR_RETURN(GrammarCache* const grammars, Grammars());
+    auto constraint = request->format.kind == OutputFormat::Kind::kJsonObject
+                          ? grammars->JsonObject()
+                          : grammars->JsonSchema(request->format.schema);
+    if (!constraint) return InvalidInput("{} can't be kept: {}", request->format.field, constraint.error().message);
+    request->constraint = std::move(*constraint);
+    return Ok();
+  }
+
+  // Made by the first request that needs it.
+  Result<GrammarCache*> Grammars() {
+    const std::lock_guard lock(grammars_mutex_);
+    if (!grammars_) {
+      const LoadedModel& model = *context_.model;
+      SWIFTKV_ASSIGN_OR_RETURN(auto trie, TokenTrie::Create(*model.text.tokenizer, model.weights.config.vocab_size));
+      grammars_.emplace(std::move(trie));
+    }
+    return &*grammars_;
+  }
+
   void Completions(const HttpRequest& request, const HttpReplyPtr& reply) {
     Result<GenerationRequest> parsed = ParseCompletionRequest(request.body);
     if (!parsed) return Refuse(request, reply, parsed.error());
     if (!CheckModel(parsed->model, request, reply)) return;
+    if (Status status = Constrain(&*parsed); !status) return Refuse(request, reply, status.error());
     std::vector<std::vector<int32_t>> prompts;
     for (const Prompt& prompt : parsed->prompts) {
       const auto* text = std::get_if<std::string>(&prompt);
@@ -229,6 +256,7 @@ class Server::Impl {
     Result<GenerationRequest> parsed = ParseChatRequest(request.body);
     if (!parsed) return Refuse(request, reply, parsed.error());
     if (!CheckModel(parsed->model, request, reply)) return;
+    if (Status status = Constrain(&*parsed); !status) return Refuse(request, reply, status.error());
     const Result<std::string> text = Render(parsed->conversation);
     if (!text) return Refuse(request, reply, text.error());
     std::vector<int32_t> prompt =
@@ -317,6 +345,8 @@ class Server::Impl {
   ApiKeys keys_;
   Metrics metrics_;
   boost::asio::thread_pool aside_;
+  std::mutex grammars_mutex_;
+  std::optional<GrammarCache> grammars_;  // guarded by grammars_mutex_
   ServerContext context_;
   int64_t created_ =
       std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();

@@ -288,7 +288,12 @@ TEST_F(ServerTest, SaysWhatIsWrong) {
       {"/v1/completions", R"({"prompt": "a", "best_of": 3})", 400, "best_of"},
       {"/v1/completions", R"({"prompt": "a", "suffix": "b"})", 400, "suffix"},
       {"/v1/completions", R"({"prompt": "a", "stream_options": {}})", 400, "stream_options"},
-      {"/v1/completions", R"({"prompt": "a", "response_format": {"type": "json_object"}})", 400, "response_format"},
+      {"/v1/completions", R"({"prompt": "a", "response_format": {"type": "grammar"}})", 400, "response_format"},
+      {"/v1/completions", R"({"prompt": "a", "response_format": {"type": "json_schema", "json_schema": {}}})", 400,
+       "response_format"},
+      {"/v1/completions", R"({"prompt": "a", "response_format": {"type": "json_schema"}})", 400, "response_format"},
+      {"/v1/completions", R"({"prompt": "a", "guided_json": {"type": "gravel"}})", 400, "guided_json"},
+      {"/v1/completions", R"({"prompt": "a", "structured_outputs": {"regex": "a+"}})", 400, "structured_outputs"},
       {"/v1/completions", R"({"prompt": "a", "response_format": 7})", 400, "response_format"},
       {"/v1/completions", R"({"prompt": "a", "model": "other"})", 404, "model"},
       {"/v1/completions", long_prompt.c_str(), 400, nullptr},
@@ -324,6 +329,23 @@ TEST_F(ServerTest, SaysWhatIsWrong) {
     EXPECT_EQ(error["param"], param == nullptr ? Json() : Json(param)) << shown << response.body;
   }
   EXPECT_EQ(Complete({{"prompt", "still alive"}})["choices"].size(), 1u);
+}
+
+TEST_F(ServerTest, AnswersInTheFormatThatWasAskedFor) {
+  const char* const kFormats[] = {
+      R"("response_format": {"type": "json_object"})",
+      R"("guided_json": {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})",
+      R"("response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object",
+          "properties": {"a": {"enum": ["b", "c"]}}, "required": ["a"], "additionalProperties": false}}})"};
+  Start();
+  for (const char* format : kFormats) {
+    const std::string body =
+        std::string(R"({"prompt": "a", "max_tokens": 60, "temperature": 1, "seed": 3, )") + format + "}";
+    const Json choice = Complete(Json::parse(body))["choices"][0];
+    if (choice["finish_reason"] != "stop") continue;  // a random model may never end its text
+    const Json answer = Json::parse(choice["text"].get<std::string>());
+    EXPECT_TRUE(answer.is_object());
+  }
 }
 
 TEST_F(ServerTest, KnowsItsRoutes) {
