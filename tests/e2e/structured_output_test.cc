@@ -38,7 +38,8 @@ TEST_F(StructuredOutputTest, EveryFinishedChoiceSatisfiesTheSchema) {
     const ProcessResult result = Generate(
         {"--json-schema", schema, "--json", "--n", "4", "--temperature", "2", "--seed", "1", "--max-tokens", "200"});
     ASSERT_EQ(result.exit_code, 0) << result.err;
-    for (const Json& choice : Json::parse(result.out)["choices"]) {
+    const Json output = Json::parse(result.out);
+    for (const Json& choice : output.at("choices")) {
       if (choice["finish_reason"] == "length") continue;
       ++finished;
       const Json value = Json::parse(choice["text"].get<std::string>(), nullptr, /*allow_exceptions=*/false);
