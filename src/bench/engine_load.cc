@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "engine/memory.h"
-#include "engine/model_costs.h"
 
 namespace swiftkv {
 namespace {
@@ -32,11 +31,12 @@ int64_t ChooseCacheTokens(const Weights& weights, Mode mode, const std::vector<L
   lengths.resize(std::min(lengths.size(), static_cast<size_t>(options.scheduler.max_num_seqs)));
   int64_t tokens = 0;
   for (const int64_t length : lengths) tokens += length;
-  const ModelCosts costs = ComputeModelCosts(weights.config);
-  const int64_t bytes =
-      (mode == Mode::kTeacher ? costs.base_kv_elements : costs.swiftkv_kv_elements) * BlockBytes(weights.dtype);
+  const ModelConfig config = mode == Mode::kTeacher ? weights.config.Teacher() : weights.config;
+  const int64_t block_bytes =
+      config.kv_groups() * weights.backend->KvBlockBytes(config.num_key_value_heads, config.head_dim,
+                                                         options.kv_cache_dtype.value_or(weights.dtype));
   const int64_t available = ReadMemoryInfo().available_bytes;
-  if (available > 0) tokens = std::min(tokens, available / 2 / bytes);
+  if (available > 0) tokens = std::min(tokens, available / 2 / block_bytes * kKvBlockTokens);
   return std::max(tokens, lengths.front());
 }
 
@@ -73,7 +73,7 @@ Result<LoadRun> EngineLoad::Run() {
       std::this_thread::sleep_for(std::chrono::duration<double>(std::max(wait, 0.0)));
       continue;
     }
-    SWIFTKV_ASSIGN_OR_RETURN(const std::vector<RequestOutput> outputs, engine_->Step());
+    const std::vector<RequestOutput> outputs = engine_->Step();
     const double now = Now();
     for (const RequestOutput& output : outputs) Record(output, now);
   }
@@ -111,7 +111,8 @@ void EngineLoad::Record(const RequestOutput& output, double now) {
     outcome.latency = seconds;
     outcome.output_tokens += std::ssize(output.token_ids);
   }
-  if (!output.finish_reason) return;
+  if (!output.finished) return;
+  if (!output.error) outcome.failure = RequestFailure{"engine", output.error.error().message};
   running_.erase(found);
   if (options_.progress) options_.progress(++done_);
 }
@@ -122,6 +123,7 @@ Result<LoadRun> RunEngineLoad(const Weights& weights, Mode mode, const std::vect
                               const EngineLoadOptions& options) {
   EngineOptions engine_options;
   engine_options.scheduler = options.scheduler;
+  engine_options.kv_cache_dtype = options.kv_cache_dtype;
   engine_options.kv_cache_tokens = ChooseCacheTokens(weights, mode, requests, options);
   SWIFTKV_ASSIGN_OR_RETURN(auto engine, Engine::Create(weights, mode, nullptr, engine_options));
   return EngineLoad(std::move(engine), requests, options).Run();

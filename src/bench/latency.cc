@@ -60,7 +60,7 @@ Bench::Bench(const Weights& weights, Mode mode, const LatencyTest& test, Forward
   const int64_t blocks = cache_.blocks() / test.sequences;
   for (int64_t sequence = 0; sequence < test.sequences; ++sequence) {
     tables_.emplace_back(static_cast<size_t>(blocks));
-    for (int32_t& block : tables_.back()) block = *cache_.Allocate();
+    std::iota(tables_.back().begin(), tables_.back().end(), static_cast<int32_t>(sequence * blocks));
   }
   logits_.resize(static_cast<size_t>(test.sequences * weights.config.vocab_size));
 }

@@ -110,16 +110,18 @@ Status Latency(const Flags& flags) {
   report.dtype = model.weights.dtype;
   report.parameters = static_cast<double>(ComputeModelCosts(report.config).base_parameters);
   report.size_bytes = report.parameters * static_cast<double>(BlockBytes(report.dtype));
+  {
+    ProgressLine line("bench latency", flags.quiet);
+    const LatencyOptions options{
+        .repetitions = flags.repetitions,
+        .warm_up = !flags.no_warm_up,
+        .cancelled = [] { return Interrupted() != 0; },
+        .progress = [&](int64_t done, int64_t all) { line.Show(fmt::format("{}/{}", done, all)); }};
+    SWIFTKV_ASSIGN_OR_RETURN(report.results, MeasureLatency(model, tests, options));
+  }
   if (!flags.no_roofline) {
     SWIFTKV_ASSIGN_OR_RETURN(report.rooflines, MeasureRooflines(report, tests));
   }
-  ProgressLine line("bench latency", flags.quiet);
-  const LatencyOptions options{
-      .repetitions = flags.repetitions,
-      .warm_up = !flags.no_warm_up,
-      .cancelled = [] { return Interrupted() != 0; },
-      .progress = [&](int64_t done, int64_t all) { line.Show(fmt::format("{}/{}", done, all)); }};
-  SWIFTKV_ASSIGN_OR_RETURN(report.results, MeasureLatency(model, tests, options));
   return WriteOutput(LatencyReportText(report, format));
 }
 

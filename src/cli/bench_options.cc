@@ -103,6 +103,14 @@ void AddEngineFlags(CLI::App* command, EngineLoadOptions* engine) {
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 16))
       ->capture_default_str();
   command
+      ->add_option_function<std::string>(
+          "--kv-cache-dtype",
+          [engine](const std::string& name) {
+            if (name == "int8") engine->kv_cache_dtype = DType::kI8;
+          },
+          "auto: the type of --dtype; int8: half the memory of bf16")
+      ->check(CLI::IsMember({"auto", "int8"}));
+  command
       ->add_option("--kv-cache-tokens", engine->kv_cache_tokens,
                    "Tokens that the K/V cache holds; 0: what the requests need, within half the memory available")
       ->check(CLI::NonNegativeNumber)

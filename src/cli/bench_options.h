@@ -36,7 +36,7 @@ struct MeasuredModelFlags {
   Result<MeasuredModel> Load() const;
 };
 
-// --max-num-batched-tokens, --max-num-seqs, --kv-cache-tokens
+// --max-num-batched-tokens, --max-num-seqs, --kv-cache-dtype, --kv-cache-tokens
 void AddEngineFlags(CLI::App* command, EngineLoadOptions* engine);
 
 // "512,2048": whole numbers from `least` up. Error kInvalidInput names `flag`.

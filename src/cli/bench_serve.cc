@@ -50,7 +50,6 @@ Status FillPrompts(const Flags& flags, const TextModel& text, uint64_t seed, std
   return Ok();
 }
 
-// What the flags leave open is asked of the server.
 Result<LoadOptions> MakeLoadOptions(const Flags& flags) {
   LoadOptions load = flags.load;
   if (!flags.base_url.empty()) {
@@ -64,19 +63,54 @@ Result<LoadOptions> MakeLoadOptions(const Flags& flags) {
   if (load.endpoint.ends_with("/chat/completions") && flags.prompt_format != "text") {
     return InvalidInput("--prompt-format {}: a chat's messages are text", flags.prompt_format);
   }
+  load.keep_text = flags.save_detailed;
   load.cancelled = [] { return Interrupted() != 0; };
-  if (load.model.empty()) {
-    SWIFTKV_ASSIGN_OR_RETURN(load.model, AskModel(load));
-  }
   return load;
 }
 
-Status WarmUp(const Flags& flags, const TextModel& text, const LoadOptions& load, const Workload& workload) {
+// All that is known before the server is asked for anything.
+struct Plan {
+  Workload workload;
+  LoadOptions load;
+  ServeReportOptions report;
+  TextModel text;
+};
+
+Result<Plan> MakePlan(const Flags& flags) {
+  Plan plan;
+  WorkloadOptions options = flags.workload;
+  SWIFTKV_ASSIGN_OR_RETURN(options.dataset, ParseDataset(flags.dataset));
+  SWIFTKV_ASSIGN_OR_RETURN(const std::vector<double> rates, ParseRates("--request-rate", flags.request_rate));
+  if (rates.size() != 1) {
+    return InvalidInput("--request-rate {}: one rate (bench sweep takes several)", flags.request_rate);
+  }
+  options.arrivals.request_rate = rates.front();
+  options.arrivals.seed = options.seed;
+  SWIFTKV_ASSIGN_OR_RETURN(plan.report.percents, ParsePercents("--metric-percentiles", flags.percentiles));
+  if (!flags.goodput.empty()) {
+    SWIFTKV_ASSIGN_OR_RETURN(plan.report.goodput, ParseGoodput(flags.goodput));
+  }
+  SWIFTKV_ASSIGN_OR_RETURN(plan.load, MakeLoadOptions(flags));
+  SWIFTKV_ASSIGN_OR_RETURN(plan.workload, MakeWorkload(options));
+  SWIFTKV_ASSIGN_OR_RETURN(const ModelFiles files, OpenModelFiles(flags.tokenizer, ""));
+  SWIFTKV_ASSIGN_OR_RETURN(plan.text, LoadTextModel(files, std::nullopt));
+  SWIFTKV_RETURN_IF_ERROR(FillPrompts(flags, plan.text, options.seed, &plan.workload.requests));
+  plan.report.request_rate = plan.workload.request_rate;
+  plan.report.burstiness = options.arrivals.burstiness;
+  plan.report.max_concurrency = flags.load.max_concurrency;
+  if (plan.workload.left_out > 0 && !flags.output.quiet) {
+    WriteNote(fmt::format("swiftkv: {} requests of more than {} tokens were left out", plan.workload.left_out,
+                          options.max_model_len));
+  }
+  return plan;
+}
+
+Status WarmUp(const Flags& flags, const Plan& plan) {
   if (flags.warm_ups == 0) return Ok();
-  std::vector<LoadRequest> requests(static_cast<size_t>(flags.warm_ups), workload.requests.front());
+  std::vector<LoadRequest> requests(static_cast<size_t>(flags.warm_ups), plan.workload.requests.front());
   for (LoadRequest& request : requests) request.arrival = 0;
-  SWIFTKV_RETURN_IF_ERROR(FillPrompts(flags, text, flags.workload.seed ^ kWarmUpSeed, &requests));
-  SWIFTKV_ASSIGN_OR_RETURN(const LoadRun run, RunLoad(requests, load));
+  SWIFTKV_RETURN_IF_ERROR(FillPrompts(flags, plan.text, flags.workload.seed ^ kWarmUpSeed, &requests));
+  SWIFTKV_ASSIGN_OR_RETURN(const LoadRun run, RunLoad(requests, plan.load));
   for (const RequestOutcome& outcome : run.outcomes) {
     if (!outcome.failure) continue;
     return IoError("the request that warms up failed: {}: {} (--num-warmups 0 does without)", outcome.failure->kind,
@@ -85,59 +119,32 @@ Status WarmUp(const Flags& flags, const TextModel& text, const LoadOptions& load
   return Ok();
 }
 
-nlohmann::ordered_json ResultJson(const Flags& flags, const LoadOptions& load, const ServeReport& report,
-                                  const LoadRun& run) {
-  nlohmann::ordered_json json = {{"date", ReadMachineInfo().date},
-                                 {"endpoint_type", flags.backend},
-                                 {"backend", flags.backend},
-                                 {"label", nullptr},
-                                 {"model_id", load.model},
-                                 {"tokenizer_id", flags.tokenizer},
-                                 {"num_prompts", run.outcomes.size()},
-                                 {"dataset_name", flags.dataset}};
+nlohmann::ordered_json ResultJson(const Flags& flags, const Plan& plan, const ServeReport& report, const LoadRun& run) {
+  nlohmann::ordered_json json = {{"date", ReadMachineInfo().date},     {"endpoint_type", flags.backend},
+                                 {"backend", flags.backend},           {"label", nullptr},
+                                 {"model_id", plan.load.model},        {"tokenizer_id", flags.tokenizer},
+                                 {"num_prompts", run.outcomes.size()}, {"dataset_name", flags.dataset}};
   json.update(ServeReportJson(report));
   if (flags.save_detailed) json.update(DetailsJson(run));
   return json;
 }
 
 Status Serve(const Flags& flags) {
-  WorkloadOptions workload_options = flags.workload;
-  SWIFTKV_ASSIGN_OR_RETURN(workload_options.dataset, ParseDataset(flags.dataset));
-  SWIFTKV_ASSIGN_OR_RETURN(const std::vector<double> rates, ParseRates("--request-rate", flags.request_rate));
-  if (rates.size() != 1)
-    return InvalidInput("--request-rate {}: one rate (bench sweep takes several)", flags.request_rate);
-  workload_options.arrivals.request_rate = rates.front();
-  workload_options.arrivals.seed = workload_options.seed;
-  ServeReportOptions report_options;
-  SWIFTKV_ASSIGN_OR_RETURN(report_options.percents, ParsePercents("--metric-percentiles", flags.percentiles));
-  if (!flags.goodput.empty()) {
-    SWIFTKV_ASSIGN_OR_RETURN(report_options.goodput, ParseGoodput(flags.goodput));
+  SWIFTKV_ASSIGN_OR_RETURN(Plan plan, MakePlan(flags));
+  if (plan.load.model.empty()) {
+    SWIFTKV_ASSIGN_OR_RETURN(plan.load.model, AskModel(plan.load));
   }
-  SWIFTKV_ASSIGN_OR_RETURN(Workload workload, MakeWorkload(workload_options));
-  SWIFTKV_ASSIGN_OR_RETURN(const ModelFiles files, OpenModelFiles(flags.tokenizer, ""));
-  SWIFTKV_ASSIGN_OR_RETURN(const TextModel text, LoadTextModel(files, std::nullopt));
-  SWIFTKV_RETURN_IF_ERROR(FillPrompts(flags, text, flags.workload.seed, &workload.requests));
-  report_options.request_rate = workload.request_rate;
-  report_options.burstiness = workload_options.arrivals.burstiness;
-  report_options.max_concurrency = flags.load.max_concurrency;
-
-  SWIFTKV_ASSIGN_OR_RETURN(LoadOptions load, MakeLoadOptions(flags));
-  load.keep_text = flags.save_detailed;
-  SWIFTKV_RETURN_IF_ERROR(WarmUp(flags, text, load, workload));
-  if (workload.left_out > 0 && !flags.output.quiet) {
-    WriteNote(fmt::format("swiftkv: {} requests of more than {} tokens were left out", workload.left_out,
-                          workload_options.max_model_len));
-  }
+  SWIFTKV_RETURN_IF_ERROR(WarmUp(flags, plan));
   LoadRun run;
   {
     ProgressLine line("bench serve", flags.output.quiet);
-    load.progress = [&](int64_t done, int64_t failed) {
-      line.Show(fmt::format("{}/{} requests, {} failed", done, workload.requests.size(), failed));
+    plan.load.progress = [&](int64_t done, int64_t failed) {
+      line.Show(fmt::format("{}/{} requests, {} failed", done, plan.workload.requests.size(), failed));
     };
-    SWIFTKV_ASSIGN_OR_RETURN(run, RunLoad(workload.requests, load));
+    SWIFTKV_ASSIGN_OR_RETURN(run, RunLoad(plan.workload.requests, plan.load));
   }
-  const ServeReport report = MakeServeReport(workload.requests, run, report_options);
-  const nlohmann::ordered_json json = ResultJson(flags, load, report, run);
+  const ServeReport report = MakeServeReport(plan.workload.requests, run, plan.report);
+  const nlohmann::ordered_json json = ResultJson(flags, plan, report, run);
   if (!flags.result_filename.empty()) SWIFTKV_RETURN_IF_ERROR(WriteFile(flags.result_filename, JsonLine(json)));
   SWIFTKV_RETURN_IF_ERROR(WriteOutput(flags.output.json ? JsonLine(json) : ServeReportText(report)));
   if (report.completed == 0) return IoError("every request failed");

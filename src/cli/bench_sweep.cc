@@ -55,7 +55,6 @@ Status RunSweepCommand(const Flags& flags) {
   if (!flags.request_rates.empty()) {
     SWIFTKV_ASSIGN_OR_RETURN(options.request_rates, ParseRates("--request-rate", flags.request_rates));
   }
-  SWIFTKV_RETURN_IF_ERROR(MakeFolder(flags.output_folder));
   UseThreads(flags.threads);
   Sweep sweep;
   sweep.machine = ReadMachineInfo();
@@ -70,6 +69,7 @@ Status RunSweepCommand(const Flags& flags) {
                           sweep.config.max_position_embeddings);
     }
   }
+  SWIFTKV_RETURN_IF_ERROR(MakeFolder(flags.output_folder));
   EngineLoadOptions engine = flags.engine;
   engine.cancelled = [] { return Interrupted() != 0; };
   // What was measured outlives an end before the sweep's.
