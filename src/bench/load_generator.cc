@@ -57,7 +57,8 @@ RequestFailure FailureOf(const char* doing, const ErrorValue& error) {
   return {closed ? "connection closed" : doing, detail};
 }
 
-http::request<http::string_body> MakeRequest(http::verb verb, const std::string& target, const LoadOptions& options) {
+http::request<http::string_body> MakeRequest(http::verb verb, const std::string& target,
+                                             const LoadGeneratorOptions& options) {
   http::request<http::string_body> request(verb, options.server.path + target, 11);
   request.set(http::field::host, options.server.host + ":" + options.server.port);
   request.set(http::field::user_agent, "swiftkv/" SWIFTKV_VERSION);
@@ -79,7 +80,7 @@ Result<asio::ip::tcp::resolver::results_type> Resolve(asio::io_context* context,
 // All requests of one run, on the thread that calls Run.
 class Generator {
  public:
-  Generator(const std::vector<LoadRequest>& requests, const LoadOptions& options)
+  Generator(const std::vector<LoadRequest>& requests, const LoadGeneratorOptions& options)
       : requests_(requests), options_(options) {}
 
   Result<LoadRun> Run();
@@ -95,7 +96,7 @@ class Generator {
   void StartDue();
 
   const std::vector<LoadRequest>& requests_;
-  const LoadOptions& options_;
+  const LoadGeneratorOptions& options_;
   asio::io_context context_{1};
   asio::ip::tcp::resolver::results_type endpoints_;
   Clock::time_point start_;
@@ -225,7 +226,7 @@ asio::awaitable<std::optional<RequestFailure>> Generator::ReadAnswer(beast::tcp_
 }
 
 asio::awaitable<void> FetchModels(asio::io_context* context, asio::ip::tcp::resolver::results_type endpoints,
-                                  const LoadOptions& options, http::response_parser<http::string_body>* parser,
+                                  const LoadGeneratorOptions& options, http::response_parser<http::string_body>* parser,
                                   ErrorValue* error) {
   beast::tcp_stream stream(*context);
   stream.expires_after(kModelsTimeout);
@@ -267,7 +268,7 @@ Result<ServerAddress> ParseBaseUrl(const std::string& url) {
   return server;
 }
 
-std::string RequestBody(const LoadRequest& request, const LoadOptions& options) {
+std::string RequestBody(const LoadRequest& request, const LoadGeneratorOptions& options) {
   Json body;
   if (!options.model.empty()) body["model"] = options.model;
   if (options.endpoint.ends_with("/chat/completions")) {
@@ -286,11 +287,11 @@ std::string RequestBody(const LoadRequest& request, const LoadOptions& options) 
   return body.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-Result<LoadRun> RunLoad(const std::vector<LoadRequest>& requests, const LoadOptions& options) {
+Result<LoadRun> RunLoad(const std::vector<LoadRequest>& requests, const LoadGeneratorOptions& options) {
   return Generator(requests, options).Run();
 }
 
-Result<std::string> AskModel(const LoadOptions& options) {
+Result<std::string> AskModel(const LoadGeneratorOptions& options) {
   asio::io_context context{1};
   SWIFTKV_ASSIGN_OR_RETURN(const auto endpoints, Resolve(&context, options.server));
   http::response_parser<http::string_body> parser;

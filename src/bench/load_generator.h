@@ -24,7 +24,7 @@ struct ServerAddress {
 // "http://host:port/path". Error kInvalidInput; https is not supported.
 Result<ServerAddress> ParseBaseUrl(const std::string& url);
 
-struct LoadOptions {
+struct LoadGeneratorOptions {
   ServerAddress server;
   std::string endpoint = "/v1/completions";  // one that ends in /chat/completions gets messages
   std::string model = {};                    // the field "model"; empty: none is sent
@@ -40,13 +40,13 @@ struct LoadOptions {
 
 // Requests in the order of their arrival. What goes wrong with a request is its outcome's failure. Errors: kNotFound
 // (the host has no address), kInvalidInput, kCancelled.
-Result<LoadRun> RunLoad(const std::vector<LoadRequest>& requests, const LoadOptions& options);
+Result<LoadRun> RunLoad(const std::vector<LoadRequest>& requests, const LoadGeneratorOptions& options);
 
 // The first model that GET /v1/models names. Errors: kIo (no answer), kInvalidInput (another answer).
-Result<std::string> AskModel(const LoadOptions& options);
+Result<std::string> AskModel(const LoadGeneratorOptions& options);
 
 // The body of one request, exactly as it is sent.
-std::string RequestBody(const LoadRequest& request, const LoadOptions& options);
+std::string RequestBody(const LoadRequest& request, const LoadGeneratorOptions& options);
 
 }  // namespace swiftkv
 

@@ -32,8 +32,8 @@ Script GoodAnswer() {
   return {{kNow, Header()}, {milliseconds(30), Token("a")}, {milliseconds(20), Token("b") + Token("c")}, {kNow, kEnd}};
 }
 
-LoadOptions OptionsFor(const ScriptedServer& server) {
-  LoadOptions options;
+LoadGeneratorOptions OptionsFor(const ScriptedServer& server) {
+  LoadGeneratorOptions options;
   options.server.port = server.port();
   options.model = "m";
   options.request_timeout = 20;
@@ -43,7 +43,7 @@ LoadOptions OptionsFor(const ScriptedServer& server) {
 std::vector<LoadRequest> Requests(int count, double gap = 0) {
   std::vector<LoadRequest> requests;
   for (int i = 0; i < count; ++i) {
-    requests.push_back({.prompt = "p" + std::to_string(i), .prompt_tokens = 4, .output_tokens = 3, .arrival = gap * i});
+    requests.push_back({.prompt = fmt::format("p{}", i), .prompt_tokens = 4, .output_tokens = 3, .arrival = gap * i});
   }
   return requests;
 }
@@ -51,7 +51,7 @@ std::vector<LoadRequest> Requests(int count, double gap = 0) {
 // The failure of a single request that is answered with `script`.
 RequestFailure FailureOf(const Script& script, double timeout = 20) {
   ScriptedServer server([&](int, const std::string&) { return script; });
-  LoadOptions options = OptionsFor(server);
+  LoadGeneratorOptions options = OptionsFor(server);
   options.request_timeout = timeout;
   const auto run = RunLoad(Requests(1), options);
   EXPECT_TRUE(run.has_value());
@@ -78,7 +78,7 @@ TEST(LoadGeneratorTest, MeasuresWhatTheServerDoes) {
 
 TEST(LoadGeneratorTest, SendsWhatAnOpenAiServerReads) {
   ScriptedServer server([](int, const std::string&) { return GoodAnswer(); });
-  LoadOptions options = OptionsFor(server);
+  LoadGeneratorOptions options = OptionsFor(server);
   options.server.path = "/base";
   options.api_key = "secret";
   ASSERT_TRUE(RunLoad(Requests(1), options));
@@ -112,7 +112,7 @@ TEST(LoadGeneratorTest, MaxConcurrencyHoldsBack) {
     --at_once;
     return GoodAnswer();
   });
-  LoadOptions options = OptionsFor(server);
+  LoadGeneratorOptions options = OptionsFor(server);
   options.max_concurrency = 2;
   const auto run = RunLoad(Requests(8), options);
   ASSERT_TRUE(run.has_value());
@@ -132,11 +132,11 @@ TEST(LoadGeneratorTest, EveryFailureHasAName) {
   EXPECT_EQ(FailureOf({}).kind, "connection closed");
   EXPECT_EQ(FailureOf({{kNow, "no HTTP at all\r\n\r\n"}}).kind, "receive");
   EXPECT_EQ(FailureOf({{kNow, Header() + Token("a")}, {milliseconds(1500), kEnd}}, 0.2).kind, "timeout");
-  EXPECT_EQ(FailureOf({{kNow, "HTTP/1.1 200 OK\r\nX: " + std::string(100000, 'x')}}).kind, "receive");
+  EXPECT_EQ(FailureOf({{kNow, fmt::format("HTTP/1.1 200 OK\r\nX: {:x<100000}", "")}}).kind, "receive");
 }
 
 TEST(LoadGeneratorTest, NobodyListens) {
-  LoadOptions options;
+  LoadGeneratorOptions options;
   {
     const ScriptedServer server([](int, const std::string&) { return Script(); });
     options.server.port = server.port();
@@ -151,7 +151,7 @@ TEST(LoadGeneratorTest, NobodyListens) {
 
 TEST(LoadGeneratorTest, CancellingEndsTheRun) {
   ScriptedServer server([](int, const std::string&) { return Script{{milliseconds(1500), Header()}}; });
-  LoadOptions options = OptionsFor(server);
+  LoadGeneratorOptions options = OptionsFor(server);
   options.cancelled = [] { return true; };
   EXPECT_EQ(RunLoad(Requests(2), options).error().code, ErrorCode::kCancelled);
 }

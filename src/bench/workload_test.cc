@@ -39,13 +39,13 @@ std::unique_ptr<Tokenizer> WordTokenizer() {
   const std::string letters = "abcd";
   for (const char c : letters) vocab[std::string(1, c)] = vocab.size();
   for (const char c : letters) {
-    vocab["\u0120" + std::string(1, c)] = vocab.size();
+    vocab[fmt::format("\u0120{}", c)] = vocab.size();
     merges.push_back({"\u0120", std::string(1, c)});
   }
   for (const char c : letters) {
     for (const char d : letters) {
-      vocab["\u0120" + std::string({c, d})] = vocab.size();
-      merges.push_back({"\u0120" + std::string(1, c), std::string(1, d)});
+      vocab[fmt::format("\u0120{}{}", c, d)] = vocab.size();
+      merges.push_back({fmt::format("\u0120{}", c), std::string(1, d)});
     }
   }
   const nlohmann::json byte_level = {
@@ -154,7 +154,7 @@ TEST(WorkloadTest, ATraceKeepsItsTimesSpedUp) {
 
 TEST(WorkloadTest, ALengthsFileIsDrawnFromWithoutRepetition) {
   std::string text = "input_len,input_tokens,output_tokens\n";
-  for (int i = 1; i <= 50; ++i) text += "0," + std::to_string(i) + ",1\n";
+  for (int i = 1; i <= 50; ++i) text += fmt::format("0,{},1\n", i);
   const std::string path = TestFile("many.csv", text);
   const auto workload = MakeWorkload({.dataset = Dataset::kLengthsFile, .path = path, .num_prompts = 10, .seed = 5});
   ASSERT_TRUE(workload.has_value());

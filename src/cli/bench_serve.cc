@@ -37,7 +37,7 @@ struct Flags {
   std::string result_filename;
   bool save_detailed = false;
   OutputFlags output;
-  LoadOptions load;
+  LoadGeneratorOptions load;
   WorkloadOptions workload = {.num_prompts = 100};
 };
 
@@ -50,8 +50,8 @@ Status FillPrompts(const Flags& flags, const TextModel& text, uint64_t seed, std
   return Ok();
 }
 
-Result<LoadOptions> MakeLoadOptions(const Flags& flags) {
-  LoadOptions load = flags.load;
+Result<LoadGeneratorOptions> MakeLoadOptions(const Flags& flags) {
+  LoadGeneratorOptions load = flags.load;
   if (!flags.base_url.empty()) {
     SWIFTKV_ASSIGN_OR_RETURN(load.server, ParseBaseUrl(flags.base_url));
   }
@@ -71,7 +71,7 @@ Result<LoadOptions> MakeLoadOptions(const Flags& flags) {
 // All that is known before the server is asked for anything.
 struct Plan {
   Workload workload;
-  LoadOptions load;
+  LoadGeneratorOptions load;
   ServeReportOptions report;
   TextModel text;
 };
