@@ -262,7 +262,7 @@ Result<ServerAddress> ParseBaseUrl(const std::string& url) {
   }
   const bool is_number = !server.port.empty() && std::all_of(server.port.begin(), server.port.end(),
                                                              [](char c) { return c >= '0' && c <= '9'; });
-  if (server.host.empty() || !is_number) {
+  if (server.host.empty() || server.host.starts_with('[') || !is_number) {
     return InvalidInput("{}: it must be http://HOST:PORT, with a path if need be", Printable(url));
   }
   return server;
