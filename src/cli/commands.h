@@ -20,6 +20,7 @@ RunCommand AddChatCommand(CLI::App* program);
 RunCommand AddConvertCommand(CLI::App* program);
 RunCommand AddDistillCommand(CLI::App* program);
 RunCommand AddServeCommand(CLI::App* program);
+RunCommand AddBenchCommand(CLI::App* program);
 RunCommand AddInspectCommand(CLI::App* program);
 RunCommand AddDoctorCommand(CLI::App* program);
 

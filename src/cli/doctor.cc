@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/parallel.h"
+#include "bench/machine.h"
 #include "cli/commands.h"
 #include "cli/generation.h"
 #include "cli/options.h"
@@ -23,16 +24,6 @@ namespace swiftkv {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-std::string CpuModel() {
-  std::ifstream file("/proc/cpuinfo");
-  std::string line;
-  while (std::getline(file, line)) {
-    const size_t colon = line.find(": ");
-    if (line.starts_with("model name") && colon != std::string::npos) return line.substr(colon + 2);
-  }
-  return "unknown";
-}
 
 // "always", "madvise" or "never": what the kernel does about huge pages; the choice stands in brackets.
 std::string HugePages() {

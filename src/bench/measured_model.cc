@@ -1,0 +1,91 @@
+#include "bench/measured_model.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "checkpoint/json_file.h"
+#include "engine/memory.h"
+#include "engine/model_costs.h"
+#include "model/model_files.h"
+
+namespace swiftkv {
+namespace {
+
+constexpr uint64_t kWeightsSeed = 1;
+
+Result<ModelConfig> ReadConfig(const MeasuredModelOptions& options) {
+  SWIFTKV_ASSIGN_OR_RETURN(nlohmann::ordered_json json, ReadJsonFile(options.config_file));
+  SWIFTKV_ASSIGN_OR_RETURN(ModelConfig config, ParseHfConfig(json, options.config_file));
+  if (options.num_key_value_layers > 0) {
+    config.num_key_value_layers = options.num_key_value_layers;
+  } else if (!config.is_swiftkv() && options.mode != Mode::kTeacher) {
+    config.num_key_value_layers = std::max<int64_t>(config.num_hidden_layers / 2, 1);
+  }
+  if (options.key_value_group_size > 0) config.key_value_group_size = options.key_value_group_size;
+  SWIFTKV_RETURN_IF_ERROR(CheckConfig(config, options.config_file));
+  return config;
+}
+
+// The modes that can be measured and were asked for.
+Result<std::vector<Mode>> ChooseModes(const std::string& origin, bool has_base, bool has_swiftkv,
+                                      std::optional<Mode> wanted) {
+  std::vector<Mode> modes;
+  if (has_base && wanted != Mode::kStudent) modes.push_back(Mode::kTeacher);
+  if (has_swiftkv && wanted != Mode::kTeacher) modes.push_back(Mode::kStudent);
+  if (!modes.empty()) return modes;
+  return InvalidInput("{}: has no mode {}{}", origin, ModeLabel(*wanted),
+                      has_base ? "; give --adapter, or convert it first" : "");
+}
+
+// All modes share what they have in common. Linux lends more memory than it has and later kills who uses it, so the sum
+// is checked before.
+Status CheckMemory(const std::string& origin, const ModelConfig& config, const std::vector<Mode>& modes, DType dtype) {
+  const ModelCosts costs = ComputeModelCosts(config);
+  const int64_t parameters =
+      modes.size() == 2 ? costs.base_parameters + costs.swiftkv_parameters : costs.parameters(modes.front());
+  const int64_t bytes = parameters * BlockBytes(dtype);
+  const int64_t available = ReadMemoryInfo().available_bytes;
+  if (available == 0 || bytes <= available) return Ok();
+  return ResourceExhausted("{}: the weights need {} MiB as {}; {} MiB of memory are available", origin, bytes >> 20,
+                           Name(dtype), available >> 20);
+}
+
+LoadOptions WeightsOptions(const std::vector<Mode>& modes, DType dtype) {
+  const auto has = [&](Mode mode) { return std::find(modes.begin(), modes.end(), mode) != modes.end(); };
+  return {.dtype = dtype, .teacher = has(Mode::kTeacher), .student = has(Mode::kStudent)};
+}
+
+Result<MeasuredModel> RandomModel(const MeasuredModelOptions& options) {
+  SWIFTKV_ASSIGN_OR_RETURN(const ModelConfig config, ReadConfig(options));
+  MeasuredModel model{.origin = options.config_file + " (random weights)", .weights = {}, .modes = {}};
+  SWIFTKV_ASSIGN_OR_RETURN(model.modes, ChooseModes(model.origin, true, config.is_swiftkv(), options.mode));
+  SWIFTKV_RETURN_IF_ERROR(CheckMemory(model.origin, config, model.modes, options.dtype));
+  SWIFTKV_ASSIGN_OR_RETURN(model.weights,
+                           RandomWeights(config, kWeightsSeed, WeightsOptions(model.modes, options.dtype)));
+  return model;
+}
+
+}  // namespace
+
+std::string_view ModeLabel(Mode mode) { return mode == Mode::kTeacher ? "base" : "swiftkv"; }
+
+Result<MeasuredModel> LoadMeasuredModel(const MeasuredModelOptions& options) {
+  SWIFTKV_RETURN_IF_ERROR(kernels::CheckBackendChoice());
+  if (!options.config_file.empty()) return RandomModel(options);
+  SWIFTKV_ASSIGN_OR_RETURN(const ModelFiles files, OpenModelFiles(options.model, options.adapter));
+  // A student's checkpoint may lack the original k/v of the layers that it skips.
+  const std::string last = fmt::format("model.layers.{}.self_attn.k_proj.weight", files.config.num_hidden_layers - 1);
+  MeasuredModel model{.origin = files.origin, .weights = {}, .modes = {}};
+  if (!options.adapter.empty()) model.origin += " + " + options.adapter;
+  SWIFTKV_ASSIGN_OR_RETURN(model.modes, ChooseModes(model.origin, files.base->Find(last) != nullptr,
+                                                    files.config.is_swiftkv(), options.mode));
+  SWIFTKV_RETURN_IF_ERROR(CheckMemory(model.origin, files.config, model.modes, options.dtype));
+  SWIFTKV_ASSIGN_OR_RETURN(model.weights, LoadWeights(files.config, *files.base, files.adapter.get(),
+                                                      WeightsOptions(model.modes, options.dtype)));
+  return model;
+}
+
+}  // namespace swiftkv

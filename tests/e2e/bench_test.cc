@@ -1,0 +1,102 @@
+// `swiftkv bench` as a user meets it.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "e2e/process.h"
+#include "e2e/tiny_model.h"
+
+namespace swiftkv {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using Json = nlohmann::json;
+
+class BenchCliTest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    folder_ = new std::string(testing::TempDir() + "swiftkv_bench_cli_" + std::to_string(getpid()));
+    WriteTinyModel(*folder_ + "/base");
+    WriteTinyModel(*folder_ + "/adapter", {.adapter_only = true});
+  }
+  static void TearDownTestSuite() {
+    std::filesystem::remove_all(*folder_);
+    delete folder_;
+  }
+  static std::string Path(const std::string& name) { return *folder_ + "/" + name; }
+  // `swiftkv bench NAME` on the tiny model, base and SwiftKV.
+  static ProcessResult Bench(const std::string& name, std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), {"bench", name, Path("base"), "--adapter", Path("adapter")});
+    return RunSwiftKv(arguments);
+  }
+  static std::string* folder_;
+};
+std::string* BenchCliTest::folder_ = nullptr;
+
+TEST_F(BenchCliTest, LatencyPrintsBothModes) {
+  const ProcessResult result =
+      Bench("latency", {"-p", "16,32", "-n", "4", "--pg", "8,2", "-d", "0,8", "-r", "2", "-o", "json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.err, IsEmpty());
+  EXPECT_EQ(Json::parse(result.out).size(), 16u);
+}
+
+TEST_F(BenchCliTest, RandomWeightsNeedAConfigAlone) {
+  const std::string config = Path("base") + "/config.json";
+  const ProcessResult result =
+      RunSwiftKv({"bench", "latency", "--load-format", "dummy", "--config", config, "--num-key-value-layers", "1", "-p",
+                  "8", "-n", "0", "-r", "1", "--no-roofline"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("n = 1"));
+  EXPECT_THAT(result.out, HasSubstr("swiftkv t/s"));
+}
+
+TEST_F(BenchCliTest, ThroughputAndSweep) {
+  const ProcessResult throughput =
+      Bench("throughput", {"--input-len", "20", "--output-len", "3", "--num-prompts", "2", "--json"});
+  ASSERT_EQ(throughput.exit_code, 0) << throughput.err;
+  EXPECT_EQ(Json::parse(throughput.out)[1]["total_num_tokens"], 46);
+  const ProcessResult sweep = Bench("sweep", {"--input-len", "8,16", "--output-len", "2", "--num-prompts", "2",
+                                              "--request-rate", "100", "-o", Path("sweep"), "--json", "-q"});
+  ASSERT_EQ(sweep.exit_code, 0) << sweep.err;
+  EXPECT_EQ(Json::parse(sweep.out).size(), 8u);
+  EXPECT_TRUE(std::filesystem::exists(Path("sweep") + "/report.html"));
+}
+
+TEST_F(BenchCliTest, WrongUsageIsASentence) {
+  const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
+      {{"bench"}, "subcommand"},
+      {{"bench", "latency", Path("base"), "-p", "many"}, "-p many"},
+      {{"bench", "latency", Path("base"), "-p", "0", "-n", "0"}, "nothing to measure"},
+      {{"bench", "latency", Path("base"), "-p", "5000"}, "context holds 512 tokens"},
+      {{"bench", "latency", Path("base"), "-p", "99999999999999999999"}, "whole numbers"},
+      {{"bench", "latency", Path("base"), "--mode", "swiftkv"}, "has no mode swiftkv"},
+      {{"bench", "latency", Path("base"), "--pg", "5"}, "PROMPT,OUTPUT"},
+      {{"bench", "latency", Path("base"), "-o", "xml"}, "xml"},
+      {{"bench", "latency", "--load-format", "dummy"}, "needs --config"},
+      {{"bench", "latency", "--config", "x.json"}, "--load-format dummy"},
+      {{"bench", "latency", "--load-format", "dummy", "--config", "/nonexistent.json"}, "/nonexistent.json"},
+      {{"bench", "throughput", Path("base"), "--input-len", "0"}, "0 tokens"},
+      {{"bench", "throughput", Path("base"), "--dataset-name", "trace"}, "--dataset-path"},
+      {{"bench", "serve", "--request-rate", "0"}, "--request-rate 0"},
+      {{"bench", "serve", "--request-rate", "1,2"}, "one rate"},
+      {{"bench", "serve", "--metric-percentiles", "101"}, "0 to 100"},
+      {{"bench", "serve", "--goodput", "speed:3"}, "--goodput speed:3"},
+      {{"bench", "serve", "--tokenizer", "/nonexistent"}, "/nonexistent"},
+      {{"bench", "serve", "--base-url", "ftp://x", "--tokenizer", Path("base")}, "http://"},
+      {{"bench", "sweep", Path("base"), "--input-len", "511", "-o", Path("none")}, "context holds 512"},
+  };
+  for (const auto& [arguments, sentence] : cases) {
+    const ProcessResult result = RunSwiftKv(arguments);
+    EXPECT_EQ(result.exit_code, 2) << sentence << ": " << result.err;
+    EXPECT_THAT(result.out, IsEmpty()) << sentence;
+    EXPECT_THAT(result.err, HasSubstr(sentence));
+  }
+}
+
+}  // namespace
+}  // namespace swiftkv
