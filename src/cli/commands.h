@@ -19,6 +19,7 @@ RunCommand AddGenerateCommand(CLI::App* program);
 RunCommand AddChatCommand(CLI::App* program);
 RunCommand AddConvertCommand(CLI::App* program);
 RunCommand AddDistillCommand(CLI::App* program);
+RunCommand AddEvalCommand(CLI::App* program);
 RunCommand AddInspectCommand(CLI::App* program);
 RunCommand AddDoctorCommand(CLI::App* program);
 
