@@ -22,45 +22,23 @@ void Fill(KvCache* cache, int32_t block) {
   }
 }
 
-TEST(KvCacheTest, LendsTheLowestNumberFirstUntilNoneIsLeft) {
-  auto cache = KvCache::Create(kLayout, 4);
-  ASSERT_TRUE(cache.has_value());
-  EXPECT_EQ(cache->blocks(), 4);
-  for (int32_t block = 0; block < 4; ++block) EXPECT_EQ(cache->Allocate(), block);
-  EXPECT_EQ(cache->free_blocks(), 0);
-  EXPECT_EQ(cache->Allocate(), std::nullopt);
-  for (const int32_t block : {3, 0, 2}) cache->Release(block);
-  EXPECT_EQ(cache->free_blocks(), 3);
-  EXPECT_EQ(cache->Allocate(), 0);
-  EXPECT_EQ(cache->Allocate(), 2);
-  EXPECT_EQ(cache->Allocate(), 3);
-}
-
-TEST(KvCacheTest, FreesABlockWithItsLastReference) {
-  auto cache = KvCache::Create(kLayout, 1);
-  ASSERT_TRUE(cache.has_value());
-  ASSERT_EQ(cache->Allocate(), 0);
-  cache->AddReference(0);
-  cache->Release(0);
-  EXPECT_EQ(cache->Allocate(), std::nullopt);
-  cache->Release(0);
-  EXPECT_EQ(cache->Allocate(), 0);
-}
-
-TEST(KvCacheTest, ZeroesAReusedBlockInEveryGroupAndNoOther) {
+TEST(KvCacheTest, ClearsAndCopiesOneBlockInEveryGroup) {
   auto cache = KvCache::Create(kLayout, 3);
   ASSERT_TRUE(cache.has_value());
   for (int32_t block = 0; block < 3; ++block) {
-    ASSERT_EQ(cache->Allocate(), block);
     for (int64_t group = 0; group < 3; ++group) EXPECT_TRUE(IsZero(*cache, group, block));
     Fill(&*cache, block);
   }
-  cache->Release(1);
-  ASSERT_EQ(cache->Allocate(), 1);
+  cache->Clear(1);
   for (int64_t group = 0; group < 3; ++group) {
     EXPECT_FALSE(IsZero(*cache, group, 0));
     EXPECT_TRUE(IsZero(*cache, group, 1));
     EXPECT_FALSE(IsZero(*cache, group, 2));
+  }
+  cache->Copy(1, 2);
+  for (int64_t group = 0; group < 3; ++group) {
+    EXPECT_FALSE(IsZero(*cache, group, 0));
+    EXPECT_TRUE(IsZero(*cache, group, 2));
   }
 }
 

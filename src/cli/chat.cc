@@ -70,7 +70,7 @@ class Conversation {
  private:
   Result<Answer> AnswerMessages() {
     SWIFTKV_ASSIGN_OR_RETURN(const std::string prompt, RenderChat(model_.text, messages_, kwargs_));
-    Request request{.sampling = sampling_, .keep_cache = true};
+    Request request{.sampling = sampling_};
     request.prompt_token_ids = model_.text.tokenizer->Encode(prompt, {.add_special_tokens = false});
     const auto tokens = static_cast<int64_t>(request.prompt_token_ids.size());
     const bool first_turn = messages_.size() == (flags_.system.empty() ? 1 : 2);

@@ -107,6 +107,7 @@ EngineOptions MakeEngineOptions(const ModelFlags& flags, const LoadedModel& mode
   EngineOptions options;
   options.max_model_len = ChooseModelLen(model, flags.max_model_len);
   options.scheduler.max_num_batched_tokens = flags.max_num_batched_tokens;
+  if (flags.kv_cache_dtype == "int8") options.kv_cache_dtype = DType::kI8;
   return options;
 }
 
@@ -127,8 +128,8 @@ Result<Answer> RunRequest(Engine* engine, Request request, const std::function<S
       for (Completion& completion : answer.completions) completion.finish_reason = FinishReason::kAbort;
       break;
     }
-    SWIFTKV_ASSIGN_OR_RETURN(std::vector<RequestOutput> outputs, engine->Step());
-    for (RequestOutput& output : outputs) {
+    for (RequestOutput& output : engine->Step()) {
+      SWIFTKV_RETURN_IF_ERROR(std::move(output.error));
       if (std::exchange(first, false)) {
         answer.ttft_s = SecondsSince(start);
         answer.cached_tokens = output.cached_tokens;

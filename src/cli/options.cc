@@ -55,6 +55,8 @@ void ModelFlags::AddAll(CLI::App* command) {
   command->add_option("--dtype", dtype, "Type of weights and activations: bf16, f32 or auto (bf16)")
       ->check(CLI::IsMember({"auto", "bf16", "f32"}))
       ->capture_default_str();
+  command->add_option("--kv-cache-dtype", kv_cache_dtype, "Type of the K/V cache: int8, or auto (that of --dtype)")
+      ->check(CLI::IsMember({"auto", "int8"}));
   command->add_option("--chat-template", chat_template, "Jinja file to use instead of the model's own chat template")
       ->type_name("FILE");
   command

@@ -25,6 +25,7 @@ struct ModelFlags {
   std::string adapter;
   std::string mode = "auto";
   std::string dtype = "auto";
+  std::string kv_cache_dtype = "auto";
   std::string chat_template;
   int64_t max_model_len = 0;
   int64_t max_num_batched_tokens = 2048;

@@ -146,8 +146,10 @@ class TeacherWriter {
         return MakeError(ErrorCode::kCancelled, "interrupted after {} of {} answers, which are kept", file_.rows(),
                          options_.generate.count);
       }
-      SWIFTKV_ASSIGN_OR_RETURN(std::vector<RequestOutput> news, engine_->Step());
-      for (RequestOutput& output : news) Take(std::move(output));
+      for (RequestOutput& output : engine_->Step()) {
+        SWIFTKV_RETURN_IF_ERROR(std::move(output.error));
+        Take(std::move(output));
+      }
       SWIFTKV_RETURN_IF_ERROR(WriteDone());
     }
     SWIFTKV_RETURN_IF_ERROR(file_.Finish());

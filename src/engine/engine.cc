@@ -3,7 +3,9 @@
 #include <sys/random.h>
 
 #include <algorithm>
+#include <cmath>
 #include <ctime>
+#include <limits>
 #include <set>
 #include <utility>
 
@@ -17,6 +19,7 @@ namespace {
 
 // Rows whose logits are in memory at once: 33 MB at a vocabulary of 128 K.
 constexpr int64_t kLogitTileRows = 64;
+constexpr int64_t kMaxBatchedTokens = 1 << 20;  // of one step
 
 uint64_t NewSeed() {
   uint64_t seed = 0;
@@ -24,10 +27,16 @@ uint64_t NewSeed() {
   return seed;
 }
 
-std::vector<int32_t> EosTokenIds(const ModelConfig& config, const Tokenizer* tokenizer) {
-  std::vector<int32_t> ids = config.eos_token_id;
+RequestTimes::Time Deadline(RequestTimes::Time arrival, double timeout_s) {
+  constexpr double kYear = 365.0 * 24 * 3600;
+  return arrival + std::chrono::duration_cast<RequestTimes::Time::duration>(
+                       std::chrono::duration<double>(std::min(timeout_s, kYear)));
+}
+
+std::vector<int32_t> EosTokenIds(const ModelTraits& traits, const Tokenizer* tokenizer) {
+  std::vector<int32_t> ids = traits.eos_token_ids;
   if (tokenizer != nullptr && tokenizer->eos_token_id()) ids.push_back(*tokenizer->eos_token_id());
-  std::erase_if(ids, [&](int32_t id) { return id < 0 || id >= config.vocab_size; });
+  std::erase_if(ids, [&](int32_t id) { return id < 0 || id >= traits.vocab_size; });
   return ids;
 }
 
@@ -42,7 +51,6 @@ struct Engine::Choice : Sequence {
   std::optional<Sampler> sampler;
   std::optional<StreamDecoder> decoder;
   StopMatcher stop;
-  int64_t cached_tokens = 0;
   // What the step that has just run found: the next token, scores of the prompt.
   std::optional<int32_t> sampled;
   PositionLogprobs sampled_logprobs;
@@ -50,6 +58,14 @@ struct Engine::Choice : Sequence {
 
   int64_t prompt_length() const { return static_cast<int64_t>(request->prompt_token_ids.size()); }
   int64_t output_length() const { return length() - prompt_length(); }
+  int64_t scored_tokens() const { return static_cast<int64_t>(prompt_logprobs.size()); }
+};
+
+// A request on its way.
+struct Engine::Running {
+  std::vector<std::unique_ptr<Choice>> choices;  // those that still run or wait
+  RequestTimes times;
+  std::optional<RequestTimes::Time> deadline;
 };
 
 // A row of the step whose logits are wanted: to score the prompt token that follows, or to sample the next one.
@@ -72,18 +88,23 @@ struct Engine::RowResult {
 
 Result<std::unique_ptr<Engine>> Engine::Create(const Weights& weights, Mode mode, const Tokenizer* tokenizer,
                                                const EngineOptions& options) {
-  const int64_t limit = weights.config.max_position_embeddings;
+  return Create(MakeModelRunner(weights, mode, options.kv_cache_dtype), tokenizer, options);
+}
+
+Result<std::unique_ptr<Engine>> Engine::Create(std::unique_ptr<ModelRunner> model, const Tokenizer* tokenizer,
+                                               const EngineOptions& options) {
+  const int64_t limit = model->traits().max_position_embeddings;
   const int64_t max_model_len = options.max_model_len == 0 ? limit : options.max_model_len;
   if (max_model_len < 1 || max_model_len > limit) {
     return InvalidInput("max_model_len is {}; this model's context holds 1 to {} tokens", max_model_len, limit);
   }
-  if (options.scheduler.max_num_batched_tokens < 1 || options.scheduler.max_num_seqs < 1) {
-    return InvalidInput("max_num_batched_tokens and max_num_seqs must be at least 1");
+  if (options.scheduler.max_num_batched_tokens < 1 || options.scheduler.max_num_batched_tokens > kMaxBatchedTokens ||
+      options.scheduler.max_num_seqs < 1) {
+    return InvalidInput("max_num_seqs must be at least 1, max_num_batched_tokens 1 to {}", kMaxBatchedTokens);
   }
-  Forward forward(weights, mode);
   const int64_t cache_tokens = options.kv_cache_tokens == 0 ? max_model_len : options.kv_cache_tokens;
   const int64_t blocks = (cache_tokens + kKvBlockTokens - 1) / kKvBlockTokens;
-  const KvLayout layout = forward.cache_layout();
+  const KvLayout layout = model->traits().cache_layout;
   // Linux lends more memory than it has and later kills who uses it, so the cache is held against what there is.
   const int64_t available = ReadMemoryInfo().available_bytes;
   if (available > 0 && blocks > available / std::max<int64_t>(layout.groups * layout.block_bytes, 1)) {
@@ -91,25 +112,25 @@ Result<std::unique_ptr<Engine>> Engine::Create(const Weights& weights, Mode mode
                              cache_tokens, available >> 20);
   }
   SWIFTKV_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(layout, blocks));
-  return std::unique_ptr<Engine>(
-      new Engine(weights, std::move(forward), tokenizer, options, max_model_len, std::move(cache)));
+  return std::unique_ptr<Engine>(new Engine(std::move(model), tokenizer, options, max_model_len, std::move(cache)));
 }
 
-Engine::Engine(const Weights& weights, Forward forward, const Tokenizer* tokenizer, const EngineOptions& options,
+Engine::Engine(std::unique_ptr<ModelRunner> model, const Tokenizer* tokenizer, const EngineOptions& options,
                int64_t max_model_len, KvCache cache)
-    : weights_(&weights),
+    : model_(std::move(model)),
       tokenizer_(tokenizer),
+      options_(options),
       max_model_len_(max_model_len),
-      eos_token_ids_(EosTokenIds(weights.config, tokenizer)),
+      eos_token_ids_(EosTokenIds(model_->traits(), tokenizer)),
       cache_(std::move(cache)),
-      forward_(std::move(forward)),
-      scheduler_(options.scheduler, &cache_) {}
+      scheduler_(options.scheduler, &cache_),
+      pace_(options.tpot_target_s) {}
 
 Engine::~Engine() = default;
 
-Result<int64_t> Engine::Add(Request request) {
+Status Engine::Check(const Request& request) const {
   const SamplingParams& sampling = request.sampling;
-  const int64_t vocab_size = weights_->config.vocab_size;
+  const int64_t vocab_size = model_->traits().vocab_size;
   SWIFTKV_RETURN_IF_ERROR(Validate(sampling, vocab_size));
   if (request.prompt_token_ids.empty()) return InvalidInput("the prompt is empty");
   for (const int32_t id : request.prompt_token_ids) {
@@ -123,18 +144,36 @@ Result<int64_t> Engine::Add(Request request) {
     return InvalidInput("the prompt has {} tokens; the context holds {}{}", length, max_model_len_,
                         needed > length ? ", the answer included" : "");
   }
-  if (!sampling.stop.empty() && tokenizer_ == nullptr) return InvalidInput("stop strings need a tokenizer");
-
-  if (!sampling.seed) request.sampling.seed = NewSeed();
-  const int64_t id = next_id_;
-  std::unique_ptr<Choice> choice = MakeChoice(id, std::make_shared<const Request>(std::move(request)), 0);
-  if (const int64_t blocks = Scheduler::BlocksNeeded(*choice); blocks > cache_.blocks()) {
-    return InvalidInput("the request needs {} tokens of K/V cache for {} choices; the cache holds {}",
-                        blocks * kKvBlockTokens, choice->choices, cache_.blocks() * kKvBlockTokens);
+  if (const int64_t longest = LongestLength(request); longest > cache_.blocks() * kKvBlockTokens) {
+    return InvalidInput("the request may need {} tokens of K/V cache; the cache holds {}", longest,
+                        cache_.blocks() * kKvBlockTokens);
   }
-  ++next_id_;
-  scheduler_.Add(choice.get());
-  requests_[id].push_back(std::move(choice));
+  if (sampling.n > options_.scheduler.max_num_seqs) {
+    return InvalidInput("n is {}; at most {} sequences run at once", sampling.n, options_.scheduler.max_num_seqs);
+  }
+  if (!sampling.stop.empty() && tokenizer_ == nullptr) return InvalidInput("stop strings need a tokenizer");
+  if (!(request.timeout_s >= 0)) return InvalidInput("timeout_s is {}; it must not be negative", request.timeout_s);
+  return Ok();
+}
+
+int64_t Engine::LongestLength(const Request& request) const {
+  const std::optional<int64_t>& max_tokens = request.sampling.max_tokens;
+  if (!max_tokens) return max_model_len_;
+  return std::min(static_cast<int64_t>(request.prompt_token_ids.size()) + *max_tokens, max_model_len_);
+}
+
+Result<int64_t> Engine::Add(Request request) {
+  SWIFTKV_RETURN_IF_ERROR(Check(request));
+  if (!request.sampling.seed) request.sampling.seed = NewSeed();
+  const int64_t id = next_id_++;
+  Running running{.choices = {}, .times = {.arrival = options_.now()}, .deadline = {}};
+  if (request.timeout_s > 0) {
+    running.deadline = Deadline(running.times.arrival, request.timeout_s);
+    deadlines_.emplace(*running.deadline, id);
+  }
+  running.choices.push_back(MakeChoice(id, std::make_shared<const Request>(std::move(request)), 0));
+  scheduler_.Add(running.choices[0].get());
+  requests_.emplace(id, std::move(running));
   return id;
 }
 
@@ -143,13 +182,15 @@ std::unique_ptr<Engine::Choice> Engine::MakeChoice(int64_t id, std::shared_ptr<c
   const SamplingParams& sampling = request->sampling;
   auto choice = std::make_unique<Choice>();
   choice->token_ids = request->prompt_token_ids;
-  choice->max_length = max_model_len_;
-  if (sampling.max_tokens) choice->max_length = std::min(choice->length() + *sampling.max_tokens, max_model_len_);
+  choice->max_length = LongestLength(*request);
   choice->choices = index == 0 ? sampling.n : 1;
-  // The last token is computed in any case, since its logits are wanted; so are tokens whose logits score the next one.
-  choice->shareable = choice->length() - 1;
+  choice->priority = request->priority;
   if (sampling.prompt_logprobs && index == 0) {
-    choice->shareable = std::min(choice->shareable, sampling.prompt_logprobs_begin - 1);
+    choice->shareable = sampling.prompt_logprobs_begin - 1;  // logits of what follows are wanted
+  } else {
+    const ModelTraits& traits = model_->traits();
+    choice->skipping_token_cost = std::max<int64_t>(
+        std::llround(static_cast<double>(kFullTokenCost) * traits.skipping_token_flops / traits.token_flops), 1);
   }
   choice->request_id = id;
   choice->index = index;
@@ -169,42 +210,108 @@ std::unique_ptr<Engine::Choice> Engine::MakeChoice(int64_t id, std::shared_ptr<c
   return choice;
 }
 
-void Engine::Abort(int64_t request_id) { Drop(request_id, /*keep=*/true); }
-
-void Engine::Drop(int64_t request_id, bool keep) {
+void Engine::Abort(int64_t request_id) {
   const auto found = requests_.find(request_id);
   if (found == requests_.end()) return;
-  for (const auto& choice : found->second) {
-    scheduler_.Remove(choice.get(), keep && choice->request->keep_cache && choice->index == 0);
-  }
-  requests_.erase(found);
+  for (const auto& choice : found->second.choices) scheduler_.Remove(choice.get());
+  Forget(found);
 }
 
-Result<std::vector<RequestOutput>> Engine::Step() {
-  const std::vector<Scheduler::Chunk> chunks = scheduler_.Schedule();
+void Engine::Forget(Requests::iterator request) {
+  if (request->second.deadline) deadlines_.erase({*request->second.deadline, request->first});
+  requests_.erase(request);
+}
+
+RequestOutput Engine::Fail(int64_t request_id, Error error) {
+  RequestOutput output;
+  output.request_id = request_id;
+  output.times = requests_.at(request_id).times;
+  output.times.last_output = options_.now();
+  output.error = tl::unexpected<Error>(std::move(error));
+  output.finished = true;
+  Abort(request_id);
+  return output;
+}
+
+void Engine::EndOverdue(std::vector<RequestOutput>* outputs) {
+  while (!deadlines_.empty() && deadlines_.begin()->first <= options_.now()) {
+    const int64_t id = deadlines_.begin()->second;
+    outputs->push_back(Fail(id, Error{ErrorCode::kCancelled, "the request's time limit has passed"}));
+  }
+}
+
+std::vector<RequestOutput> Engine::Step() {
+  std::vector<RequestOutput> outputs;
+  EndOverdue(&outputs);
+  const RequestTimes::Time begin = options_.now();
+  const std::vector<Scheduler::Chunk> chunks = scheduler_.Schedule(pace_.PromptCostLimit(answers_running_));
+  if (chunks.empty()) return outputs;
   swiftkv::Step step;
   const std::vector<LogitRow> rows = PlanStep(chunks, &step);
-  if (Status status = forward_.Run(step, &cache_); !status) {
+  for (const Scheduler::Chunk& chunk : chunks) {
+    RequestTimes& times = requests_.at(static_cast<Choice*>(chunk.sequence)->request_id).times;
+    if (times.scheduled == RequestTimes::Time()) times.scheduled = begin;
+  }
+  if (Status status = model_->Run(step, &cache_); !status) {
     std::set<int64_t> ids;
     for (const Scheduler::Chunk& chunk : chunks) ids.insert(static_cast<Choice*>(chunk.sequence)->request_id);
-    for (const int64_t id : ids) Drop(id, /*keep=*/false);
-    return tl::unexpected<Error>(std::move(status).error());
+    for (const int64_t id : ids) outputs.push_back(Fail(id, status.error()));
+    return outputs;
   }
-  for (const Scheduler::Chunk& chunk : chunks) chunk.sequence->computed += chunk.tokens;
   const auto count = static_cast<int64_t>(rows.size());
-  for (int64_t begin = 0; begin < count; begin += kLogitTileRows) {
-    ReadTile(rows, begin, std::min(kLogitTileRows, count - begin));
+  for (int64_t first = 0; first < count; first += kLogitTileRows) {
+    ReadTile(rows, first, std::min(kLogitTileRows, count - first));
   }
+  CountStep(chunks, count, begin);
+  scheduler_.Complete(chunks);
 
-  std::vector<RequestOutput> outputs;
   for (const Scheduler::Chunk& chunk : chunks) {
     auto* choice = static_cast<Choice*>(chunk.sequence);
     if (choice->computed < choice->length()) continue;  // an unfinished prompt
     if (choice->choices > 1) ForkChoices(choice);
     outputs.push_back(Advance(choice));
     if (outputs.back().finish_reason) Retire(choice);
+    outputs.back().finished = requests_.count(outputs.back().request_id) == 0;
   }
   return outputs;
+}
+
+// What the step was and how long it took; before the chunks are complete.
+void Engine::CountStep(const std::vector<Scheduler::Chunk>& chunks, int64_t logit_rows, RequestTimes::Time begin) {
+  int64_t tokens = 0;
+  int64_t decode_tokens = 0;
+  int64_t prompt_cost = 0;
+  for (const Scheduler::Chunk& chunk : chunks) {
+    tokens += chunk.tokens;
+    if (chunk.tokens == 1) {
+      ++decode_tokens;
+    } else {
+      prompt_cost += Scheduler::Cost(chunk);
+    }
+  }
+  answers_running_ = decode_tokens > 0;
+  pace_.Observe(decode_tokens, prompt_cost, std::chrono::duration<double>(options_.now() - begin).count());
+  const ModelTraits& traits = model_->traits();
+  const auto skipping = static_cast<double>(tokens - logit_rows);
+  ++stats_.steps;
+  stats_.computed_tokens += tokens;
+  stats_.computed_flops +=
+      static_cast<double>(logit_rows) * traits.token_flops + skipping * traits.skipping_token_flops;
+  stats_.skipped_flops += skipping * (traits.token_flops - traits.skipping_token_flops);
+  if (traits.skips_layers) stats_.skipped_layers_tokens += tokens - logit_rows;
+}
+
+EngineStats Engine::stats() const {
+  EngineStats stats = stats_;
+  stats.num_requests_running = scheduler_.running();
+  stats.num_requests_waiting = scheduler_.waiting();
+  stats.kv_cache_tokens = cache_.blocks() * kKvBlockTokens;
+  stats.kv_cache_bytes_per_token = cache_.bytes_per_token();
+  stats.kv_cache_usage = 1 - static_cast<double>(cache_.free_blocks()) / static_cast<double>(cache_.blocks());
+  stats.prefix_cache_queries = scheduler_.counters().prefix_cache_queries;
+  stats.prefix_cache_hits = scheduler_.counters().prefix_cache_hits;
+  stats.num_preemptions = scheduler_.counters().preemptions;
+  return stats;
 }
 
 std::vector<Engine::LogitRow> Engine::PlanStep(const std::vector<Scheduler::Chunk>& chunks, swiftkv::Step* step) const {
@@ -218,15 +325,14 @@ std::vector<Engine::LogitRow> Engine::PlanStep(const std::vector<Scheduler::Chun
                             .tokens = tokens,
                             .position = static_cast<int32_t>(choice->computed),
                             .block_table = choice->block_table});
-    if (choice->output_length() == 0) choice->cached_tokens = std::max(choice->cached_tokens, choice->computed);
-
     const SamplingParams& sampling = choice->request->sampling;
     const bool scores = sampling.prompt_logprobs && choice->index == 0;
     for (int64_t i = 0; i < tokens; ++i) {
       const int64_t next = choice->computed + i + 1;
       LogitRow row{.choice = choice};
       if (next < choice->prompt_length()) {
-        if (!scores || next < sampling.prompt_logprobs_begin) continue;
+        // What was scored before a preemption is known.
+        if (!scores || next < sampling.prompt_logprobs_begin + choice->scored_tokens()) continue;
         row.scored_token = choice->token_ids[static_cast<size_t>(next)];
       } else if (next < choice->length() || next >= choice->max_length) {
         continue;
@@ -240,23 +346,23 @@ std::vector<Engine::LogitRow> Engine::PlanStep(const std::vector<Scheduler::Chun
 
 // Logits of some rows, and what they say: a token each, and log-probabilities where asked for.
 void Engine::ReadTile(const std::vector<LogitRow>& rows, int64_t begin, int64_t count) {
-  const int64_t vocab_size = weights_->config.vocab_size;
+  const int64_t vocab_size = model_->traits().vocab_size;
   const int64_t workers = std::min<int64_t>(Threads(), count);
   // Everything that the workers write has its memory before they start, for they must not throw.
   logits_.resize(static_cast<size_t>(std::max<int64_t>(count * vocab_size, static_cast<int64_t>(logits_.size()))));
-  stats_.resize(kLogitTileRows);
+  logit_stats_.resize(kLogitTileRows);
   results_.resize(kLogitTileRows);
   for (RowResult& result : results_) result.logprobs.top.reserve(kMaxLogprobs);
   if (static_cast<int64_t>(scratch_.size()) < workers) scratch_.resize(static_cast<size_t>(workers));
   for (SamplerScratch& scratch : scratch_) scratch.Reserve(vocab_size);
 
-  forward_.Logits(begin, count, logits_.data());
-  weights_->backend->ComputeLogitStats(logits_.data(), count, vocab_size, stats_.data());
+  model_->Logits(begin, count, logits_.data());
+  model_->ComputeLogitStats(logits_.data(), count, logit_stats_.data());
   ParallelFor(workers, [&](int64_t worker) {
     for (int64_t i = worker; i < count; i += workers) {
       const LogitRow& row = rows[static_cast<size_t>(begin + i)];
       const std::span<const float> logits(logits_.data() + i * vocab_size, static_cast<size_t>(vocab_size));
-      const kernels::LogitStats& stats = stats_[static_cast<size_t>(i)];
+      const kernels::LogitStats& stats = logit_stats_[static_cast<size_t>(i)];
       RowResult& result = results_[static_cast<size_t>(i)];
       if (row.scored_token >= 0) {
         result.token_id = row.scored_token;
@@ -274,6 +380,7 @@ void Engine::ReadTile(const std::vector<LogitRow>& rows, int64_t begin, int64_t 
     const RowResult& result = results_[static_cast<size_t>(i)];
     if (row.scored_token >= 0) {
       row.choice->prompt_logprobs.push_back(result.logprobs);
+      ++row.choice->shareable;
     } else {
       row.choice->sampled = result.token_id;
       if (row.logprobs()) row.choice->sampled_logprobs = result.logprobs;
@@ -286,7 +393,7 @@ void Engine::ForkChoices(Choice* parent) {
   for (int32_t index = 1; index < count; ++index) {
     std::unique_ptr<Choice> child = MakeChoice(parent->request_id, parent->request, index);
     scheduler_.Fork(parent, child.get());
-    requests_[parent->request_id].push_back(std::move(child));
+    requests_.at(parent->request_id).choices.push_back(std::move(child));
   }
 }
 
@@ -295,14 +402,21 @@ RequestOutput Engine::Advance(Choice* choice) {
   RequestOutput output;
   output.request_id = choice->request_id;
   output.index = choice->index;
+  RequestTimes& times = requests_.at(choice->request_id).times;
+  times.last_output = options_.now();
   if (choice->output_length() == 0) {
     output.prompt_logprobs = std::move(choice->prompt_logprobs);
-    output.cached_tokens = choice->cached_tokens;
+    choice->shareable = std::numeric_limits<int64_t>::max();
+    output.cached_tokens = choice->cached_tokens.value_or(0);
+    if (choice->index == 0) stats_.prompt_tokens += choice->prompt_length();
+    if (times.first_token == RequestTimes::Time()) times.first_token = times.last_output;
   }
+  output.times = times;
   if (choice->sampled) {
     const int32_t token_id = *std::exchange(choice->sampled, std::nullopt);
     choice->token_ids.push_back(token_id);
     choice->sampler->Accept(token_id);
+    ++stats_.generation_tokens;
     output.token_ids.push_back(token_id);
     if (choice->request->sampling.logprobs) output.logprobs.push_back(std::move(choice->sampled_logprobs));
     AppendText(choice, token_id, &output);
@@ -335,10 +449,10 @@ void Engine::AppendText(Choice* choice, int32_t token_id, RequestOutput* output)
 }
 
 void Engine::Retire(Choice* choice) {
-  scheduler_.Remove(choice, choice->request->keep_cache && choice->index == 0);
+  scheduler_.Remove(choice);
   const auto found = requests_.find(choice->request_id);
-  std::erase_if(found->second, [choice](const auto& other) { return other.get() == choice; });
-  if (found->second.empty()) requests_.erase(found);
+  std::erase_if(found->second.choices, [choice](const auto& other) { return other.get() == choice; });
+  if (found->second.choices.empty()) Forget(found);
 }
 
 Result<std::vector<GenerateResult>> Engine::Generate(std::vector<Request> requests,
@@ -346,7 +460,7 @@ Result<std::vector<GenerateResult>> Engine::Generate(std::vector<Request> reques
   std::vector<GenerateResult> results(requests.size());
   std::map<int64_t, size_t> places;
   const auto drop_all = [&] {
-    for (const auto& [id, place] : places) Drop(id, /*keep=*/false);
+    for (const auto& [id, place] : places) Abort(id);
   };
   for (size_t i = 0; i < requests.size(); ++i) {
     results[i].completions.resize(static_cast<size_t>(std::clamp(requests[i].sampling.n, 1, kMaxChoices)));
@@ -362,14 +476,13 @@ Result<std::vector<GenerateResult>> Engine::Generate(std::vector<Request> reques
       drop_all();
       return MakeError(ErrorCode::kCancelled, "generation was cancelled");
     }
-    auto outputs = Step();
-    if (!outputs) {
-      drop_all();
-      return tl::unexpected<Error>(std::move(outputs).error());
-    }
-    for (RequestOutput& output : *outputs) {
+    for (RequestOutput& output : Step()) {
       const auto place = places.find(output.request_id);
       if (place == places.end()) continue;
+      if (!output.error) {
+        drop_all();
+        return tl::unexpected<Error>(std::move(output.error).error());
+      }
       GenerateResult& result = results[place->second];
       if (!output.prompt_logprobs.empty()) result.prompt_logprobs = std::move(output.prompt_logprobs);
       Completion& completion = result.completions[static_cast<size_t>(output.index)];

@@ -3,35 +3,72 @@
 //   SWIFTKV_ASSIGN_OR_RETURN(auto engine, Engine::Create(weights, Mode::kStudent, tokenizer, {}));
 //   SWIFTKV_ASSIGN_OR_RETURN(int64_t id, engine->Add(std::move(request)));
 //   while (engine->HasWork()) {
-//     SWIFTKV_ASSIGN_OR_RETURN(std::vector<RequestOutput> news, engine->Step());
-//     for (const RequestOutput& output : news) std::cout << output.text;
+//     for (const RequestOutput& output : engine->Step()) std::cout << output.text;
 //   }
 //
 // Not thread-safe: one owner. README.md in this folder is the contract.
 #ifndef SWIFTKV_ENGINE_ENGINE_H_
 #define SWIFTKV_ENGINE_ENGINE_H_
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/status.h"
+#include "engine/model_runner.h"
+#include "engine/pace.h"
 #include "engine/request.h"
 #include "engine/sampler.h"
 #include "engine/scheduler.h"
-#include "model/forward.h"
 #include "text/tokenizer.h"
 
 namespace swiftkv {
 
 struct EngineOptions {
-  int64_t max_model_len = 0;    // tokens of one sequence; 0: the model's max_position_embeddings
-  int64_t kv_cache_tokens = 0;  // tokens that the cache holds over all sequences; 0: max_model_len
+  int64_t max_model_len = 0;                 // tokens of one sequence; 0: the model's max_position_embeddings
+  int64_t kv_cache_tokens = 0;               // tokens that the cache holds over all sequences; 0: max_model_len
+  std::optional<DType> kv_cache_dtype = {};  // absent: the weights' type; kI8: half the memory of kBF16
   SchedulerOptions scheduler = {};
+  double tpot_target_s = 0;  // what a step may take while answers run, kept by smaller prompt chunks; 0: no limit
+  // The time of day for deadlines, pace and RequestTimes; a simulation brings its own.
+  std::function<std::chrono::steady_clock::time_point()> now = std::chrono::steady_clock::now;
+};
+
+// When what happened to a request; a default-constructed time: not yet.
+struct RequestTimes {
+  using Time = std::chrono::steady_clock::time_point;
+  Time arrival = {};      // Add
+  Time scheduled = {};    // the first step that computed a token of it began
+  Time first_token = {};  // the first output token of any choice
+  Time last_output = {};  // this output
+};
+
+// Counters since the start, and what holds now. Names follow vLLM's metrics.
+struct EngineStats {
+  int64_t num_requests_running = 0;  // choices that have blocks
+  int64_t num_requests_waiting = 0;
+  int64_t kv_cache_tokens = 0;  // that the cache holds
+  int64_t kv_cache_bytes_per_token = 0;
+  double kv_cache_usage = 0;         // 0 .. 1: blocks that a running request holds
+  int64_t prefix_cache_queries = 0;  // prompt tokens looked up
+  int64_t prefix_cache_hits = 0;     // prompt tokens found
+  int64_t num_preemptions = 0;
+  int64_t steps = 0;
+  int64_t computed_tokens = 0;
+  int64_t prompt_tokens = 0;  // of requests whose prompt is complete, computed or found
+  int64_t generation_tokens = 0;
+  // SwiftKV's own: computed tokens that ran the first n layers only, and the floating-point operations of projections
+  // and MLPs that were done and that the later layers would have added.
+  int64_t skipped_layers_tokens = 0;
+  double computed_flops = 0;
+  double skipped_flops = 0;
 };
 
 // What one step brought for one choice of one request.
@@ -46,6 +83,9 @@ struct RequestOutput {
   int64_t cached_tokens = 0;                  // of the prompt, found in the cache
   std::optional<FinishReason> finish_reason;  // set: the choice has ended
   std::string stop_reason;                    // the stop string that ended it
+  Status error = Ok();                        // set: the whole request has ended without a result
+  bool finished = false;                      // the request's last output
+  RequestTimes times = {};
 };
 
 // Adds one step's news to what a choice has so far.
@@ -62,57 +102,74 @@ class Engine {
   // Errors: kInvalidInput (max_model_len beyond the model's), kResourceExhausted (cache memory).
   static Result<std::unique_ptr<Engine>> Create(const Weights& weights, Mode mode, const Tokenizer* tokenizer,
                                                 const EngineOptions& options);
+  static Result<std::unique_ptr<Engine>> Create(std::unique_ptr<ModelRunner> model, const Tokenizer* tokenizer,
+                                                const EngineOptions& options);
   ~Engine();
 
-  // Queues a request and returns its id. Errors, all kInvalidInput: a parameter, an empty prompt, a token id out of
-  // range, a prompt that leaves no room in the context, a request that the whole cache could not hold.
+  // Whether Add would take the request; may be called from any thread. Errors, all kInvalidInput: a parameter, an empty
+  // prompt, a token id out of range, a prompt that leaves no room in the context, a request that the whole cache could
+  // not hold.
+  Status Check(const Request& request) const;
+  // Queues a request and returns its id. Errors: those of Check.
   Result<int64_t> Add(Request request);
   // Ends a request at once, without another output. Unknown ids are ignored.
   void Abort(int64_t request_id);
   bool HasWork() const { return !scheduler_.idle(); }
-  // One step of the model. After an error the requests that were in the step are gone; the engine goes on.
-  Result<std::vector<RequestOutput>> Step();
+  // One step of the model. Where it fails, the requests that were in it end with its error and the engine goes on.
+  std::vector<RequestOutput> Step();
 
   // All of it in one call, results in the order of `requests`. `cancelled` is asked before every step; then
-  // error kCancelled.
+  // error kCancelled. The first error of a request ends all.
   Result<std::vector<GenerateResult>> Generate(std::vector<Request> requests,
                                                const std::function<bool()>& cancelled = nullptr);
 
   int64_t max_model_len() const { return max_model_len_; }
   const KvCache& cache() const { return cache_; }
+  EngineStats stats() const;
+  Status Audit() const { return scheduler_.Audit(); }
 
  private:
   struct Choice;
+  struct Running;
   struct LogitRow;
   struct RowResult;
+  using Requests = std::map<int64_t, Running>;  // by id
 
-  Engine(const Weights& weights, Forward forward, const Tokenizer* tokenizer, const EngineOptions& options,
+  Engine(std::unique_ptr<ModelRunner> model, const Tokenizer* tokenizer, const EngineOptions& options,
          int64_t max_model_len, KvCache cache);
 
+  int64_t LongestLength(const Request& request) const;
   std::unique_ptr<Choice> MakeChoice(int64_t id, std::shared_ptr<const Request> request, int32_t index) const;
   void ForkChoices(Choice* parent);
+  void EndOverdue(std::vector<RequestOutput>* outputs);
   std::vector<LogitRow> PlanStep(const std::vector<Scheduler::Chunk>& chunks, swiftkv::Step* step) const;
+  void CountStep(const std::vector<Scheduler::Chunk>& chunks, int64_t logit_rows, RequestTimes::Time begin);
   void ReadTile(const std::vector<LogitRow>& rows, int64_t begin, int64_t count);
   RequestOutput Advance(Choice* choice);
   void AppendText(Choice* choice, int32_t token_id, RequestOutput* output);
   void Retire(Choice* choice);
-  void Drop(int64_t request_id, bool keep);
+  void Forget(Requests::iterator request);
+  RequestOutput Fail(int64_t request_id, Error error);
 
-  const Weights* weights_;
+  std::unique_ptr<ModelRunner> model_;
   const Tokenizer* tokenizer_;
+  EngineOptions options_;
   int64_t max_model_len_;
   std::vector<int32_t> eos_token_ids_;
   KvCache cache_;
-  Forward forward_;
   Scheduler scheduler_;
-  std::map<int64_t, std::vector<std::unique_ptr<Choice>>> requests_;  // by id; the choices that still run or wait
+  Pace pace_;
+  bool answers_running_ = false;  // in the last step
+  Requests requests_;
+  std::set<std::pair<RequestTimes::Time, int64_t>> deadlines_;  // with the request's id
   int64_t next_id_ = 1;
+  EngineStats stats_;  // the counters
 
   // Work space of ReadTile.
-  std::vector<float> logits_;               // [tile rows, vocab]
-  std::vector<kernels::LogitStats> stats_;  // [tile rows]
-  std::vector<RowResult> results_;          // [tile rows]
-  std::vector<SamplerScratch> scratch_;     // [threads]
+  std::vector<float> logits_;                     // [tile rows, vocab]
+  std::vector<kernels::LogitStats> logit_stats_;  // [tile rows]
+  std::vector<RowResult> results_;                // [tile rows]
+  std::vector<SamplerScratch> scratch_;           // [threads]
 };
 
 }  // namespace swiftkv

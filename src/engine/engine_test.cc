@@ -74,9 +74,7 @@ class EngineTest : public testing::Test {
     const auto engine = MakeEngine(options);
     auto results = engine->Generate({request});
     EXPECT_TRUE(results.has_value()) << results.error().message;
-    if (!request.keep_cache) {
-      EXPECT_EQ(engine->cache().free_blocks(), engine->cache().blocks()) << "no block is lost";
-    }
+    EXPECT_EQ(engine->cache().free_blocks(), engine->cache().blocks()) << "no block is lost";
     return results ? std::move((*results)[0]) : GenerateResult{.completions = {{}}};
   }
   std::string Refusal(const Request& request, const EngineOptions& options = {}) {
@@ -163,6 +161,20 @@ TEST_F(EngineTest, ResultsDoNotDependOnTheBatchTheChunksOrTheCache) {
   }
   std::vector<GenerateResult> alone;
   for (const Request& request : requests) alone.push_back(Run(request, {.kv_cache_tokens = 480}));
+  // An INT8 cache quantizes each token by itself, so the promise holds there too, with answers of its own.
+  std::vector<GenerateResult> alone_int8;
+  for (const Request& request : requests) {
+    alone_int8.push_back(Run(request, {.kv_cache_tokens = 480, .kv_cache_dtype = DType::kI8}));
+  }
+  for (const int64_t budget : {1, 16, 1000}) {
+    const auto engine = MakeEngine({.kv_cache_tokens = 480,
+                                    .kv_cache_dtype = DType::kI8,
+                                    .scheduler = {.max_num_batched_tokens = budget, .max_num_seqs = 5}});
+    EXPECT_LT(engine->cache().bytes_per_token(), MakeEngine()->cache().bytes_per_token());
+    const auto together = engine->Generate(requests);
+    ASSERT_TRUE(together.has_value());
+    for (size_t i = 0; i < requests.size(); ++i) ExpectSame((*together)[i], alone_int8[i]);
+  }
   for (const int64_t budget : {1, 7, 16, 64, 1000}) {
     for (const int64_t cache_tokens : {480, 4000}) {
       const auto engine = MakeEngine(
@@ -199,6 +211,16 @@ TEST_F(EngineTest, PromptLogprobsAreThoseOfEveryRow) {
   }
 }
 
+TEST_F(EngineTest, AnInt8CacheStaysNearTheExactOne) {
+  const Request request{.prompt_token_ids = Prompt(100, 2), .sampling = {.max_tokens = 0, .prompt_logprobs = 0}};
+  const GenerateResult exact = Run(request);
+  const GenerateResult int8 = Run(request, {.kv_cache_dtype = DType::kI8});
+  ASSERT_EQ(int8.prompt_logprobs.size(), exact.prompt_logprobs.size());
+  for (size_t i = 0; i < exact.prompt_logprobs.size(); ++i) {
+    EXPECT_NEAR(int8.prompt_logprobs[i].token.logprob, exact.prompt_logprobs[i].token.logprob, 0.05);
+  }
+}
+
 TEST_F(EngineTest, ChoicesShareThePromptAndDrawApart) {
   const Request one{.prompt_token_ids = Prompt(37, 1), .sampling = {.seed = 5, .max_tokens = 10, .ignore_eos = true}};
   Request three = one;
@@ -211,20 +233,21 @@ TEST_F(EngineTest, ChoicesShareThePromptAndDrawApart) {
   for (const Completion& completion : result.completions) EXPECT_EQ(completion.token_ids.size(), 10u);
 }
 
-TEST_F(EngineTest, AKeptConversationIsNotComputedAgain) {
+TEST_F(EngineTest, APrefixIsNotComputedAgain) {
   const auto engine = MakeEngine();
-  Request first{.prompt_token_ids = Prompt(40, 1), .sampling = {.temperature = 0, .max_tokens = 9, .ignore_eos = true}};
-  first.keep_cache = true;
+  const Request first{.prompt_token_ids = Prompt(40, 1),
+                      .sampling = {.temperature = 0, .max_tokens = 9, .ignore_eos = true}};
   const std::vector<int32_t> answer = (*engine->Generate({first}))[0].completions[0].token_ids;
   Request second = first;
   second.prompt_token_ids.insert(second.prompt_token_ids.end(), answer.begin(), answer.end());
   second.prompt_token_ids.push_back(5);
   ASSERT_TRUE(engine->Add(second).has_value());
   const auto outputs = engine->Step();
-  ASSERT_TRUE(outputs.has_value());
-  ASSERT_EQ(outputs->size(), 1u);
-  EXPECT_EQ((*outputs)[0].cached_tokens, 48) << "40 + 9 - 1 computed tokens are three whole blocks";
-  EXPECT_EQ((*outputs)[0].token_ids[0], Run(second).completions[0].token_ids[0]);
+  ASSERT_EQ(outputs.size(), 1u);
+  EXPECT_EQ(outputs[0].cached_tokens, 48) << "40 + 9 - 1 computed tokens are three whole blocks";
+  EXPECT_EQ(outputs[0].token_ids[0], Run(second).completions[0].token_ids[0]);
+  EXPECT_EQ(engine->stats().prefix_cache_hits, 48);
+  EXPECT_EQ(engine->stats().prefix_cache_queries, 40 + 50);
 
   Request scored = second;
   scored.sampling.prompt_logprobs = 0;
@@ -232,6 +255,65 @@ TEST_F(EngineTest, AKeptConversationIsNotComputedAgain) {
   const auto result = engine->Generate({scored});
   ASSERT_TRUE(result.has_value());
   ExpectSame((*result)[0], Run(scored));
+}
+
+TEST_F(EngineTest, ResultsDoNotDependOnPreemption) {
+  std::vector<Request> requests;
+  for (int i = 0; i < 6; ++i) {
+    Request request{.prompt_token_ids = Prompt(20 + 13 * i, i),
+                    .sampling = {.temperature = 0.8, .seed = i, .max_tokens = 40, .ignore_eos = true}};
+    if (i == 2) request.sampling.n = 3;
+    if (i == 4) request.sampling.prompt_logprobs = 1;
+    requests.push_back(request);
+  }
+  std::vector<GenerateResult> alone;
+  for (const Request& request : requests) alone.push_back(Run(request));
+  for (const bool caching : {true, false}) {
+    const auto engine = MakeEngine(
+        {.kv_cache_tokens = 160, .scheduler = {.max_num_batched_tokens = 24, .enable_prefix_caching = caching}});
+    const auto together = engine->Generate(requests);
+    ASSERT_TRUE(together.has_value()) << together.error().message;
+    EXPECT_GT(engine->stats().num_preemptions, 0);
+    for (size_t i = 0; i < requests.size(); ++i) ExpectSame((*together)[i], alone[i]);
+    EXPECT_EQ(engine->cache().free_blocks(), engine->cache().blocks());
+  }
+}
+
+TEST_F(EngineTest, ABetterPriorityGoesFirst) {
+  const auto engine = MakeEngine({.scheduler = {.max_num_seqs = 1}});
+  Request request{.prompt_token_ids = Prompt(40, 1), .sampling = {.max_tokens = 4, .ignore_eos = true}};
+  std::vector<int64_t> ids;
+  for (const int32_t priority : {1, 2, 0}) {
+    request.priority = priority;
+    ids.push_back(*engine->Add(request));
+    engine->Step();
+  }
+  std::vector<int64_t> ended;
+  while (engine->HasWork()) {
+    for (const RequestOutput& output : engine->Step()) {
+      if (output.finished) ended.push_back(output.request_id);
+    }
+  }
+  EXPECT_THAT(ended, ElementsAre(ids[2], ids[0], ids[1]));
+}
+
+TEST_F(EngineTest, ADeadlineEndsARequestWithASentence) {
+  RequestTimes::Time now{};
+  EngineOptions options;
+  options.now = [&now] { return now; };
+  const auto engine = MakeEngine(options);
+  const Request request{.prompt_token_ids = Prompt(20, 1), .sampling = {.ignore_eos = true}, .timeout_s = 2};
+  const int64_t id = *engine->Add(request);
+  EXPECT_FALSE(engine->Step().at(0).finished);
+  now += std::chrono::seconds(2);
+  const auto outputs = engine->Step();
+  ASSERT_EQ(outputs.size(), 1u);
+  EXPECT_EQ(outputs[0].request_id, id);
+  EXPECT_TRUE(outputs[0].finished);
+  ASSERT_FALSE(outputs[0].error.has_value());
+  EXPECT_THAT(outputs[0].error.error().message, HasSubstr("time limit"));
+  EXPECT_FALSE(engine->HasWork());
+  EXPECT_EQ(engine->cache().free_blocks(), engine->cache().blocks());
 }
 
 TEST_F(EngineTest, EndsAtStopStringsAndTokens) {
@@ -304,7 +386,7 @@ TEST_F(EngineTest, AbortFreesItsBlocks) {
   const auto engine = MakeEngine();
   const auto first = engine->Add({.prompt_token_ids = Prompt(40, 1), .sampling = {.ignore_eos = true}});
   ASSERT_TRUE(first.has_value());
-  ASSERT_TRUE(engine->Step().has_value());
+  ASSERT_EQ(engine->Step().size(), 1u);
   EXPECT_LT(engine->cache().free_blocks(), engine->cache().blocks());
   const auto second = engine->Add({.prompt_token_ids = Prompt(40, 2)});
   engine->Abort(*second);

@@ -53,15 +53,14 @@ Status Validate(const SamplingParams& params, int64_t vocab_size);
 struct Request {
   std::vector<int32_t> prompt_token_ids = {};
   SamplingParams sampling = {};
-  // The K/V blocks of the whole sequence stay in the cache when the request ends, so that a next request that begins
-  // with the same tokens need not compute them again. The engine keeps those of one request, the latest.
-  bool keep_cache = false;
+  int32_t priority = 0;  // lower goes first, as in vLLM; equals in order of arrival
+  double timeout_s = 0;  // from Add on; a request that takes longer ends with an error; 0: no limit
 };
 
 enum class FinishReason {
   kStop,    // end of sequence, stop token or stop string
   kLength,  // max_tokens, or the context is full
-  kAbort,   // Engine::Abort, or the step failed
+  kAbort,   // stopped from outside
 };
 std::string_view Name(FinishReason reason);  // "stop", "length", "abort"
 

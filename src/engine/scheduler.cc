@@ -8,100 +8,218 @@ namespace {
 
 int64_t Blocks(int64_t tokens) { return (tokens + kKvBlockTokens - 1) / kKvBlockTokens; }
 
+BlockPool::Tokens BlockTokens(const Sequence& sequence, int64_t block) {
+  return BlockPool::Tokens(sequence.token_ids.data() + block * kKvBlockTokens, static_cast<size_t>(kKvBlockTokens));
+}
+
+BlockPool::Prefix LastPrefix(const Sequence& sequence) {
+  return sequence.prefixes.empty() ? BlockPool::kNoPrefix : sequence.prefixes.back();
+}
+
 }  // namespace
 
-int64_t Scheduler::BlocksNeeded(const Sequence& sequence) { return Blocks(sequence.max_length) * sequence.choices; }
+int64_t Scheduler::BlocksNeeded(const Sequence& sequence) { return Blocks(sequence.max_length); }
 
-std::vector<Scheduler::Chunk> Scheduler::Schedule() {
+int64_t Scheduler::Cost(const Chunk& chunk) {
+  const Sequence& sequence = *chunk.sequence;
+  const int64_t last = sequence.computed + chunk.tokens == sequence.length() ? 1 : 0;
+  return (chunk.tokens - last) * sequence.skipping_token_cost + last * kFullTokenCost;
+}
+
+void Scheduler::Add(Sequence* sequence) {
+  sequence->arrival = next_arrival_;
+  next_arrival_ += sequence->choices;  // the choices rank right behind it
+  waiting_.insert(sequence);
+}
+
+std::vector<Scheduler::Chunk> Scheduler::Schedule(int64_t prompt_cost_limit) {
+  MakeWay();
+  const int64_t preemptions = counters_.preemptions;
+  int64_t budget = options_.max_num_batched_tokens * kFullTokenCost;
+  const int64_t decodes = std::count_if(running_.begin(), running_.end(), [](const Sequence* sequence) {
+    return sequence->length() - sequence->computed == 1;
+  });
+  int64_t prompt_budget = std::min(std::max(prompt_cost_limit, kKvBlockTokens * kFullTokenCost),
+                                   std::max<int64_t>(budget - decodes * kFullTokenCost, 0));
   std::vector<Chunk> chunks;
-  int64_t budget = options_.max_num_batched_tokens;
+  // False: the sequence was the last in rank and had to give its blocks back.
   const auto take = [&](Sequence* sequence) {
-    const int64_t tokens = std::min(sequence->length() - sequence->computed, budget);
-    if (tokens == 0) return;
-    Grow(sequence, sequence->computed + tokens);
+    const bool is_prompt = sequence->length() - sequence->computed > 1;
+    const int64_t tokens = NextTokens(*sequence, std::min(budget, is_prompt ? prompt_budget : budget));
+    if (tokens == 0) return true;
+    if (!Grow(sequence, sequence->computed + tokens)) return false;
     chunks.push_back({sequence, tokens});
-    budget -= tokens;
+    const int64_t cost = Cost(chunks.back());
+    budget -= cost;
+    if (is_prompt) prompt_budget -= cost;
+    return true;
   };
-  for (Sequence* sequence : running_) {
-    if (sequence->length() - sequence->computed == 1) take(sequence);
+  for (auto at = running_.begin(); at != running_.end() && take(*at); ++at) {
   }
-  for (Sequence* sequence : running_) {
-    if (sequence->length() - sequence->computed > 1) take(sequence);
-  }
-  while (budget > 0 && !waiting_.empty() && Admit(waiting_.front())) {
-    take(waiting_.front());
-    waiting_.pop_front();
+  if (counters_.preemptions > preemptions) return chunks;
+  while (std::min(budget, prompt_budget) >= kFullTokenCost && !waiting_.empty()) {
+    Sequence* const sequence = *waiting_.begin();
+    if (!Admit(sequence)) break;
+    take(sequence);
   }
   return chunks;
 }
 
+// Tokens of one sequence that `budget` pays for.
+int64_t Scheduler::NextTokens(const Sequence& sequence, int64_t budget) const {
+  const int64_t remaining = sequence.length() - sequence.computed;
+  if ((remaining - 1) * sequence.skipping_token_cost + kFullTokenCost <= budget) return remaining;
+  return std::min(remaining - 1, budget / sequence.skipping_token_cost);
+}
+
+// A sequence of a better priority does not wait for the end of worse ones.
+void Scheduler::MakeWay() {
+  while (!waiting_.empty() && !running_.empty() && (*waiting_.begin())->priority < (*running_.rbegin())->priority &&
+         !Fits(**waiting_.begin(), Blocks((*waiting_.begin())->length()))) {
+    Preempt(*running_.rbegin());
+  }
+}
+
+// Each running sequence may want its next block soon: what is admitted leaves them one.
+bool Scheduler::Fits(const Sequence& sequence, int64_t blocks) const {
+  if (running_.empty()) return true;
+  return running_choices_ + sequence.choices <= options_.max_num_seqs && cache_->free_blocks() >= blocks + running();
+}
+
 bool Scheduler::Admit(Sequence* sequence) {
-  const int64_t blocks = BlocksNeeded(*sequence);
-  if (running_choices_ + sequence->choices > options_.max_num_seqs && running_choices_ > 0) return false;
-  if (reserved_blocks_ + blocks > cache_->blocks()) return false;
-  sequence->reserved_blocks = blocks;
-  reserved_blocks_ += blocks;
+  FindPrefix(sequence);
+  if (!Fits(*sequence, Blocks(sequence->length()) - static_cast<int64_t>(sequence->block_table.size()))) {
+    ReleaseBlocks(sequence);
+    return false;
+  }
+  waiting_.erase(sequence);
+  running_.insert(sequence);
   running_choices_ += sequence->choices;
-  running_.push_back(sequence);
-  SharePrefix(kept_token_ids_, kept_blocks_, sequence);
+  counters_.prefix_cache_queries += sequence->length();
+  counters_.prefix_cache_hits += sequence->computed;
+  if (!sequence->cached_tokens) sequence->cached_tokens = sequence->computed;
   return true;
+}
+
+void Scheduler::FindPrefix(Sequence* sequence) {
+  if (!options_.enable_prefix_caching) return;
+  const int64_t blocks = std::min(sequence->shareable, sequence->length() - 1) / kKvBlockTokens;
+  for (int64_t block = 0; block < blocks; ++block) {
+    const auto match = cache_->pool().Find(LastPrefix(*sequence), BlockTokens(*sequence, block));
+    if (!match) break;
+    cache_->pool().AddReference(match->block);
+    sequence->block_table.push_back(match->block);
+    sequence->prefixes.push_back(match->prefix);
+  }
+  sequence->computed = static_cast<int64_t>(sequence->block_table.size()) * kKvBlockTokens;
+}
+
+void Scheduler::Complete(const std::vector<Chunk>& chunks) {
+  for (const auto& [sequence, tokens] : chunks) {
+    sequence->computed += tokens;
+    if (!options_.enable_prefix_caching) continue;
+    for (auto block = static_cast<int64_t>(sequence->prefixes.size());
+         (block + 1) * kKvBlockTokens <= sequence->computed; ++block) {
+      sequence->prefixes.push_back(cache_->pool().Publish(LastPrefix(*sequence), BlockTokens(*sequence, block),
+                                                          sequence->block_table[static_cast<size_t>(block)]));
+    }
+  }
 }
 
 void Scheduler::Fork(Sequence* parent, Sequence* child) {
   assert(parent->choices > 1);
-  --parent->choices;
+  child->arrival = parent->arrival + --parent->choices;
   child->choices = 1;
-  child->reserved_blocks = BlocksNeeded(*child);
-  parent->reserved_blocks -= child->reserved_blocks;
-  running_.push_back(child);
-  SharePrefix(parent->token_ids, parent->block_table, child);
+  child->cached_tokens = parent->cached_tokens;
+  child->computed = std::min(parent->computed, child->length() - 1);
+  child->block_table.assign(parent->block_table.begin(), parent->block_table.begin() + Blocks(child->computed));
+  for (const int32_t block : child->block_table) cache_->pool().AddReference(block);
+  const int64_t full_blocks = child->computed / kKvBlockTokens;
+  const int64_t prefixes = std::min(full_blocks, static_cast<int64_t>(parent->prefixes.size()));
+  child->prefixes.assign(parent->prefixes.begin(), parent->prefixes.begin() + prefixes);
+  running_.insert(child);
 }
 
-// Whole blocks only: what follows in a shared block would be overwritten.
-void Scheduler::SharePrefix(const std::vector<int32_t>& token_ids, const std::vector<int32_t>& blocks, Sequence* to) {
-  const auto end = to->token_ids.begin() + std::min(to->shareable, to->length());
-  const auto mismatch = std::mismatch(token_ids.begin(), token_ids.end(), to->token_ids.begin(), end);
-  const int64_t common = mismatch.first - token_ids.begin();
-  const int64_t shared = std::min(common / kKvBlockTokens, static_cast<int64_t>(blocks.size()));
-  for (int64_t i = 0; i < shared; ++i) {
-    cache_->AddReference(blocks[static_cast<size_t>(i)]);
-    to->block_table.push_back(blocks[static_cast<size_t>(i)]);
+// Makes the blocks ready that the step writes to. False: there were none, and the sequence was preempted itself.
+bool Scheduler::Grow(Sequence* sequence, int64_t tokens) {
+  std::vector<int32_t>& table = sequence->block_table;
+  if (sequence->computed % kKvBlockTokens != 0 && !cache_->pool().writable(table.back())) {
+    const std::optional<int32_t> copy = TakeBlock(sequence);
+    if (!copy) return false;
+    cache_->Copy(table.back(), *copy);
+    cache_->pool().Release(table.back());
+    table.back() = *copy;
   }
-  to->computed = shared * kKvBlockTokens;
+  while (static_cast<int64_t>(table.size()) < Blocks(tokens)) {
+    const std::optional<int32_t> block = TakeBlock(sequence);
+    if (!block) return false;
+    table.push_back(*block);
+    if (static_cast<int64_t>(table.size()) * kKvBlockTokens > tokens) cache_->Clear(*block);
+  }
+  return true;
 }
 
-void Scheduler::Grow(Sequence* sequence, int64_t tokens) {
-  while (static_cast<int64_t>(sequence->block_table.size()) < Blocks(tokens)) {
-    std::optional<int32_t> block = cache_->Allocate();
-    if (!block) {
-      // The reservations of what runs fit by themselves, so the kept blocks make the difference.
-      DropKept();
-      block = cache_->Allocate();
-    }
-    assert(block.has_value());
-    sequence->block_table.push_back(*block);
+std::optional<int32_t> Scheduler::TakeBlock(const Sequence* sequence) {
+  while (true) {
+    if (const std::optional<int32_t> block = cache_->pool().Allocate()) return block;
+    Sequence* const last = *running_.rbegin();
+    Preempt(last);
+    if (last == sequence) return std::nullopt;
   }
 }
 
-void Scheduler::Remove(Sequence* sequence, bool keep) {
-  if (std::erase(waiting_, sequence) > 0) return;
-  if (std::erase(running_, sequence) == 0) return;
+void Scheduler::Preempt(Sequence* sequence) {
+  running_.erase(sequence);
   running_choices_ -= sequence->choices;
-  reserved_blocks_ -= sequence->reserved_blocks;
-  if (keep) {
-    DropKept();
-    kept_token_ids_.assign(sequence->token_ids.begin(), sequence->token_ids.begin() + sequence->computed);
-    kept_blocks_ = std::move(sequence->block_table);
-  } else {
-    for (const int32_t block : sequence->block_table) cache_->Release(block);
+  ReleaseBlocks(sequence);
+  waiting_.insert(sequence);
+  ++counters_.preemptions;
+}
+
+void Scheduler::Remove(Sequence* sequence) {
+  if (waiting_.erase(sequence) > 0) return;
+  if (running_.erase(sequence) == 0) return;
+  running_choices_ -= sequence->choices;
+  ReleaseBlocks(sequence);
+}
+
+Status Scheduler::Audit() const {
+  std::vector<int32_t> references(static_cast<size_t>(cache_->blocks()));
+  int64_t choices = 0;
+  for (const Sequence* sequence : running_) {
+    choices += sequence->choices;
+    if (static_cast<int64_t>(sequence->block_table.size()) < Blocks(sequence->computed)) {
+      return MakeError(ErrorCode::kInternal, "{} tokens are computed, but there are {} blocks", sequence->computed,
+                       sequence->block_table.size());
+    }
+    for (const int32_t block : sequence->block_table) ++references[static_cast<size_t>(block)];
+  }
+  for (const Sequence* sequence : waiting_) {
+    if (!sequence->block_table.empty()) return MakeError(ErrorCode::kInternal, "a waiting sequence holds blocks");
+  }
+  int64_t held = 0;
+  for (int32_t block = 0; block < cache_->blocks(); ++block) {
+    const int32_t counted = references[static_cast<size_t>(block)];
+    if (counted > 0) ++held;
+    if (counted != cache_->pool().references(block)) {
+      return MakeError(ErrorCode::kInternal, "block {} has {} readers and {} references", block, counted,
+                       cache_->pool().references(block));
+    }
+  }
+  if (held + cache_->free_blocks() != cache_->blocks() || choices != running_choices_) {
+    return MakeError(ErrorCode::kInternal, "{} blocks held, {} free of {}; {} choices counted, {} booked", held,
+                     cache_->free_blocks(), cache_->blocks(), choices, running_choices_);
+  }
+  return Ok();
+}
+
+void Scheduler::ReleaseBlocks(Sequence* sequence) {
+  for (auto block = sequence->block_table.rbegin(); block != sequence->block_table.rend(); ++block) {
+    cache_->pool().Release(*block);
   }
   sequence->block_table.clear();
-}
-
-void Scheduler::DropKept() {
-  for (const int32_t block : kept_blocks_) cache_->Release(block);
-  kept_blocks_.clear();
-  kept_token_ids_.clear();
+  sequence->prefixes.clear();
+  sequence->computed = 0;
 }
 
 }  // namespace swiftkv

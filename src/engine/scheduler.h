@@ -1,36 +1,61 @@
 // Decides what the next step computes: which sequences, how many tokens of each, in which cache blocks. A state machine
 // over numbers: it sees no tensor, no text and no clock.
 //
-// First come, first served. A sequence is admitted when the blocks that it may ever need are free, so nothing that runs
-// is ever thrown out again. Every running sequence that waits for its next token gets it in every step; what is left of
-// the token budget goes to prompts, in chunks.
+//   scheduler.Add(&sequence);
+//   auto chunks = scheduler.Schedule();   // compute them, then
+//   scheduler.Complete(chunks);
+//
+// Sequences are ranked by (priority, arrival). A step takes them in that order: those that wait for their next token
+// get it, what is left of the budget goes to prompts, in chunks. Prompts find blocks that earlier sequences computed.
+// Blocks are taken as they are needed; when none is left, the sequence of the last rank gives all of its own back and
+// is computed again later (preemption), so that the first in rank always goes on.
 #ifndef SWIFTKV_ENGINE_SCHEDULER_H_
 #define SWIFTKV_ENGINE_SCHEDULER_H_
 
 #include <cstdint>
-#include <deque>
+#include <limits>
+#include <optional>
+#include <set>
 #include <vector>
 
 #include "cache/kv_cache.h"
 
 namespace swiftkv {
 
-// One sequence of tokens with its place in the cache. Its owner appends tokens and raises `computed`.
+// What a token costs that runs through all layers: the unit of a step's budget.
+inline constexpr int64_t kFullTokenCost = 1024;
+
+// One sequence of tokens with its place in the cache. Its owner appends tokens; the scheduler does the rest.
 struct Sequence {
-  std::vector<int32_t> token_ids;    // the prompt, then the output
-  int64_t max_length = 0;            // token_ids never grows beyond
-  int64_t shareable = 0;             // leading tokens whose K/V may come from another sequence
-  int64_t choices = 1;               // sequences that Fork will make of it, itself included
-  int64_t computed = 0;              // tokens whose K/V are in the cache
-  std::vector<int32_t> block_table;  // covers `computed`
-  int64_t reserved_blocks = 0;
+  std::vector<int32_t> token_ids;  // the prompt, then the output
+  int64_t max_length = 0;          // token_ids never grows beyond
+  // Leading tokens whose K/V may come from the prefix cache; the last token of all is computed in any case.
+  int64_t shareable = std::numeric_limits<int64_t>::max();
+  int64_t choices = 1;                           // sequences that Fork will make of it, itself included
+  int32_t priority = 0;                          // lower goes first
+  int64_t skipping_token_cost = kFullTokenCost;  // of a token whose logits nobody wants: less where it skips layers
+
+  // The scheduler's.
+  int64_t arrival = 0;
+  int64_t computed = 0;                       // tokens whose K/V are in the cache
+  std::optional<int64_t> cached_tokens = {};  // found in the cache when it was first admitted
+  std::vector<int32_t> block_table;           // covers `computed`
+  std::vector<BlockPool::Prefix> prefixes;    // of the first blocks of block_table, those that are published
 
   int64_t length() const { return static_cast<int64_t>(token_ids.size()); }
 };
 
 struct SchedulerOptions {
-  int64_t max_num_batched_tokens = 2048;  // tokens of one step; at least max_num_seqs
+  int64_t max_num_batched_tokens = 2048;  // of one step, in tokens that run through all layers
   int64_t max_num_seqs = 256;             // sequences that run at once
+  bool enable_prefix_caching = true;
+};
+
+// Since the start.
+struct SchedulerCounters {
+  int64_t prefix_cache_queries = 0;  // tokens of admitted sequences
+  int64_t prefix_cache_hits = 0;     // of them found in the cache
+  int64_t preemptions = 0;
 };
 
 class Scheduler {
@@ -39,40 +64,59 @@ class Scheduler {
     Sequence* sequence;
     int64_t tokens;  // the next ones after `computed`; its blocks are in the table
   };
+  static constexpr int64_t kNoLimit = std::numeric_limits<int64_t>::max();
 
   Scheduler(const SchedulerOptions& options, KvCache* cache) : options_(options), cache_(cache) {}
 
-  // Blocks that `sequence` reserves when it is admitted. More than KvCache::blocks(): it never can be.
+  // Blocks that `sequence` fills at its longest. More than KvCache::blocks(): it can never end.
   static int64_t BlocksNeeded(const Sequence& sequence);
 
-  void Add(Sequence* sequence) { waiting_.push_back(sequence); }
-  // Empty only when nothing waits and nothing runs.
-  std::vector<Chunk> Schedule();
-  // Starts `child` with the cache blocks of the tokens that it has in common with the running `parent`, and gives it
-  // its share of the parent's reservation.
+  void Add(Sequence* sequence);
+  // `prompt_cost_limit`: what prompts may cost in this step, where that is less than the budget leaves them; one
+  // block's worth is always allowed. Empty only when nothing waits and nothing runs.
+  std::vector<Chunk> Schedule(int64_t prompt_cost_limit = kNoLimit);
+  // The chunks' K/V are in the cache now.
+  void Complete(const std::vector<Chunk>& chunks);
+  // Starts `child` on the cache blocks of `parent`, whose whole prompt is computed. The last, partly filled block is
+  // copied by whoever writes to it first.
   void Fork(Sequence* parent, Sequence* child);
-  // Ends a sequence, running or waiting. `keep`: its blocks stay until the next kept sequence, or until they are
-  // needed.
-  void Remove(Sequence* sequence, bool keep);
+  // Ends a sequence, running or waiting. Its full blocks stay in the prefix cache until their place is needed.
+  void Remove(Sequence* sequence);
+
+  static int64_t Cost(const Chunk& chunk);
 
   bool idle() const { return waiting_.empty() && running_.empty(); }
   int64_t running() const { return static_cast<int64_t>(running_.size()); }
   int64_t waiting() const { return static_cast<int64_t>(waiting_.size()); }
+  const SchedulerCounters& counters() const { return counters_; }
+  // Error kInternal where blocks, references or seats do not add up: for tests.
+  Status Audit() const;
 
  private:
+  struct Rank {
+    bool operator()(const Sequence* a, const Sequence* b) const {
+      return a->priority != b->priority ? a->priority < b->priority : a->arrival < b->arrival;
+    }
+  };
+  using Queue = std::set<Sequence*, Rank>;
+
+  int64_t NextTokens(const Sequence& sequence, int64_t budget) const;
+  void MakeWay();
+  bool Fits(const Sequence& sequence, int64_t blocks) const;
   bool Admit(Sequence* sequence);
-  void SharePrefix(const std::vector<int32_t>& token_ids, const std::vector<int32_t>& blocks, Sequence* to);
-  void Grow(Sequence* sequence, int64_t tokens);
-  void DropKept();
+  void FindPrefix(Sequence* sequence);
+  bool Grow(Sequence* sequence, int64_t tokens);
+  std::optional<int32_t> TakeBlock(const Sequence* sequence);
+  void Preempt(Sequence* sequence);
+  void ReleaseBlocks(Sequence* sequence);
 
   SchedulerOptions options_;
   KvCache* cache_;
-  std::deque<Sequence*> waiting_;
-  std::vector<Sequence*> running_;  // in the order of admission
-  int64_t running_choices_ = 0;     // with the choices that are still to be forked
-  int64_t reserved_blocks_ = 0;
-  std::vector<int32_t> kept_token_ids_;
-  std::vector<int32_t> kept_blocks_;
+  Queue waiting_;
+  Queue running_;
+  int64_t running_choices_ = 0;  // with the choices that are still to be forked
+  int64_t next_arrival_ = 0;
+  SchedulerCounters counters_;
 };
 
 }  // namespace swiftkv

@@ -109,7 +109,7 @@ class AttentionTest : public testing::TestWithParam<const Backend*> {
 TEST_P(AttentionTest, MatchesReference) {
   for (const Heads& heads : {Heads{9, 3, 64}, Heads{4, 4, 32}, Heads{8, 1, 80}, Heads{7, 7, 96}, Heads{10, 2, 128},
                              Heads{2, 1, 8}, Heads{3, 1, 20}}) {
-    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    for (const DType dtype : {DType::kF32, DType::kBF16, DType::kI8}) {
       for (const int64_t tokens : {1, 17, 40}) {
         const Scene expected_scene(RefBackend(), heads, tokens, dtype);
         const Scene scene(ops(), heads, tokens, dtype);
@@ -134,7 +134,7 @@ TEST_P(AttentionTest, MatchesReferenceAcrossPartitions) {
   const Heads heads{4, 2, 32};
   const int64_t tokens = 2 * kAttentionPartition + 37;
   const std::vector<int32_t> rows = {0, 15, 511, 512, 513, 700, 1023, 1024, static_cast<int32_t>(tokens - 1)};
-  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kI8}) {
     const Scene expected_scene(RefBackend(), heads, tokens, dtype);
     const Scene scene(ops(), heads, tokens, dtype);
     const float largest = *std::max_element(scene.v().begin(), scene.v().end());
@@ -152,7 +152,7 @@ TEST_P(AttentionTest, MatchesReferenceAcrossPartitions) {
 TEST_P(AttentionTest, BytesDoNotDependOnChunksOrThreads) {
   const int64_t tokens = GetParam() == &RefBackend() ? 100 : kAttentionPartition * 2 + 100;
   const Heads heads{6, 2, 32};
-  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kI8}) {
     const Scene scene(ops(), heads, tokens, dtype);
     for (const int64_t window : {0, 70, 530}) {
       SetThreads(1);
@@ -180,7 +180,7 @@ TEST_P(AttentionTest, BytesDoNotDependOnChunksOrThreads) {
 
 TEST_P(AttentionTest, WritingRowByRowGivesTheSameCache) {
   const Heads heads{2, 2, 24};
-  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kI8}) {
     const Scene whole(ops(), heads, 50, dtype);
     Scene pieces(ops(), heads, 50, dtype);
     for (int64_t t = 49; t >= 0; --t) pieces.Write(t, t + 1);
@@ -190,7 +190,7 @@ TEST_P(AttentionTest, WritingRowByRowGivesTheSameCache) {
 
 TEST_P(AttentionTest, LaterSlotsAreNotSeen) {
   const Heads heads{2, 1, 16};
-  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kI8}) {
     const Scene alone(ops(), heads, 5, dtype);
     const Scene longer(ops(), heads, 16, dtype);  // the same first five tokens, and eleven more in the block
     EXPECT_EQ(alone.Run(alone.all_tokens(), 5, 0), longer.Run(alone.all_tokens(), 5, 0));

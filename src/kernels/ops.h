@@ -93,7 +93,7 @@ struct KvWriteArgs {
   int64_t head_dim = 0;
   const int64_t* slots = nullptr;   // [rows] block * kBlockTokens + offset in the block
   std::byte* cache = nullptr;       // the group's blocks, KvBlockBytes apart
-  DType cache_dtype = DType::kF32;  // kF32 or kBF16
+  DType cache_dtype = DType::kF32;  // kF32, kBF16, or kI8: a scale for each token and head of K and of V
 };
 
 // Some rows of one sequence. Row r at position p attends to cache tokens max(0, p - window + 1) .. p (window 0: all).
@@ -116,7 +116,7 @@ struct AttentionArgs {
   float scale = 0;
   int64_t window = 0;
   const std::byte* cache = nullptr;  // the KV group's blocks
-  DType cache_dtype = DType::kF32;
+  DType cache_dtype = DType::kF32;   // of a kI8 cache the products are made in bf16
   std::span<const AttentionSequence> sequences;
   void* out = nullptr;  // [rows, heads, head_dim], out_dtype
   int64_t out_stride = 0;

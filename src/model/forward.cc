@@ -45,15 +45,16 @@ void AppendRows(const float* rows, int64_t stride, int64_t count, int64_t size, 
 // In comments: hidden, q_size, kv_size, intermediate as in ModelConfig; "act" is the activation type, weights.dtype.
 class Forward::Impl {
  public:
-  Impl(const Weights& weights, Mode mode)
+  Impl(const Weights& weights, Mode mode, std::optional<DType> cache_dtype)
       : weights_(weights),
+        cache_dtype_(cache_dtype.value_or(weights.dtype)),
         ops_(*weights.backend),
         config_(mode == Mode::kTeacher ? weights.config.Teacher() : weights.config),
         rope_(config_) {}
 
   KvLayout cache_layout() const {
     return {.groups = config_.kv_groups(),
-            .block_bytes = ops_.KvBlockBytes(config_.num_key_value_heads, config_.head_dim, weights_.dtype)};
+            .block_bytes = ops_.KvBlockBytes(config_.num_key_value_heads, config_.head_dim, cache_dtype_)};
   }
   Status Run(const Step& step, KvCache* cache, ForwardObserver* observer);
   void Logits(int64_t begin, int64_t count, float* out);
@@ -81,6 +82,7 @@ class Forward::Impl {
   bool IsLater(int64_t j) const { return j >= config_.num_key_value_layers; }
 
   const Weights& weights_;
+  const DType cache_dtype_;
   const kernels::Backend& ops_;
   const ModelConfig config_;  // of the mode: a teacher has n = L
   RopeTable rope_;
@@ -243,7 +245,7 @@ void Forward::Impl::Attention(int64_t j, const Tile& tile, const float* q, int64
                   .scale = static_cast<float>(1 / std::sqrt(static_cast<double>(config_.head_dim))),
                   .window = config_.sliding_window[static_cast<size_t>(j)],
                   .cache = cache_->Group(config_.kv_group(j)),
-                  .cache_dtype = weights_.dtype,
+                  .cache_dtype = cache_dtype_,
                   .sequences = tile.sequences,
                   .out = attended_.data(),
                   .out_stride = config_.q_size(),
@@ -327,7 +329,7 @@ void Forward::Impl::WriteKv(int64_t group, const float* k, const float* v, int64
                 .head_dim = config_.head_dim,
                 .slots = slots,
                 .cache = cache_->Group(group),
-                .cache_dtype = weights_.dtype});
+                .cache_dtype = cache_dtype_});
 }
 
 void Forward::Impl::Observe(int64_t layer, int64_t rows) {
@@ -365,7 +367,8 @@ Status Forward::Impl::Prepare(const Step& step) {
   return Reserve(tile * c.intermediate_size * act, "activated rows", &activated_);
 }
 
-Forward::Forward(const Weights& weights, Mode mode) : impl_(std::make_unique<Impl>(weights, mode)) {}
+Forward::Forward(const Weights& weights, Mode mode, std::optional<DType> cache_dtype)
+    : impl_(std::make_unique<Impl>(weights, mode, cache_dtype)) {}
 Forward::~Forward() = default;
 Forward::Forward(Forward&&) noexcept = default;
 Forward& Forward::operator=(Forward&&) noexcept = default;

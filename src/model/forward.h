@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -49,8 +50,8 @@ class ForwardObserver {
 class Forward {
  public:
   // `mode`: the teacher runs every layer with the original q/k/v; the student is SwiftKV (a plain model's student is
-  // the plain model). `weights` must hold that mode and outlive this.
-  Forward(const Weights& weights, Mode mode);
+  // the plain model). `weights` must hold that mode and outlive this. `cache_dtype`: the weights' own, or kI8.
+  Forward(const Weights& weights, Mode mode, std::optional<DType> cache_dtype = {});
   ~Forward();
   Forward(Forward&&) noexcept;
   Forward& operator=(Forward&&) noexcept;

@@ -150,7 +150,9 @@ TEST_F(ForwardTest, ShowsAnObserverWhatWasComputed) {
   Step repeated = GoodStep();
   repeated.token_ids[7] = repeated.token_ids[0];
   ASSERT_TRUE(forward.Run(repeated, &*cache, &teacher).has_value());
-  const auto k = [&](int row) { return std::vector<float>(&teacher.first_k[row * 16], &teacher.first_k[row * 16] + 16); };
+  const auto k = [&](int row) {
+    return std::vector<float>(&teacher.first_k[row * 16], &teacher.first_k[row * 16] + 16);
+  };
   EXPECT_EQ(k(0), k(7));
   EXPECT_NE(k(0), k(1));
 }

@@ -96,7 +96,7 @@ std::vector<float> Runner::Step(const std::vector<Feed>& feeds, ForwardObserver*
     step.token_ids.insert(step.token_ids.end(), feed.tokens.begin(), feed.tokens.end());
     for (const int32_t row : feed.logit_rows) step.logit_rows.push_back(static_cast<int32_t>(begin + row));
     while (static_cast<int64_t>(tables_[sequence].size()) * kKvBlockTokens < lengths_[sequence] + tokens) {
-      tables_[sequence].push_back(cache_.Allocate().value());
+      tables_[sequence].push_back(cache_.pool().Allocate().value());
     }
     step.chunks.push_back(
         {.token_begin = begin, .tokens = tokens, .position = lengths_[sequence], .block_table = tables_[sequence]});

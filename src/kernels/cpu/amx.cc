@@ -15,6 +15,7 @@
 #include "kernels/cpu/amx_gemm-inl.h"
 #include "kernels/cpu/rowwise-inl.h"
 #include "kernels/cpu/attention_blocks-inl.h"
+#include "kernels/cpu/kv_int8-inl.h"
 #include "kernels/cpu/amx_attention-inl.h"
 #include "kernels/cpu/attention-inl.h"
 #include "kernels/cpu/amx_block-inl.h"

@@ -25,9 +25,9 @@ PartitionBlocks<T> FindBlocks(const AttentionArgs& args, const AttentionTile& ti
   blocks.first_token = begin * kBlockTokens;
   blocks.count = std::max<int64_t>(0, end - begin);
   const int64_t head_elements = HeadBlockElements(args.head_dim);
+  const int64_t block_bytes = KvBlockBytes(args.kv_heads, args.head_dim, args.cache_dtype);
   for (int64_t b = 0; b < blocks.count; ++b) {
-    const int64_t block = tile.sequence->block_table[begin + b];
-    const T* base = reinterpret_cast<const T*>(args.cache) + block * 2 * args.kv_heads * head_elements;
+    const T* base = reinterpret_cast<const T*>(args.cache + tile.sequence->block_table[begin + b] * block_bytes);
     blocks.k[b] = base + tile.kv_head * head_elements;
     blocks.v[b] = base + (args.kv_heads + tile.kv_head) * head_elements;
   }
@@ -169,17 +169,19 @@ struct AttendBuffers {
   float* scores;                 // [kMaxQueries, kScoreStride]
   typename Dot::Input* weights;  // [kMaxQueries, kAttentionPartition]
   float* values;                 // [kMaxQueries, dim]
+  BFloat16* copies;              // copy_bytes, for an INT8 cache
 
-  AttendBuffers(int64_t queries, int64_t dim) {
+  AttendBuffers(int64_t queries, int64_t dim, int64_t copy_bytes) {
     const int64_t q_bytes = RoundUp(queries * dim * static_cast<int64_t>(sizeof(*q)), 64);
     const int64_t score_bytes = RoundUp(kMaxQueries * kScoreStride * static_cast<int64_t>(sizeof(float)), 64);
     const int64_t weight_bytes = RoundUp(kMaxQueries * kAttentionPartition * static_cast<int64_t>(sizeof(*q)), 64);
-    const int64_t value_bytes = kMaxQueries * dim * static_cast<int64_t>(sizeof(float));
-    std::byte* base = ThreadScratch(q_bytes + score_bytes + weight_bytes + value_bytes);
+    const int64_t value_bytes = RoundUp(kMaxQueries * dim * static_cast<int64_t>(sizeof(float)), 64);
+    std::byte* base = ThreadScratch(q_bytes + score_bytes + weight_bytes + value_bytes + copy_bytes);
     q = reinterpret_cast<typename Dot::Input*>(base);
     scores = reinterpret_cast<float*>(base + q_bytes);
     weights = reinterpret_cast<typename Dot::Input*>(base + q_bytes + score_bytes);
     values = reinterpret_cast<float*>(base + q_bytes + score_bytes + weight_bytes);
+    copies = reinterpret_cast<BFloat16*>(base + q_bytes + score_bytes + weight_bytes + value_bytes);
   }
 };
 
@@ -293,7 +295,7 @@ inline void AttendOnTiles(const AttentionArgs& args, const AttentionTile& tile, 
 }
 #endif
 
-template <class Dot>
+template <class Dot, class CacheType>
 void AttendTile(const AttentionArgs& args, const AttentionTile& tile, float* states) {
   const int64_t queries = tile.rows * (args.heads / args.kv_heads);
   const int64_t dim = PaddedHeadDim(args.head_dim);
@@ -303,12 +305,20 @@ void AttendTile(const AttentionArgs& args, const AttentionTile& tile, float* sta
     std::fill(state, state + state_floats, 0.0f);
     state[0] = -std::numeric_limits<float>::infinity();
   }
-  const AttendBuffers<Dot> buffers(queries, dim);
+  constexpr bool kInt8 = std::is_same_v<CacheType, int8_t>;
+  const AttendBuffers<Dot> buffers(queries, dim, kInt8 ? DequantizedBytes(args.head_dim) : 0);
   ConvertQueries<typename Dot::Input, typename Dot::Weight>(args, tile, buffers.q);
   const int32_t* positions = tile.sequence->positions + tile.row;
   const VisibleRange visible{Visible(args, positions[0]).begin, Visible(args, positions[tile.rows - 1]).end};
   for (int64_t partition = tile.partition_begin; partition < tile.partition_end; ++partition) {
-    const auto blocks = FindBlocks<typename Dot::Weight>(args, tile, partition, visible);
+    const auto cached = FindBlocks<CacheType>(args, tile, partition, visible);
+    const PartitionBlocks<typename Dot::Weight> blocks = [&] {
+      if constexpr (kInt8) {
+        return DequantizeBlocks(args, tile, cached, buffers.copies);
+      } else {
+        return cached;
+      }
+    }();
 #if defined(SWIFTKV_HAS_AMX)
     if constexpr (std::is_same_v<typename Dot::Weight, BFloat16>) {
       if (dim % kTileDepth == 0) {
@@ -322,10 +332,12 @@ void AttendTile(const AttentionArgs& args, const AttentionTile& tile, float* sta
 }
 
 inline void Attend(const AttentionArgs& args, const AttentionTile& tile, float* states) {
-  if (args.cache_dtype == DType::kBF16) {
-    AttendTile<DotBf16>(args, tile, states);
+  if (args.cache_dtype == DType::kI8) {
+    AttendTile<DotBf16, int8_t>(args, tile, states);
+  } else if (args.cache_dtype == DType::kBF16) {
+    AttendTile<DotBf16, BFloat16>(args, tile, states);
   } else {
-    AttendTile<DotF32>(args, tile, states);
+    AttendTile<DotF32, float>(args, tile, states);
   }
 }
 

@@ -5,12 +5,16 @@
 namespace swiftkv::kernels::cpu {
 namespace {
 
-constexpr int64_t kTileQueries = 48;  // queries that share the cache's loads; their states fit in the L1 cache
+// Queries that share the cache's loads; their states fit in the L1 cache.
+constexpr int64_t kTileQueries = 48;
+// The same for an INT8 cache, of which a tile first makes a copy: the more queries, the less that costs each.
+constexpr int64_t kInt8TileQueries = 192;
 
 // Every (sequence, rows, K/V head), with the partitions it sees. Later rows see more, so they come first.
 std::vector<AttentionTile> MakeTiles(const AttentionArgs& args) {
   const int64_t group = args.heads / args.kv_heads;
-  const int64_t rows_per_tile = std::max<int64_t>(1, kTileQueries / group);
+  const int64_t tile_queries = args.cache_dtype == DType::kI8 ? kInt8TileQueries : kTileQueries;
+  const int64_t rows_per_tile = std::max<int64_t>(1, tile_queries / group);
   std::vector<AttentionTile> tiles;
   for (const AttentionSequence& sequence : args.sequences) {
     const int64_t row_tiles = (sequence.rows + rows_per_tile - 1) / rows_per_tile;

@@ -4,6 +4,7 @@
 //           K                                  V
 //   f32     [kv_heads, dim, 16 tokens]         [kv_heads, 16 tokens, dim]
 //   bf16    [kv_heads, dim / 2, 16 tokens, 2]  [kv_heads, 16 tokens / 2, dim, 2]
+//   int8    as bf16, and behind both the scales of K, then of V: float32 [kv_heads, 16 tokens]
 #ifndef SWIFTKV_KERNELS_CPU_KV_LAYOUT_H_
 #define SWIFTKV_KERNELS_CPU_KV_LAYOUT_H_
 
@@ -18,6 +19,14 @@ inline int64_t PaddedHeadDim(int64_t head_dim) { return RoundUp(head_dim, 16); }
 
 // Elements of K (or of V) of one head in one block.
 inline int64_t HeadBlockElements(int64_t head_dim) { return PaddedHeadDim(head_dim) * kBlockTokens; }
+
+// The scales of an INT8 block, of K and then of V: [2, kv_heads, 16 tokens].
+inline float* Int8Scales(int8_t* block, int64_t kv_heads, int64_t head_dim) {
+  return reinterpret_cast<float*>(block + 2 * kv_heads * HeadBlockElements(head_dim));
+}
+inline const float* Int8Scales(const int8_t* block, int64_t kv_heads, int64_t head_dim) {
+  return reinterpret_cast<const float*>(block + 2 * kv_heads * HeadBlockElements(head_dim));
+}
 
 int64_t KvBlockBytes(int64_t kv_heads, int64_t head_dim, DType cache_dtype);
 void WriteKv(const KvWriteArgs& args);

@@ -31,6 +31,9 @@ inline __m128i NarrowBits(Vec a) {
 
 inline Vec Load(const float* p) { return {_mm256_loadu_ps(p)}; }
 inline Vec Load(const BFloat16* p) { return WidenBits(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+inline Vec Load(const int8_t* p) {
+  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))};
+}
 inline void Store(float* p, Vec a) { _mm256_storeu_ps(p, a.v); }
 inline void Store(BFloat16* p, Vec a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), NarrowBits(a)); }
 inline Vec LoadUpTo(const float* p, int64_t n) {

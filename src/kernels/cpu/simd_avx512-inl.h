@@ -35,6 +35,9 @@ inline __m256i NarrowBits(Vec a) {
 
 inline Vec Load(const float* p) { return {_mm512_loadu_ps(p)}; }
 inline Vec Load(const BFloat16* p) { return WidenBits(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+inline Vec Load(const int8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
 inline void Store(float* p, Vec a) { _mm512_storeu_ps(p, a.v); }
 inline void Store(BFloat16* p, Vec a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), NarrowBits(a)); }
 // The first n lanes, n > 0; the others are zero, or left alone in memory.

@@ -4,23 +4,39 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/quantize.h"
 #include "kernels/ref/ref_math.h"
 
 namespace swiftkv::kernels::ref {
 namespace {
 
-// Where the cache holds element 0 of a token's K or V for one head.
+// Where the cache holds a token's K and V for one head. INT8 values are followed by their scales, of K and then of V:
+// float32 [kv_heads, kBlockTokens].
 struct CacheView {
+  std::byte* cache;
   int64_t kv_heads;
   int64_t head_dim;
   DType dtype;
 
-  int64_t BlockElements() const { return 2 * kv_heads * kBlockTokens * head_dim; }
-  int64_t K(int64_t block, int64_t offset, int64_t head) const {
-    return block * BlockElements() + (head * kBlockTokens + offset) * head_dim;
+  int64_t HalfBytes() const { return kv_heads * kBlockTokens * head_dim * ElementBytes(dtype); }
+  int64_t BlockBytes() const {
+    const int64_t scales = dtype == DType::kI8 ? 2 * kv_heads * kBlockTokens * int64_t{sizeof(float)} : 0;
+    return 2 * HalfBytes() + scales;
   }
-  int64_t V(int64_t block, int64_t offset, int64_t head) const {
-    return K(block, offset, head) + kv_heads * kBlockTokens * head_dim;
+  // value: 0 for K, 1 for V.
+  std::byte* Vector(int value, int64_t block, int64_t offset, int64_t head) const {
+    return cache + block * BlockBytes() + value * HalfBytes() +
+           (head * kBlockTokens + offset) * head_dim * ElementBytes(dtype);
+  }
+  float* Scale(int value, int64_t block, int64_t offset, int64_t head) const {
+    return reinterpret_cast<float*>(cache + block * BlockBytes() + 2 * HalfBytes()) +
+           (value * kv_heads + head) * kBlockTokens + offset;
+  }
+  float At(int value, int64_t block, int64_t offset, int64_t head, int64_t i) const {
+    const std::byte* vector = Vector(value, block, offset, head);
+    if (dtype != DType::kI8) return Load(vector, i, dtype);
+    const auto quantized = static_cast<float>(reinterpret_cast<const int8_t*>(vector)[i]);
+    return ToFloat(ToBFloat16(quantized * *Scale(value, block, offset, head)));
   }
 };
 
@@ -34,12 +50,11 @@ void AttendOne(const AttentionArgs& args, const CacheView& view, const int32_t* 
   std::vector<double> weights(position - first + 1);  // scores, then softmax numerators
   double max = -std::numeric_limits<double>::infinity();
   for (int64_t t = first; t <= position; ++t) {
-    const int64_t k = view.K(block_table[t / kBlockTokens], t % kBlockTokens, kv_head);
     double dot = 0;
     for (int64_t i = 0; i < args.head_dim; ++i) {
-      // Queries meet the cache in its type: products of bf16 by bf16 where the cache is bf16.
-      const float qi = args.cache_dtype == DType::kBF16 ? ToFloat(ToBFloat16(q[i])) : q[i];
-      dot += static_cast<double>(qi) * Load(args.cache, k + i, args.cache_dtype);
+      // Queries meet the cache in its type: products of bf16 by bf16 unless the cache is float32.
+      const float qi = args.cache_dtype == DType::kF32 ? q[i] : ToFloat(ToBFloat16(q[i]));
+      dot += static_cast<double>(qi) * view.At(0, block_table[t / kBlockTokens], t % kBlockTokens, kv_head, i);
     }
     weights[t - first] = dot * args.scale;
     max = std::max(max, weights[t - first]);
@@ -55,8 +70,7 @@ void AttendOne(const AttentionArgs& args, const CacheView& view, const int32_t* 
   for (int64_t i = 0; i < args.head_dim; ++i) {
     double out = 0;
     for (int64_t t = first; t <= position; ++t) {
-      const int64_t v = view.V(block_table[t / kBlockTokens], t % kBlockTokens, kv_head);
-      out += weights[t - first] * Load(args.cache, v + i, args.cache_dtype);
+      out += weights[t - first] * view.At(1, block_table[t / kBlockTokens], t % kBlockTokens, kv_head, i);
     }
     Store(args.out, row * args.out_stride + head * args.head_dim + i, args.out_dtype, static_cast<float>(out / sum));
   }
@@ -65,27 +79,33 @@ void AttendOne(const AttentionArgs& args, const CacheView& view, const int32_t* 
 }  // namespace
 
 int64_t KvBlockBytes(int64_t kv_heads, int64_t head_dim, DType cache_dtype) {
-  return CacheView{kv_heads, head_dim, cache_dtype}.BlockElements() * ElementBytes(cache_dtype);
+  return CacheView{nullptr, kv_heads, head_dim, cache_dtype}.BlockBytes();
 }
 
 void WriteKv(const KvWriteArgs& args) {
-  const CacheView view{args.kv_heads, args.head_dim, args.cache_dtype};
+  const CacheView view{args.cache, args.kv_heads, args.head_dim, args.cache_dtype};
   for (int64_t row = 0; row < args.rows; ++row) {
     const int64_t block = args.slots[row] / kBlockTokens;
     const int64_t offset = args.slots[row] % kBlockTokens;
     for (int64_t head = 0; head < args.kv_heads; ++head) {
-      for (int64_t i = 0; i < args.head_dim; ++i) {
-        const float k = args.k[row * args.k_stride + head * args.head_dim + i];
-        const float v = args.v[row * args.v_stride + head * args.head_dim + i];
-        Store(args.cache, view.K(block, offset, head) + i, args.cache_dtype, k);
-        Store(args.cache, view.V(block, offset, head) + i, args.cache_dtype, v);
+      const float* vectors[2] = {args.k + row * args.k_stride + head * args.head_dim,
+                                 args.v + row * args.v_stride + head * args.head_dim};
+      for (int value = 0; value < 2; ++value) {
+        std::byte* out = view.Vector(value, block, offset, head);
+        if (args.cache_dtype == DType::kI8) {
+          *view.Scale(value, block, offset, head) =
+              QuantizeVector(vectors[value], args.head_dim, reinterpret_cast<int8_t*>(out));
+          continue;
+        }
+        for (int64_t i = 0; i < args.head_dim; ++i) Store(out, i, args.cache_dtype, vectors[value][i]);
       }
     }
   }
 }
 
 void Attention(const AttentionArgs& args) {
-  const CacheView view{args.kv_heads, args.head_dim, args.cache_dtype};
+  // Only read from here on.
+  const CacheView view{const_cast<std::byte*>(args.cache), args.kv_heads, args.head_dim, args.cache_dtype};
   for (const AttentionSequence& sequence : args.sequences) {
     for (int64_t r = 0; r < sequence.rows; ++r) {
       for (int64_t head = 0; head < args.heads; ++head) {

@@ -22,7 +22,7 @@ inline void Store(void* data, int64_t index, DType dtype, float value) {
   }
 }
 
-inline int64_t ElementBytes(DType dtype) { return dtype == DType::kBF16 ? 2 : 4; }
+inline int64_t ElementBytes(DType dtype) { return BlockBytes(dtype); }
 
 }  // namespace swiftkv::kernels::ref
 

@@ -1,0 +1,137 @@
+#include "engine/async_engine.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+#include "engine/stub_model.h"
+
+namespace swiftkv {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr std::chrono::milliseconds kSlow{2};
+
+Request MakeRequest(int32_t seed, int64_t max_tokens) {
+  return {.prompt_token_ids = {seed % 30, 3, 4, 5},
+          .sampling = {.temperature = 0, .max_tokens = max_tokens, .ignore_eos = true}};
+}
+
+// step_time: of each step, so that a test is sure to come before the end of an answer.
+std::unique_ptr<Engine> MakeEngine(std::chrono::microseconds step_time = {}) {
+  auto model = std::make_unique<StubModel>();
+  model->before_run = [step_time](const Step&) {
+    std::this_thread::sleep_for(step_time);
+    return Ok();
+  };
+  auto engine = Engine::Create(std::move(model), nullptr, {.kv_cache_tokens = 4096});
+  EXPECT_TRUE(engine.has_value());
+  return std::move(*engine);
+}
+
+// Collects the outputs of one request; any thread.
+struct Collector {
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::vector<int32_t> tokens;
+  int ends = 0;
+  Status error = Ok();
+
+  AsyncEngine::OnOutput Sink() {
+    return [this](RequestOutput output) {
+      const std::lock_guard lock(mutex);
+      tokens.insert(tokens.end(), output.token_ids.begin(), output.token_ids.end());
+      if (output.finished) ++ends;
+      if (!output.error) error = std::move(output.error);
+      changed.notify_all();
+    };
+  }
+  bool WaitForTokens(size_t count) {
+    std::unique_lock lock(mutex);
+    return changed.wait_for(lock, std::chrono::seconds(30), [&] { return tokens.size() >= count; });
+  }
+  bool WaitForEnd() {
+    std::unique_lock lock(mutex);
+    return changed.wait_for(lock, std::chrono::seconds(30), [&] { return ends > 0; });
+  }
+};
+
+TEST(AsyncEngineTest, ManyThreadsGetWhatTheyGetAlone) {
+  constexpr int kThreads = 4;
+  constexpr int kRequests = 50;
+  std::atomic<int64_t> computed = 0;
+  AsyncEngine engine(MakeEngine(), 1024, [&](int64_t tokens) { computed += tokens; });
+  std::vector<std::thread> threads;
+  for (int thread = 0; thread < kThreads; ++thread) {
+    threads.emplace_back([&, thread] {
+      for (int i = 0; i < kRequests; ++i) {
+        const Request request = MakeRequest(thread * kRequests + i, 5 + i % 7);
+        Collector collector;
+        ASSERT_TRUE(engine.Submit(request, collector.Sink()).has_value());
+        ASSERT_TRUE(collector.WaitForEnd());
+        EXPECT_EQ(collector.ends, 1);
+        EXPECT_EQ(collector.tokens, StubModel::Answer(request));
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_TRUE(engine.idle());
+  EXPECT_EQ(engine.stats().computed_tokens, computed);
+  EXPECT_EQ(engine.stats().kv_cache_usage, 0);
+}
+
+TEST(AsyncEngineTest, AnAbortedRequestIsSilentAndOthersGoOn) {
+  AsyncEngine engine(MakeEngine(kSlow), 1024);
+  Collector endless;
+  Collector other;
+  const auto id = engine.Submit(MakeRequest(1, 3000), endless.Sink());
+  ASSERT_TRUE(id.has_value());
+  ASSERT_TRUE(endless.WaitForTokens(1));
+  engine.Abort(*id);
+  engine.Abort(12345);
+  ASSERT_TRUE(engine.Submit(MakeRequest(2, 10), other.Sink()).has_value());
+  ASSERT_TRUE(other.WaitForEnd());
+  EXPECT_TRUE(engine.idle());
+  EXPECT_EQ(endless.ends, 0);
+  EXPECT_LT(endless.tokens.size(), 3000u);
+}
+
+TEST(AsyncEngineTest, RefusesWhatIsWrongTooMuchOrTooLate) {
+  AsyncEngine engine(MakeEngine(kSlow), 2);
+  EXPECT_EQ(engine.Submit({}, nullptr).error().code, ErrorCode::kInvalidInput);
+  Collector collectors[8];
+  int refused = 0;
+  for (Collector& collector : collectors) {
+    const auto id = engine.Submit(MakeRequest(1, 2000), collector.Sink());
+    if (!id) {
+      ++refused;
+      EXPECT_EQ(id.error().code, ErrorCode::kResourceExhausted);
+      EXPECT_THAT(id.error().message, HasSubstr("limit"));
+    }
+  }
+  EXPECT_GT(refused, 0);
+  engine.Drain();
+  EXPECT_TRUE(engine.draining());
+  EXPECT_EQ(engine.Submit(MakeRequest(1, 1), nullptr).error().code, ErrorCode::kCancelled);
+}
+
+TEST(AsyncEngineTest, TheEndIsToldToWhatStillRuns) {
+  Collector endless;
+  {
+    AsyncEngine engine(MakeEngine(kSlow), 8);
+    ASSERT_TRUE(engine.Submit(MakeRequest(1, 4000), endless.Sink()).has_value());
+    ASSERT_TRUE(endless.WaitForTokens(1));
+  }
+  EXPECT_EQ(endless.ends, 1);
+  ASSERT_FALSE(endless.error.has_value());
+  EXPECT_EQ(endless.error.error().code, ErrorCode::kCancelled);
+}
+
+}  // namespace
+}  // namespace swiftkv

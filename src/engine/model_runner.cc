@@ -1,0 +1,43 @@
+#include "engine/model_runner.h"
+
+#include "engine/model_costs.h"
+
+namespace swiftkv {
+namespace {
+
+class ForwardRunner final : public ModelRunner {
+ public:
+  ForwardRunner(const Weights& weights, Mode mode, std::optional<DType> cache_dtype)
+      : weights_(&weights), forward_(weights, mode, cache_dtype) {
+    const ModelConfig& config = weights.config;
+    const ModelCosts costs = ComputeModelCosts(config);
+    traits_.vocab_size = config.vocab_size;
+    traits_.max_position_embeddings = config.max_position_embeddings;
+    traits_.eos_token_ids = config.eos_token_id;
+    traits_.cache_layout = forward_.cache_layout();
+    traits_.skips_layers = mode == Mode::kStudent && config.is_swiftkv();
+    traits_.token_flops = 2.0 * static_cast<double>(costs.base_prefill_macs);
+    traits_.skipping_token_flops =
+        traits_.skips_layers ? 2.0 * static_cast<double>(costs.swiftkv_prefill_macs) : traits_.token_flops;
+  }
+
+  const ModelTraits& traits() const override { return traits_; }
+  Status Run(const Step& step, KvCache* cache) override { return forward_.Run(step, cache); }
+  void Logits(int64_t begin, int64_t count, float* out) override { forward_.Logits(begin, count, out); }
+  void ComputeLogitStats(const float* logits, int64_t rows, kernels::LogitStats* stats) override {
+    weights_->backend->ComputeLogitStats(logits, rows, traits_.vocab_size, stats);
+  }
+
+ private:
+  const Weights* weights_;
+  Forward forward_;
+  ModelTraits traits_;
+};
+
+}  // namespace
+
+std::unique_ptr<ModelRunner> MakeModelRunner(const Weights& weights, Mode mode, std::optional<DType> cache_dtype) {
+  return std::make_unique<ForwardRunner>(weights, mode, cache_dtype);
+}
+
+}  // namespace swiftkv
