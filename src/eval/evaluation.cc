@@ -29,9 +29,10 @@ EngineOptions MakeEngineOptions(const Variant& variant, const EvaluationOptions&
   engine.max_model_len = MaxModelLen(variant, options);
   engine.scheduler.max_num_batched_tokens = options.max_num_batched_tokens;
   engine.scheduler.max_num_seqs = options.scorer.max_num_seqs;
+  engine.kv_cache_dtype = options.kv_cache_dtype;
   const ModelCosts costs = ComputeModelCosts(variant.weights->config);
   const int64_t elements = variant.mode == Mode::kTeacher ? costs.base_kv_elements : costs.swiftkv_kv_elements;
-  const int64_t bytes = std::max<int64_t>(elements * BlockBytes(variant.weights->dtype), 1);
+  const int64_t bytes = std::max<int64_t>(elements * BlockBytes(KvCacheDType(variant, options)), 1);
   int64_t tokens = options.scorer.max_num_seqs * std::min(kUsualTokens, engine.max_model_len);
   if (const int64_t available = ReadMemoryInfo().available_bytes; available > 0) {
     tokens = std::min(tokens, available / 4 / bytes);
@@ -46,6 +47,7 @@ Json JobOf(const Task& task, const Variant& variant, const EvaluationOptions& op
           {"model_sha256", variant.hash},
           {"mode", variant.mode == Mode::kTeacher ? "base" : "swiftkv"},
           {"dtype", Name(variant.weights->dtype)},
+          {"kv_cache_dtype", Name(KvCacheDType(variant, options))},
           {"max_model_len", MaxModelLen(variant, options)},
           {"max_gen_toks", options.scorer.max_gen_toks},
           {"add_bos_token", options.scorer.add_bos_token},
@@ -174,6 +176,10 @@ Result<std::unique_ptr<Engine>> MakeEngine(const Variant& variant, const Evaluat
 
 int64_t MaxModelLen(const Variant& variant, const EvaluationOptions& options) {
   return std::min(options.max_model_len, variant.weights->config.max_position_embeddings);
+}
+
+DType KvCacheDType(const Variant& variant, const EvaluationOptions& options) {
+  return options.kv_cache_dtype.value_or(variant.weights->dtype);
 }
 
 Json PromptJson(const Prompt& prompt) {

@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -34,10 +35,11 @@ struct EvaluationOptions {
   ScorerOptions scorer = {};
   int64_t max_model_len = 4096;  // cut to the model's own
   int64_t max_num_batched_tokens = 2048;
-  int64_t limit = 0;             // documents of a task, drawn at random; 0: all
-  uint64_t seed = 1234;          // of that draw
-  std::string output_path = {};  // folder of response files; empty: none are kept
-  bool resume = false;           // from the response files there
+  std::optional<DType> kv_cache_dtype = {};  // absent: the weights' type
+  int64_t limit = 0;                         // documents of a task, drawn at random; 0: all
+  uint64_t seed = 1234;                      // of that draw
+  std::string output_path = {};              // folder of response files; empty: none are kept
+  bool resume = false;                       // from the response files there
   std::function<bool()> cancelled = nullptr;
   // Documents done of one task and variant, out of all.
   std::function<void(const Task& task, const Variant& variant, int64_t done, int64_t total)> on_progress = nullptr;
@@ -70,6 +72,9 @@ int64_t MaxModelLen(const Variant& variant, const EvaluationOptions& options);
 
 // An engine whose cache is made for an evaluation's sequences. Errors: those of Engine::Create.
 Result<std::unique_ptr<Engine>> MakeEngine(const Variant& variant, const EvaluationOptions& options);
+
+// Type of the K/V cache.
+DType KvCacheDType(const Variant& variant, const EvaluationOptions& options);
 
 // What identifies a prompt, in results.
 std::string PromptHash(const Prompt& prompt);

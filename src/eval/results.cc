@@ -115,6 +115,7 @@ Json SettingsJson(const RunResults& run) {
                {"key_value_group_size", config.key_value_group_size},
                {"model_sha256", Json::object()},
                {"dtype", Name(first.weights->dtype)},
+               {"kv_cache_dtype", Name(KvCacheDType(first, run.options))},
                {"isa", first.weights->backend->name()},
                {"threads", Threads()},
                {"data", run.data_folder},

@@ -160,16 +160,13 @@ Status Scorer::Take(RequestOutput output, const OnResponse& on_response) {
   return on_response(document, std::move(response));
 }
 
-// Hands a window to the engine: what its items share first, and alone.
+// Hands a window to the engine: what its items share first, and alone, so that all of them find it in the cache.
 Status Scorer::Start(Window window) {
   if (window.shared_tokens < kMinSharedTokens) return Submit(std::move(window));
-  // The engine serves in order of arrival, so the windows before this one have found their own shared beginning in the
-  // cache by the time that it is replaced there.
   const std::vector<int32_t>& ids = window.items.front().request.prompt_token_ids;
-  Request shared{.prompt_token_ids = {ids.begin(), ids.begin() + window.shared_tokens},
-                 .sampling = {.temperature = 0, .max_tokens = 0},
-                 .keep_cache = true};
-  SWIFTKV_ASSIGN_OR_RETURN(shared_id_, engine_->Add(std::move(shared)));
+  SWIFTKV_ASSIGN_OR_RETURN(shared_id_,
+                           engine_->Add({.prompt_token_ids = {ids.begin(), ids.begin() + window.shared_tokens},
+                                         .sampling = {.temperature = 0, .max_tokens = 0}}));
   waiting_ = std::move(window);
   return Ok();
 }
@@ -184,8 +181,8 @@ Status Scorer::Drive(const Task& task, std::span<const std::span<const int64_t>>
       SWIFTKV_RETURN_IF_ERROR(Start(std::move(window)));
     }
     if (!engine_->HasWork()) return Ok();
-    SWIFTKV_ASSIGN_OR_RETURN(std::vector<RequestOutput> outputs, engine_->Step());
-    for (RequestOutput& output : outputs) {
+    for (RequestOutput& output : engine_->Step()) {
+      SWIFTKV_RETURN_IF_ERROR(std::move(output.error));
       if (waiting_ && output.request_id == shared_id_) {
         SWIFTKV_RETURN_IF_ERROR(Submit(*std::exchange(waiting_, std::nullopt)));
       } else {

@@ -225,7 +225,9 @@ TEST_F(ScorerTest, FidelityEqualsMeasureQuality) {
 
 TEST_F(ScorerTest, ReportsSayWhatWasMeasured) {
   const MadeUpTask task(/*answered=*/false);
-  RunResults run{.model = "tiny<model>", .variants = {MakeVariant(Mode::kTeacher), MakeVariant(Mode::kStudent)}};
+  RunResults run;
+  run.model = "tiny<model>";
+  run.variants = {MakeVariant(Mode::kTeacher), MakeVariant(Mode::kStudent)};
   run.options = Options();
   run.tasks.push_back(*EvaluateTask(task, run.variants, run.options));
   const std::string text = TextReport(run);

@@ -61,7 +61,9 @@ TEST_P(CardPromptTest, EqualsTheHarness) {
           EXPECT_EQ(Characters(prompt.choices[c].continuation) - 1, golden["norm_len_chars"][c]);
         }
       }
-      if (golden.contains("gold")) EXPECT_EQ(task->Target(i), golden["gold"].dump());
+      if (golden.contains("gold")) {
+        EXPECT_EQ(task->Target(i), golden["gold"].dump());
+      }
     }
   }
 }
@@ -104,7 +106,9 @@ TEST_P(ScoreTest, EqualsLmEval) {
       for (const Json& value : golden[1]) response.choices.push_back({.loglikelihood = value});
     }
     const Outcome outcome = task->Score(golden[0], response);
-    if (golden[1].is_string()) EXPECT_EQ(Json(outcome.filtered), golden[2]) << line;
+    if (golden[1].is_string()) {
+      EXPECT_EQ(Json(outcome.filtered), golden[2]) << line;
+    }
     const Json& scores = golden.back();
     ASSERT_EQ(outcome.scores.size(), scores.size());
     for (size_t m = 0; m < scores.size(); ++m) EXPECT_NEAR(outcome.scores[m], scores[m], 1e-12) << line;
