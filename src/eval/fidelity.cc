@@ -22,7 +22,8 @@ struct Position {
   double kl = 0;
   double top1 = 0;
   double top5 = 0;
-  double base_nll = 0;  // of the token that follows
+  bool has_next = false;  // a token of the window follows
+  double base_nll = 0;    // of it
   double swiftkv_nll = 0;
 };
 
@@ -50,7 +51,8 @@ Distribution Describe(std::span<const float> logits) {
   return distribution;
 }
 
-Position Compare(std::span<const float> base, std::span<const float> swiftkv, int32_t next) {
+// `next`: the token that follows, or nullptr.
+Position Compare(std::span<const float> base, std::span<const float> swiftkv, const int32_t* next) {
   const Distribution p = Describe(base);
   const Distribution q = Describe(swiftkv);
   Position position;
@@ -63,8 +65,10 @@ Position Compare(std::span<const float> base, std::span<const float> swiftkv, in
   for (const size_t token : p.top) {
     position.top5 += std::find(q.top.begin(), q.top.end(), token) != q.top.end() ? 1.0 / kTop : 0;
   }
-  position.base_nll = p.log_sum - base[static_cast<size_t>(next)];
-  position.swiftkv_nll = q.log_sum - swiftkv[static_cast<size_t>(next)];
+  if (next == nullptr) return position;
+  position.has_next = true;
+  position.base_nll = p.log_sum - base[static_cast<size_t>(*next)];
+  position.swiftkv_nll = q.log_sum - swiftkv[static_cast<size_t>(*next)];
   return position;
 }
 
@@ -78,12 +82,11 @@ class Comparison {
         base_logits_(kTileRows * vocab_),
         swiftkv_logits_(kTileRows * vocab_) {}
 
-  // Positions 0 .. tokens - 2 of the window: those with a next token.
   Result<std::vector<Position>> Run(const TokenSequence& window) {
     const std::span<const TokenSequence> sequences(&window, 1);
     SWIFTKV_RETURN_IF_ERROR(base_.Run(sequences));
     SWIFTKV_RETURN_IF_ERROR(swiftkv_.Run(sequences));
-    std::vector<Position> positions(window.size() - 1);
+    std::vector<Position> positions(window.size());
     const auto rows = static_cast<int64_t>(positions.size());
     for (int64_t begin = 0; begin < rows; begin += kTileRows) {
       const int64_t count = std::min(kTileRows, rows - begin);
@@ -93,7 +96,7 @@ class Comparison {
         const size_t offset = static_cast<size_t>(row) * vocab_;
         const auto position = static_cast<size_t>(begin + row);
         positions[position] = Compare({base_logits_.data() + offset, vocab_}, {swiftkv_logits_.data() + offset, vocab_},
-                                      window[position + 1]);
+                                      position + 1 < window.size() ? &window[position + 1] : nullptr);
       });
     }
     return positions;
@@ -111,13 +114,18 @@ Fidelity Summarize(int64_t begin, int64_t end, std::span<const Position> positio
   Fidelity fidelity{.begin = begin, .end = end, .tokens = static_cast<int64_t>(positions.size())};
   std::vector<double> kl;
   const auto count = static_cast<double>(positions.size());
+  double scored = 0;
   for (const Position& position : positions) {
     kl.push_back(position.kl);
     fidelity.top1_agreement += position.top1 / count;
     fidelity.top5_agreement += position.top5 / count;
-    fidelity.base_nll += position.base_nll / count;
-    fidelity.swiftkv_nll += position.swiftkv_nll / count;
+    if (!position.has_next) continue;
+    ++scored;
+    fidelity.base_nll += position.base_nll;
+    fidelity.swiftkv_nll += position.swiftkv_nll;
   }
+  fidelity.base_nll /= std::max(scored, 1.0);
+  fidelity.swiftkv_nll /= std::max(scored, 1.0);
   const Estimate mean = MeanOf(kl);
   fidelity.mean_kl = mean.mean;
   fidelity.kl_standard_error = mean.standard_error;
@@ -146,7 +154,7 @@ Result<TextFidelity> MeasureFidelity(const Weights& weights, const Tokenizer& to
   Comparison comparison(weights);
   std::vector<Position> all;
   std::vector<std::vector<Position>> buckets;
-  for (int64_t begin = 0; begin + 1 < total; begin += length) {
+  for (int64_t begin = 0; begin < total; begin += length) {
     if (options.cancelled && options.cancelled()) return MakeError(ErrorCode::kCancelled, "fidelity was cancelled");
     const TokenSequence window(ids.begin() + begin, ids.begin() + std::min(begin + length, total));
     SWIFTKV_ASSIGN_OR_RETURN(const std::vector<Position> positions, comparison.Run(window));

@@ -35,8 +35,8 @@ void AddEstimate(const Metric& metric, const Estimate& estimate, Json* json) {
 // A task's entry of "results", and one for each of its groups and categories, weighted by size.
 void AddTask(const TaskResult& result, size_t variant, Json* results, Json* groups) {
   const TaskInfo& info = result.task->info();
-  Json& task = (*results)[info.name];
-  task["alias"] = info.name;
+  Json task = {{"alias", info.name}};
+  Json subjects = Json::object();  // an insertion moves what ordered_json holds, so that these come behind the task
   for (size_t m = 0; m < info.metrics.size(); ++m) {
     const Metric& metric = info.metrics[m];
     AddEstimate(metric, MeanOf(result.Scores(variant, m)), &task);
@@ -44,8 +44,8 @@ void AddTask(const TaskResult& result, size_t variant, Json* results, Json* grou
     const auto by_group = ScoresBy(result, variant, m, &Task::Group);
     for (const auto& [group, scores] : by_group) {
       const std::string name = fmt::format("{}_{}", info.name, group);
-      (*results)[name]["alias"] = fmt::format("  - {}", group);
-      AddEstimate(metric, MeanOf(scores), &(*results)[name]);
+      subjects[name]["alias"] = fmt::format("  - {}", group);
+      AddEstimate(metric, MeanOf(scores), &subjects[name]);
       macro += MeanOf(scores).mean / static_cast<double>(by_group.size());
     }
     if (!by_group.empty()) task[fmt::format("{}_macro,{}", metric.name, metric.filter)] = macro;
@@ -55,6 +55,8 @@ void AddTask(const TaskResult& result, size_t variant, Json* results, Json* grou
       AddEstimate(metric, MeanOf(scores), &(*groups)[name]);
     }
   }
+  (*results)[info.name] = std::move(task);
+  results->update(subjects);
 }
 
 Json ConfigJson(const TaskInfo& info, const EvaluationOptions& options) {
