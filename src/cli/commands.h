@@ -21,6 +21,7 @@ RunCommand AddConvertCommand(CLI::App* program);
 RunCommand AddDistillCommand(CLI::App* program);
 RunCommand AddServeCommand(CLI::App* program);
 RunCommand AddBenchCommand(CLI::App* program);
+RunCommand AddEvalCommand(CLI::App* program);
 RunCommand AddInspectCommand(CLI::App* program);
 RunCommand AddDoctorCommand(CLI::App* program);
 

@@ -59,6 +59,7 @@ int RunProgram(int argc, char** argv) {
   commands.emplace_back("convert", AddConvertCommand(&program));
   commands.emplace_back("distill", AddDistillCommand(&program));
   commands.emplace_back("bench", AddBenchCommand(&program));
+  commands.emplace_back("eval", AddEvalCommand(&program));
   commands.emplace_back("inspect", AddInspectCommand(&program));
   commands.emplace_back("doctor", AddDoctorCommand(&program));
   try {

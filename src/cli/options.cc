@@ -84,10 +84,10 @@ void ModelFlags::AddAll(CLI::App* command) {
       ->capture_default_str();
 }
 
-Result<LoadedModel> ModelFlags::Load() const {
+Result<LoadedModel> ModelFlags::Load(bool both_modes) const {
   spdlog::set_level(spdlog::level::from_str(log_level));
   UseThreads(threads);
-  LoadModelOptions options{.model = model, .adapter = adapter};
+  LoadModelOptions options{.model = model, .adapter = adapter, .both_modes = both_modes};
   if (mode != "auto") options.mode = mode == "base" ? Mode::kTeacher : Mode::kStudent;
   if (dtype != "auto") options.dtype = dtype == "f32" ? DType::kF32 : DType::kBF16;
   const bool keeps_bits = quantization == "gguf" || (quantization == "auto" && dtype != "f32");

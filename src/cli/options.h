@@ -35,8 +35,8 @@ struct ModelFlags {
 
   void AddModel(CLI::App* command);  // the model and --adapter alone
   void AddAll(CLI::App* command);
-  // Sets log level and number of threads, and loads.
-  Result<LoadedModel> Load() const;
+  // Sets log level and number of threads, and loads. `both_modes`: the weights of base and SwiftKV, to compare them.
+  Result<LoadedModel> Load(bool both_modes = false) const;
 };
 
 // What --threads asks for: 0 leaves the cores that this process may use; more than those are cut to them, with a note.

@@ -161,8 +161,8 @@ Result<LoadedModel> LoadModel(const LoadModelOptions& options) {
   SWIFTKV_ASSIGN_OR_RETURN(model.text, LoadTextModel(files, options.chat_template_file));
   const LoadOptions load{.dtype = dtype,
                          .quantization = options.quantization,
-                         .teacher = model.mode == Mode::kTeacher,
-                         .student = model.mode == Mode::kStudent};
+                         .teacher = model.mode == Mode::kTeacher || options.both_modes,
+                         .student = model.mode == Mode::kStudent || options.both_modes};
   SWIFTKV_ASSIGN_OR_RETURN(model.weights, LoadWeights(files.config, *files.base, files.adapter.get(), load));
   return model;
 }

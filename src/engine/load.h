@@ -26,6 +26,7 @@ struct LoadModelOptions {
   std::string model;                // design section 6: a folder, a .gguf, org/name, smollm2-135m
   std::string adapter = {};         // a folder, or empty
   std::optional<Mode> mode = {};    // absent: the student where there is one
+  bool both_modes = false;          // the weights of both modes, to compare them
   std::optional<DType> dtype = {};  // kBF16 or kF32; absent: kBF16
   Quantization quantization = Quantization::kNone;
   std::optional<std::string> chat_template_file = {};  // instead of the model's own template

@@ -1,0 +1,251 @@
+// swiftkv eval: the model card's seven evaluations, perplexity and fidelity; base and SwiftKV side by side.
+#include <unistd.h>
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "base/durable_folder.h"
+#include "base/file.h"
+#include "cli/commands.h"
+#include "cli/generation.h"
+#include "cli/progress_bar.h"
+#include "cli/terminal.h"
+#include "eval/hash.h"
+#include "eval/report.h"
+#include "eval/results.h"
+
+namespace swiftkv {
+namespace {
+
+constexpr char kPerplexity[] = "perplexity";
+constexpr char kFidelity[] = "fidelity";
+constexpr int64_t kMaxTextBytes = 256 << 20;
+
+struct Flags {
+  ModelFlags model;
+  std::vector<std::string> tasks;
+  std::string protocol = "card";
+  std::string data;
+  std::vector<std::string> texts;
+  int64_t text_tokens = 0;
+  int64_t window_tokens = 2048;
+  std::string output_path;
+  bool log_samples = false;
+  OutputFlags output;
+  EvaluationOptions options;
+};
+
+class EvalCommand {
+ public:
+  explicit EvalCommand(const Flags& flags) : flags_(flags), bar_(!flags.output.quiet && isatty(STDERR_FILENO) == 1) {}
+
+  Status Run() {
+    const auto start = std::chrono::steady_clock::now();
+    SWIFTKV_RETURN_IF_ERROR(LoadTasks());
+    SWIFTKV_RETURN_IF_ERROR(LoadTexts());
+    SWIFTKV_RETURN_IF_ERROR(LoadVariants());
+    if (!flags_.output_path.empty()) SWIFTKV_RETURN_IF_ERROR(MakeFolders(flags_.output_path));
+    run_.model = flags_.model.model;
+    run_.adapter = flags_.model.adapter;
+    run_.protocol = protocol();
+    run_.data_folder = flags_.data;
+    run_.start_time =
+        std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+    run_.options = flags_.options;
+    if (flags_.model.max_model_len > 0) run_.options.max_model_len = flags_.model.max_model_len;
+    if (flags_.model.kv_cache_dtype == "int8") run_.options.kv_cache_dtype = DType::kI8;
+    run_.options.max_num_batched_tokens = flags_.model.max_num_batched_tokens;
+    run_.options.output_path = flags_.output_path;
+    run_.options.cancelled = [] { return Interrupted() != 0; };
+    run_.options.on_progress = [this](const Task& task, const Variant& variant, int64_t done, int64_t total) {
+      bar_.Draw(fmt::format("{} {}", task.info().title, variant.name), done, total);
+    };
+    Status status = Measure();
+    bar_.Clear();
+    SWIFTKV_RETURN_IF_ERROR(std::move(status));
+    run_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    if (!flags_.output_path.empty()) SWIFTKV_RETURN_IF_ERROR(WriteFiles());
+    return WriteOutput(flags_.output.json ? JsonLine(AllJson()) : TextReport(run_));
+  }
+
+ private:
+  Protocol protocol() const { return flags_.protocol == "card" ? Protocol::kCard : Protocol::kLeaderboard; }
+  bool Wants(const char* name) const {
+    return std::find(flags_.tasks.begin(), flags_.tasks.end(), name) != flags_.tasks.end();
+  }
+
+  Status LoadTasks() {
+    std::vector<std::string> names = flags_.tasks;
+    if (names.empty()) {
+      names = TaskNames();
+      if (protocol() == Protocol::kLeaderboard) std::erase(names, "mmlu_cot");
+    }
+    for (const std::string& name : names) {
+      if (name == kPerplexity || name == kFidelity) continue;
+      if (flags_.data.empty()) return InvalidInput("task {} needs --data DIR, the folder of the evaluation sets", name);
+      SWIFTKV_ASSIGN_OR_RETURN(tasks_.emplace_back(), LoadTask(name, protocol(), flags_.data));
+    }
+    return Ok();
+  }
+
+  Status LoadTexts() {
+    if (flags_.texts.empty() && (Wants(kPerplexity) || Wants(kFidelity))) {
+      return InvalidInput("perplexity and fidelity need --text FILE");
+    }
+    for (const std::string& path : flags_.texts) {
+      NamedText& text = texts_.emplace_back();
+      text.name = std::filesystem::path(path).filename();
+      SWIFTKV_ASSIGN_OR_RETURN(text.text, ReadFile(path, kMaxTextBytes));
+      SWIFTKV_RETURN_IF_ERROR(CheckPrompt(text.text, path));
+    }
+    return Ok();
+  }
+
+  Status LoadVariants() {
+    SWIFTKV_ASSIGN_OR_RETURN(model_, flags_.model.Load(/*both_modes=*/true));
+    SWIFTKV_ASSIGN_OR_RETURN(const std::string path, ResolveModelPath(flags_.model.model));
+    SWIFTKV_ASSIGN_OR_RETURN(std::string hash, HashModel(path));
+    const bool has_both = model_.weights.config.is_swiftkv();
+    if (Wants(kFidelity) && !has_both) {
+      return InvalidInput("fidelity compares SwiftKV with its base model; give --adapter or a SwiftKV checkpoint");
+    }
+    const auto add = [&](Mode mode, std::string of_files) {
+      run_.variants.push_back({std::string(ModeName(mode)), &model_.weights, &model_.text, mode, std::move(of_files)});
+    };
+    if (flags_.model.mode != "swiftkv") add(Mode::kTeacher, hash);
+    if (flags_.model.mode == "base" || !has_both) return Ok();
+    if (!flags_.model.adapter.empty()) {
+      SWIFTKV_ASSIGN_OR_RETURN(const std::string adapter_hash, HashModel(flags_.model.adapter));
+      hash = Sha256(hash + adapter_hash);
+    }
+    add(Mode::kStudent, hash);
+    return Ok();
+  }
+
+  Status Measure() {
+    for (const auto& task : tasks_) {
+      SWIFTKV_ASSIGN_OR_RETURN(run_.tasks.emplace_back(), EvaluateTask(*task, run_.variants, run_.options));
+    }
+    for (const NamedText& text : texts_) {
+      if (Wants(kPerplexity)) SWIFTKV_RETURN_IF_ERROR(MeasurePerplexities(text));
+      if (Wants(kFidelity)) SWIFTKV_RETURN_IF_ERROR(MeasureFidelityOf(text));
+    }
+    return Ok();
+  }
+
+  Status MeasurePerplexities(const NamedText& text) {
+    for (const Variant& variant : run_.variants) {
+      SWIFTKV_ASSIGN_OR_RETURN(run_.perplexities.emplace_back(), MeasurePerplexity(variant, text, run_.options));
+    }
+    return Ok();
+  }
+
+  Status MeasureFidelityOf(const NamedText& text) {
+    const FidelityOptions options{
+        .window_tokens = flags_.window_tokens,
+        .max_tokens = flags_.text_tokens,
+        .cancelled = run_.options.cancelled,
+        .on_progress = [this](const std::string& name, int64_t done, int64_t total) { bar_.Draw(name, done, total); }};
+    SWIFTKV_ASSIGN_OR_RETURN(run_.fidelities.emplace_back(),
+                             MeasureFidelity(model_.weights, *model_.text.tokenizer, text, options));
+    return Ok();
+  }
+
+  nlohmann::ordered_json AllJson() const {
+    nlohmann::ordered_json json = {{"settings", SettingsJson(run_)}};
+    for (size_t v = 0; v < run_.variants.size(); ++v) json[run_.variants[v].name] = ResultsJson(run_, v);
+    json["comparison"] = ComparisonJson(run_);
+    return json;
+  }
+
+  Status WriteFiles() const {
+    const auto path = [&](const std::string& name) { return flags_.output_path + "/" + name; };
+    const auto pretty = [](const nlohmann::ordered_json& json) {
+      return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+    };
+    for (size_t v = 0; v < run_.variants.size(); ++v) {
+      const std::string& name = run_.variants[v].name;
+      SWIFTKV_RETURN_IF_ERROR(WriteFile(path(fmt::format("results_{}.json", name)), pretty(ResultsJson(run_, v))));
+      if (!flags_.log_samples) continue;
+      for (const TaskResult& result : run_.tasks) {
+        SWIFTKV_RETURN_IF_ERROR(WriteFile(path(fmt::format("samples_{}_{}.jsonl", result.task->info().name, name)),
+                                          SampleLines(result, v)));
+      }
+    }
+    if (run_.variants.size() > 1) {
+      SWIFTKV_RETURN_IF_ERROR(WriteFile(path("comparison.json"), pretty(ComparisonJson(run_))));
+    }
+    SWIFTKV_RETURN_IF_ERROR(WriteFile(path("report.md"), MarkdownReport(run_)));
+    return WriteFile(path("report.html"), HtmlReport(run_));
+  }
+
+  const Flags& flags_;
+  ProgressBar bar_;
+  LoadedModel model_;
+  std::vector<std::unique_ptr<Task>> tasks_;
+  std::vector<NamedText> texts_;
+  RunResults run_;
+};
+
+}  // namespace
+
+RunCommand AddEvalCommand(CLI::App* program) {
+  auto flags = std::make_shared<Flags>();
+  CLI::App* command = program->add_subcommand("eval", "Score a model on the model card's evaluations");
+  flags->model.AddAll(command);
+  std::vector<std::string> names = TaskNames();
+  names.insert(names.end(), {kPerplexity, kFidelity});
+  command->add_option("--tasks", flags->tasks, "Separated by commas; absent: the seven evaluations")
+      ->delimiter(',')
+      ->check(CLI::IsMember(names));
+  command
+      ->add_option("--protocol", flags->protocol,
+                   "card: as the SwiftKV model card, chat-templated; leaderboard: Open LLM Leaderboard v1, for base "
+                   "models")
+      ->check(CLI::IsMember({"card", "leaderboard"}))
+      ->capture_default_str();
+  command->add_option("--data", flags->data, "Folder of the evaluation sets (docs/eval.md)")->type_name("DIR");
+  command->add_option("--text", flags->texts, "Text for perplexity and fidelity; may be repeated")
+      ->type_name("FILE")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command->add_option("--text-tokens", flags->text_tokens, "Tokens of each text for fidelity; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_option("--window-tokens", flags->window_tokens, "Tokens of one prompt for fidelity")
+      ->check(CLI::Range(int64_t{2}, int64_t{1} << 20))
+      ->capture_default_str();
+  command->add_option("--limit", flags->options.limit, "Documents of each task, drawn by --seed; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_option("--seed", flags->options.seed, "Of the draw of documents")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_flag("--add-bos-token", flags->options.scorer.add_bos_token,
+                    "The tokenizer's special tokens before every prompt (lm-eval's add_bos_token)");
+  command->add_option("--max-gen-toks", flags->options.scorer.max_gen_toks, "Tokens of an answer at most")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->capture_default_str();
+  command->add_option("--batch-size", flags->options.scorer.max_num_seqs, "Sequences that run at once")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 16))
+      ->capture_default_str();
+  command->add_option("--output-path", flags->output_path, "Folder for results, responses and reports")
+      ->type_name("DIR");
+  command->add_flag("--resume", flags->options.resume, "Go on from the responses in --output-path");
+  command->add_flag("--log-samples", flags->log_samples, "Also write every prompt, response and score");
+  flags->output.Add(command);
+  FinishCommand(command,
+                "Examples:\n"
+                "  swiftkv eval smollm2-135m --adapter my-adapter --data eval-sets --limit 100\n"
+                "  swiftkv eval smollm2-135m --data eval-sets --tasks winogrande,gsm8k --output-path out --resume\n"
+                "  swiftkv eval smollm2-135m --adapter my-adapter --tasks fidelity --text book.txt\n");
+  return [flags] { return EvalCommand(*flags).Run(); };
+}
+
+}  // namespace swiftkv

@@ -1,0 +1,52 @@
+// How close SwiftKV stays to its base model on any text, position by position.
+//
+//   SWIFTKV_ASSIGN_OR_RETURN(TextFidelity result, MeasureFidelity(weights, *tokenizer, text, options));
+#ifndef SWIFTKV_EVAL_FIDELITY_H_
+#define SWIFTKV_EVAL_FIDELITY_H_
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "eval/perplexity.h"
+#include "model/weights.h"
+#include "text/tokenizer.h"
+
+namespace swiftkv {
+
+// Of the predictions at some positions. KL is KL(base || SwiftKV) at temperature 1, in nats.
+struct Fidelity {
+  int64_t begin = 0;  // positions [begin, end) of a window
+  int64_t end = 0;
+  int64_t tokens = 0;
+  double mean_kl = 0;
+  double kl_standard_error = 0;
+  double p99_kl = 0;
+  double top1_agreement = 0;  // share of positions whose most likely token is the same
+  double top5_agreement = 0;  // share of base's five most likely tokens that are among SwiftKV's five
+  double base_nll = 0;        // cross-entropy of the text's next token, in nats
+  double swiftkv_nll = 0;
+};
+
+struct TextFidelity {
+  std::string text;  // its name
+  Fidelity all;
+  std::vector<Fidelity> by_position;  // windows' positions 0-127, 128-255, 256-511, ... doubling
+};
+
+struct FidelityOptions {
+  int64_t window_tokens = 2048;  // each window is a prompt of its own
+  int64_t max_tokens = 0;        // of a text, from its beginning; 0: all
+  std::function<bool()> cancelled = nullptr;
+  std::function<void(const std::string& text, int64_t done, int64_t total)> on_progress = nullptr;  // tokens
+};
+
+// `weights` hold both modes. Errors: kInvalidInput (fewer than two tokens), kResourceExhausted, kCancelled.
+Result<TextFidelity> MeasureFidelity(const Weights& weights, const Tokenizer& tokenizer, const NamedText& text,
+                                     const FidelityOptions& options);
+
+}  // namespace swiftkv
+
+#endif  // SWIFTKV_EVAL_FIDELITY_H_

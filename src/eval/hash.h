@@ -1,0 +1,21 @@
+// SHA-256, by which a result names the model and the prompts that it was made with.
+#ifndef SWIFTKV_EVAL_HASH_H_
+#define SWIFTKV_EVAL_HASH_H_
+
+#include <string>
+#include <string_view>
+
+#include "base/status.h"
+
+namespace swiftkv {
+
+// Lower-case hexadecimal digits.
+std::string Sha256(std::string_view bytes);
+
+// Of a model: a .gguf file, or a folder's config, tokenizer and weights (.json and .safetensors), names included.
+// Errors: kNotFound, kIo.
+Result<std::string> HashModel(const std::string& path);
+
+}  // namespace swiftkv
+
+#endif  // SWIFTKV_EVAL_HASH_H_

@@ -1,0 +1,239 @@
+#include "eval/results.h"
+
+#include <fmt/format.h>
+
+#include <map>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "base/parallel.h"
+#include "eval/response_file.h"
+#include "eval/statistics.h"
+
+namespace swiftkv {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// Scores of some of a task's documents by what they have in common.
+std::map<std::string, std::vector<double>> ScoresBy(const TaskResult& result, size_t variant, size_t metric,
+                                                    std::string (Task::*key)(int64_t) const) {
+  std::map<std::string, std::vector<double>> scores;
+  for (size_t i = 0; i < result.documents.size(); ++i) {
+    const std::string name = (result.task->*key)(result.documents[i]);
+    if (!name.empty()) scores[name].push_back(result.variants[variant].outcomes[i].scores[metric]);
+  }
+  return scores;
+}
+
+void AddEstimate(const Metric& metric, const Estimate& estimate, Json* json) {
+  (*json)[fmt::format("{},{}", metric.name, metric.filter)] = estimate.mean;
+  (*json)[fmt::format("{}_stderr,{}", metric.name, metric.filter)] = estimate.standard_error;
+  (*json)["sample_len"] = estimate.count;
+}
+
+// A task's entry of "results", and one for each of its groups and categories, weighted by size.
+void AddTask(const TaskResult& result, size_t variant, Json* results, Json* groups) {
+  const TaskInfo& info = result.task->info();
+  Json task = {{"alias", info.name}};
+  Json subjects = Json::object();  // an insertion moves what ordered_json holds, so that these come behind the task
+  for (size_t m = 0; m < info.metrics.size(); ++m) {
+    const Metric& metric = info.metrics[m];
+    AddEstimate(metric, MeanOf(result.Scores(variant, m)), &task);
+    double macro = 0;
+    const auto by_group = ScoresBy(result, variant, m, &Task::Group);
+    for (const auto& [group, scores] : by_group) {
+      const std::string name = fmt::format("{}_{}", info.name, group);
+      subjects[name]["alias"] = fmt::format("  - {}", group);
+      AddEstimate(metric, MeanOf(scores), &subjects[name]);
+      macro += MeanOf(scores).mean / static_cast<double>(by_group.size());
+    }
+    if (!by_group.empty()) task[fmt::format("{}_macro,{}", metric.name, metric.filter)] = macro;
+    for (const auto& [category, scores] : ScoresBy(result, variant, m, &Task::Category)) {
+      const std::string name = fmt::format("{}_{}", info.name, category);
+      (*groups)[name]["alias"] = fmt::format(" - {}", category);
+      AddEstimate(metric, MeanOf(scores), &(*groups)[name]);
+    }
+  }
+  (*results)[info.name] = std::move(task);
+  results->update(subjects);
+}
+
+Json ConfigJson(const TaskInfo& info, const EvaluationOptions& options) {
+  Json config = {{"task", info.name},
+                 {"output_type", info.until.empty() ? "multiple_choice" : "generate_until"},
+                 {"num_fewshot", info.num_fewshot},
+                 {"metric_list", Json::array()}};
+  for (const Metric& metric : info.metrics) {
+    config["metric_list"].push_back({{"metric", metric.name}, {"filter", metric.filter}, {"higher_is_better", true}});
+  }
+  if (!info.until.empty()) {
+    config["generation_kwargs"] = {{"until", info.until},
+                                   {"do_sample", false},
+                                   {"temperature", 0.0},
+                                   {"max_gen_toks", options.scorer.max_gen_toks}};
+  }
+  return config;
+}
+
+void AddPerplexities(const RunResults& run, size_t variant, Json* results) {
+  for (const TextPerplexity& text : run.perplexities) {
+    if (text.variant != run.variants[variant].name) continue;
+    (*results)["perplexity " + text.text] = {{"alias", "perplexity " + text.text},
+                                             {"token_perplexity,none", text.token_perplexity()},
+                                             {"word_perplexity,none", text.word_perplexity()},
+                                             {"byte_perplexity,none", text.byte_perplexity()},
+                                             {"bits_per_byte,none", text.bits_per_byte()},
+                                             {"tokens", text.tokens}};
+  }
+}
+
+Json EstimateJson(const Estimate& estimate) {
+  return {{"mean", estimate.mean}, {"stderr", estimate.standard_error}, {"n", estimate.count}};
+}
+
+Json FidelityJson(const Fidelity& fidelity) {
+  return {{"positions", Json::array({fidelity.begin, fidelity.end})},
+          {"tokens", fidelity.tokens},
+          {"mean_kl", fidelity.mean_kl},
+          {"mean_kl_stderr", fidelity.kl_standard_error},
+          {"p99_kl", fidelity.p99_kl},
+          {"top1_agreement", fidelity.top1_agreement},
+          {"top5_agreement", fidelity.top5_agreement},
+          {"base_cross_entropy", fidelity.base_nll},
+          {"swiftkv_cross_entropy", fidelity.swiftkv_nll}};
+}
+
+}  // namespace
+
+Json SettingsJson(const RunResults& run) {
+  const Variant& first = run.variants.front();
+  const ModelConfig& config = first.weights->config;
+  Json json = {{"model", run.model},
+               {"adapter", run.adapter},
+               {"protocol", Name(run.protocol)},
+               {"num_hidden_layers", config.num_hidden_layers},
+               {"num_key_value_layers", config.num_key_value_layers},
+               {"key_value_group_size", config.key_value_group_size},
+               {"model_sha256", Json::object()},
+               {"dtype", Name(first.weights->dtype)},
+               {"kv_cache_dtype", Name(KvCacheDType(first, run.options))},
+               {"isa", first.weights->backend->name()},
+               {"threads", Threads()},
+               {"data", run.data_folder},
+               {"limit", run.options.limit},
+               {"seed", run.options.seed},
+               {"add_bos_token", run.options.scorer.add_bos_token},
+               {"max_model_len", MaxModelLen(first, run.options)},
+               {"max_gen_toks", run.options.scorer.max_gen_toks},
+               {"truncation", "left"},
+               {"tasks", Json::object()},
+               {"version", SWIFTKV_VERSION}};
+  for (const Variant& variant : run.variants) json["model_sha256"][variant.name] = variant.hash;
+  for (const TaskResult& result : run.tasks) {
+    Json& task = json["tasks"][result.task->info().name];
+    task = {{"num_fewshot", result.task->info().num_fewshot},
+            {"chat_template", result.task->info().uses_chat_template},
+            {"documents", result.documents.size()}};
+    for (size_t v = 0; v < run.variants.size(); ++v) {
+      const VariantResult& of_variant = result.variants[v];
+      task[run.variants[v].name] = {{"seconds", of_variant.seconds},
+                                    {"resumed_documents", of_variant.resumed},
+                                    {"prompt_tokens", of_variant.stats.prompt_tokens},
+                                    {"cached_prompt_tokens", of_variant.stats.cached_tokens},
+                                    {"scored_tokens", of_variant.stats.scored_tokens},
+                                    {"generated_tokens", of_variant.stats.generated_tokens},
+                                    {"truncated_prompts", of_variant.stats.truncated},
+                                    {"answers_cut_at_length", of_variant.stats.at_length}};
+    }
+  }
+  return json;
+}
+
+Json ResultsJson(const RunResults& run, size_t variant) {
+  Json json = {{"results", Json::object()},          {"groups", Json::object()},   {"group_subtasks", Json::object()},
+               {"configs", Json::object()},          {"versions", Json::object()}, {"n-shot", Json::object()},
+               {"higher_is_better", Json::object()}, {"n-samples", Json::object()}};
+  for (const TaskResult& result : run.tasks) {
+    const TaskInfo& info = result.task->info();
+    AddTask(result, variant, &json["results"], &json["groups"]);
+    json["group_subtasks"][info.name] = Json::array();
+    json["configs"][info.name] = ConfigJson(info, run.options);
+    json["versions"][info.name] = SWIFTKV_VERSION;
+    json["n-shot"][info.name] = info.num_fewshot;
+    for (const Metric& metric : info.metrics) json["higher_is_better"][info.name][metric.name] = true;
+    json["n-samples"][info.name] = {{"original", result.task->size()}, {"effective", result.documents.size()}};
+  }
+  AddPerplexities(run, variant, &json["results"]);
+  const Variant& of_variant = run.variants[variant];
+  const EvaluationOptions& options = run.options;
+  json["config"] = {{"model", "swiftkv"},
+                    {"model_args", fmt::format("pretrained={},adapter={},mode={},dtype={},add_bos_token={}", run.model,
+                                               run.adapter, of_variant.name, Name(of_variant.weights->dtype),
+                                               options.scorer.add_bos_token ? "True" : "False")},
+                    {"batch_size", options.scorer.max_num_seqs},
+                    {"limit", options.limit > 0 ? Json(options.limit) : Json()},
+                    {"bootstrap_iters", 0},
+                    {"gen_kwargs", {{"max_gen_toks", options.scorer.max_gen_toks}}},
+                    {"random_seed", options.seed}};
+  json["date"] = run.start_time;
+  json["max_length"] = MaxModelLen(of_variant, options);
+  json["model_source"] = "swiftkv";
+  json["model_name"] = run.model;
+  json["model_sha"] = of_variant.hash;
+  json["total_evaluation_time_seconds"] = fmt::format("{:.3f}", run.seconds);
+  json["swiftkv"] = SettingsJson(run);
+  return json;
+}
+
+Json ComparisonJson(const RunResults& run) {
+  Json json = Json::object();
+  if (run.variants.size() < 2) return json;
+  for (const TaskResult& result : run.tasks) {
+    const std::vector<Metric>& metrics = result.task->info().metrics;
+    for (size_t m = 0; m < metrics.size(); ++m) {
+      const std::vector<double> base = result.Scores(0, m);
+      const std::vector<double> swiftkv = result.Scores(1, m);
+      Json& entry = json[result.task->info().name][fmt::format("{},{}", metrics[m].name, metrics[m].filter)];
+      entry = {{"base", EstimateJson(MeanOf(base))},
+               {"swiftkv", EstimateJson(MeanOf(swiftkv))},
+               {"difference", EstimateJson(MeanDifference(base, swiftkv))}};
+      if (!metrics[m].is_binary) continue;
+      const McNemar test = TestMcNemar(base, swiftkv);
+      entry["mcnemar"] = {{"only_base", test.only_first}, {"only_swiftkv", test.only_second}, {"p", test.p}};
+    }
+  }
+  for (const TextFidelity& text : run.fidelities) {
+    Json& entry = json["fidelity " + text.text];
+    entry["all"] = FidelityJson(text.all);
+    for (const Fidelity& bucket : text.by_position) entry["by_position"].push_back(FidelityJson(bucket));
+  }
+  return json;
+}
+
+std::string SampleLines(const TaskResult& result, size_t variant) {
+  std::string lines;
+  const std::vector<Metric>& metrics = result.task->info().metrics;
+  const VariantResult& of_variant = result.variants[variant];
+  for (size_t i = 0; i < result.documents.size(); ++i) {
+    const Prompt prompt = result.task->MakePrompt(result.documents[i]);
+    const Outcome& outcome = of_variant.outcomes[i];
+    const Json responses = ResponseJson(of_variant.responses[i]);
+    for (size_t m = 0; m < metrics.size(); ++m) {
+      Json filtered = outcome.filtered.empty() ? responses : Json::array({outcome.filtered[m]});
+      Json line = {{"doc_id", result.documents[i]},
+                   {"target", result.task->Target(result.documents[i])},
+                   {"arguments", PromptJson(prompt)},
+                   {"resps", responses},
+                   {"filtered_resps", std::move(filtered)},
+                   {"filter", metrics[m].filter},
+                   {"metrics", Json::array({metrics[m].name})},
+                   {"prompt_hash", PromptHash(prompt)},
+                   {metrics[m].name, outcome.scores[m]}};
+      lines += line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+    }
+  }
+  return lines;
+}
+
+}  // namespace swiftkv

@@ -1,0 +1,106 @@
+// swiftkv eval as a user meets it.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "e2e/process.h"
+#include "e2e/tiny_model.h"
+
+namespace swiftkv {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::StartsWith;
+using Json = nlohmann::json;
+
+class EvalTest : public testing::Test {
+ protected:
+  EvalTest() : folder_(testing::TempDir() + "swiftkv_eval_" + std::to_string(getpid())) {
+    std::filesystem::create_directories(folder_);
+    WriteTinyModel(Path("base"));
+    WriteTinyModel(Path("adapter"), {.swiftkv = true, .adapter_only = true});
+    std::ofstream(Path("text.txt")) << "Some text that both models read, word for word, and then a little more of it.";
+  }
+  ~EvalTest() override { std::filesystem::remove_all(folder_); }
+
+  std::string Path(const std::string& name) const { return folder_ + "/" + name; }
+  std::string Read(const std::string& name) const {
+    std::ostringstream content;
+    content << std::ifstream(Path(name)).rdbuf();
+    return content.str();
+  }
+  ProcessResult Eval(std::vector<std::string> arguments) const {
+    arguments.insert(arguments.begin(), {"eval", Path("base")});
+    return RunSwiftKv(arguments);
+  }
+  ProcessResult EvalSets(std::vector<std::string> arguments) const {
+    arguments.insert(arguments.end(), {"--adapter", Path("adapter"), "--data",
+                                       SWIFTKV_SOURCE_DIR "/tests/golden/eval/sets", "--max-gen-toks", "8"});
+    return Eval(arguments);
+  }
+  std::string folder_;
+};
+
+TEST_F(EvalTest, AllSevenSideBySide) {
+  const ProcessResult result = EvalSets({"--limit", "2", "--output-path", Path("out"), "--log-samples"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  for (const char* part : {"ARC-Challenge", "Winogrande", "HellaSwag", "TruthfulQA", "MMLU", "MMLU-CoT", "GSM8K",
+                           "base", "SwiftKV", "difference", "McNemar p"}) {
+    EXPECT_THAT(result.out, HasSubstr(part));
+  }
+  for (const char* variant : {"base", "swiftkv"}) {
+    const Json json = Json::parse(Read(std::string("out/results_") + variant + ".json"));
+    EXPECT_EQ(json["n-samples"]["winogrande"]["effective"], 2);
+    EXPECT_TRUE(json["results"]["gsm8k_cot_llama_3.1_instruct"].contains("exact_match_stderr,strict-match"));
+    EXPECT_EQ(json["swiftkv"]["model_sha256"][variant].get<std::string>().size(), 64u);
+    EXPECT_FALSE(Read(std::string("out/samples_hellaswag_") + variant + ".jsonl").empty());
+  }
+  EXPECT_THAT(Read("out/report.md"), HasSubstr("| add_bos_token | false |"));
+  EXPECT_THAT(Read("out/report.html"), HasSubstr("</html>"));
+}
+
+TEST_F(EvalTest, GoesOnFromResponses) {
+  const std::vector<std::string> arguments = {"--tasks", "winogrande", "--output-path", Path("out"), "--json"};
+  const ProcessResult first = EvalSets(arguments);
+  ASSERT_EQ(first.exit_code, 0) << first.err;
+  std::vector<std::string> again = arguments;
+  again.emplace_back("--resume");
+  const ProcessResult second = EvalSets(again);
+  ASSERT_EQ(second.exit_code, 0) << second.err;
+  const Json a = Json::parse(first.out);
+  const Json b = Json::parse(second.out);
+  EXPECT_EQ(a["comparison"], b["comparison"]);
+  EXPECT_EQ(b["settings"]["tasks"]["winogrande"]["base"]["resumed_documents"], 3);
+}
+
+TEST_F(EvalTest, PerplexityAndFidelityOfAnyText) {
+  const ProcessResult result =
+      Eval({"--adapter", Path("adapter"), "--tasks", "perplexity,fidelity", "--text", Path("text.txt")});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.out, AllOf(HasSubstr("Perplexity"), HasSubstr("Fidelity of SwiftKV to base"),
+                                HasSubstr("text.txt"), HasSubstr("0-127")));
+}
+
+TEST_F(EvalTest, SaysWhatIsMissing) {
+  const auto expect_refused = [&](const std::vector<std::string>& arguments, const std::string& sentence) {
+    const ProcessResult result = Eval(arguments);
+    EXPECT_EQ(result.exit_code, 2) << result.err;
+    EXPECT_THAT(result.out, IsEmpty());
+    EXPECT_THAT(result.err, AllOf(StartsWith("swiftkv: "), HasSubstr(sentence)));
+  };
+  expect_refused({"--tasks", "gsm8k"}, "task gsm8k needs --data DIR");
+  expect_refused({"--data", Path("none"), "--tasks", "gsm8k"}, Path("none") + "/gsm8k/test.jsonl");
+  expect_refused({"--tasks", "perplexity"}, "perplexity and fidelity need --text FILE");
+  expect_refused({"--tasks", "fidelity", "--text", Path("text.txt")}, "fidelity compares SwiftKV with its base model");
+  expect_refused({"--tasks", "boolq"}, "boolq");
+}
+
+}  // namespace
+}  // namespace swiftkv
