@@ -24,6 +24,7 @@ int64_t ChooseCacheTokens(const Weights& weights, Mode mode, const std::vector<L
                           const EngineLoadOptions& options) {
   if (options.kv_cache_tokens > 0) return options.kv_cache_tokens;
   std::vector<int64_t> lengths;
+  lengths.reserve(requests.size());
   for (const LoadRequest& request : requests) {
     lengths.push_back(BlockTokens(request.prompt_tokens + request.output_tokens));
   }

@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -60,7 +61,7 @@ class ScorerTest : public testing::Test {
     config.max_position_embeddings = 2048;
     config.num_key_value_layers = 2;
     weights_ = *RandomWeights(config, 3, {.dtype = DType::kF32, .teacher = true});
-    folder_ = testing::TempDir() + "/scorer_test";
+    folder_ = testing::TempDir() + "swiftkv_scorer_" + std::to_string(getpid());  // tests run side by side
     std::filesystem::remove_all(folder_);
     std::filesystem::create_directories(folder_);
   }

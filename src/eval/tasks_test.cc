@@ -1,6 +1,7 @@
 // Prompts, filters and metrics against lm-eval's own (tools/make_eval_goldens.py), and what wrong files are told.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -140,7 +141,7 @@ TEST(TaskTest, HasTheCardsShots) {
 
 // What a file with `content` in the place of the task's set is told.
 std::string ErrorOf(const std::string& task, const std::string& file, const std::string& content) {
-  const std::filesystem::path folder = testing::TempDir() + "/eval_sets";
+  const std::filesystem::path folder = testing::TempDir() + "swiftkv_eval_sets_" + std::to_string(getpid());
   std::filesystem::remove_all(folder);
   std::filesystem::copy(kSets, folder, std::filesystem::copy_options::recursive);
   std::filesystem::permissions(folder / file, std::filesystem::perms::owner_write, std::filesystem::perm_options::add);
