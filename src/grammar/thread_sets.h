@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <map>
 #include <span>
+#include <tuple>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -25,7 +26,8 @@ namespace swiftkv {
 struct Thread {
   int32_t state = 0;  // kEnd: the text is complete
   int32_t stack = 0;  // of ThreadSets; 0: nothing to return to
-  auto operator<=>(const Thread&) const = default;
+  bool operator==(const Thread&) const = default;
+  bool operator<(const Thread& other) const { return state != other.state ? state < other.state : stack < other.stack; }
 };
 
 class ThreadSets {
@@ -56,7 +58,9 @@ class ThreadSets {
     std::vector<Thread> threads;
     bool overflowed = false;
     bool at_end = false;
-    auto operator<=>(const Set&) const = default;
+    bool operator<(const Set& other) const {
+      return std::tie(threads, overflowed, at_end) < std::tie(other.threads, other.overflowed, other.at_end);
+    }
   };
   static constexpr int32_t kUnknown = -1;
 

@@ -2,6 +2,7 @@
 // names stand in the context, and what follows them is the same text.
 #include <fmt/format.h>
 
+#include <array>
 #include <utility>
 
 #include "eval/filters.h"
@@ -15,7 +16,7 @@ namespace {
 struct Sentence {
   std::string before;  // what stands before the "_"
   std::string after;   // " " and what stands behind it
-  std::string options[2];
+  std::array<std::string, 2> options;
   int64_t gold = 0;
 };
 
