@@ -306,7 +306,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
 
 void StartGeneration(const ServerContext& context, GenerationRequest request,
                      std::vector<std::vector<int32_t>> prompt_token_ids, const std::string& request_id,
-                     HttpReplyPtr reply) {
+                     const HttpReplyPtr& reply) {
   auto generation =
       std::make_shared<Generation>(context, std::move(request), std::move(prompt_token_ids), request_id, reply);
   reply->Post([generation = std::move(generation)] { generation->Start(); });

@@ -29,7 +29,7 @@ struct ServerContext {
 // `prompt_token_ids`: by prompt; for a chat the one conversation. Answers through `reply`, also with errors.
 void StartGeneration(const ServerContext& context, GenerationRequest request,
                      std::vector<std::vector<int32_t>> prompt_token_ids, const std::string& request_id,
-                     HttpReplyPtr reply);
+                     const HttpReplyPtr& reply);
 
 }  // namespace swiftkv
 

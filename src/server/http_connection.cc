@@ -343,7 +343,7 @@ void HttpConnection::Send(uint64_t reply, HttpResponse response) {
   EndReply();
 }
 
-void HttpConnection::Begin(uint64_t reply, HttpResponse head) {
+void HttpConnection::Begin(uint64_t reply, const HttpResponse& head) {
   if (!IsUnderWay(reply) || begun_) return;
   begun_ = true;
   chunked_ = version_ >= 11;

@@ -76,7 +76,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
 
   // On the strand, for the reply with that number; nothing if it is not the one under way.
   void Send(uint64_t reply, HttpResponse response);
-  void Begin(uint64_t reply, HttpResponse head);
+  void Begin(uint64_t reply, const HttpResponse& head);
   void Write(uint64_t reply, const std::string& piece);
   void End(uint64_t reply);
   void Abandon(uint64_t reply);
