@@ -57,7 +57,9 @@ class QuantizedTest : public testing::TestWithParam<const Backend*> {};
 TEST_P(QuantizedTest, ProductsAreThoseOfTheSameValuesInBf16) {
   const Backend& ops = *GetParam();
   for (const DType dtype : {DType::kQ4_1, DType::kQ8_0}) {
-    for (const auto& [n, k] : {std::pair<int64_t, int64_t>{64, 32}, {200, 576}, {130, 1536}, {70, 2080}}) {
+    for (const auto& shape : {std::pair<int64_t, int64_t>{64, 32}, {200, 576}, {130, 1536}, {70, 2080}}) {
+      const int64_t n = shape.first;
+      const int64_t k = shape.second;
       const QuantizedProblem problem(n, k, dtype);
       const PackedMatrix exact = problem.Pack(ops, DType::kBF16);
       const PackedMatrix quantized = problem.Pack(ops, dtype);
