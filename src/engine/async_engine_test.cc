@@ -87,9 +87,9 @@ TEST(AsyncEngineTest, ManyThreadsGetWhatTheyGetAlone) {
 }
 
 TEST(AsyncEngineTest, AnAbortedRequestIsSilentAndOthersGoOn) {
-  AsyncEngine engine(MakeEngine(kSlow), 1024);
   Collector endless;
   Collector other;
+  AsyncEngine engine(MakeEngine(kSlow), 1024);
   const auto id = engine.Submit(MakeRequest(1, 3000), endless.Sink());
   ASSERT_TRUE(id.has_value());
   ASSERT_TRUE(endless.WaitForTokens(1));
@@ -109,9 +109,9 @@ TEST(AsyncEngineTest, RefusesWhatIsWrongTooMuchOrTooLate) {
     while (!may_go_on) std::this_thread::yield();
     return Ok();
   };
+  Collector collectors[8];  // outlive the engine, which tells them of its end
   AsyncEngine engine(*Engine::Create(std::move(model), nullptr, {.kv_cache_tokens = 4096}), 2);
   EXPECT_EQ(engine.Submit({}, nullptr).error().code, ErrorCode::kInvalidInput);
-  Collector collectors[8];
   int refused = 0;
   for (Collector& collector : collectors) {
     const auto id = engine.Submit(MakeRequest(1, 2000), collector.Sink());
