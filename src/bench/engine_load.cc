@@ -32,12 +32,9 @@ int64_t ChooseCacheTokens(const Weights& weights, Mode mode, const std::vector<L
   lengths.resize(std::min(lengths.size(), static_cast<size_t>(options.scheduler.max_num_seqs)));
   int64_t tokens = 0;
   for (const int64_t length : lengths) tokens += length;
-  const ModelConfig config = mode == Mode::kTeacher ? weights.config.Teacher() : weights.config;
-  const int64_t block_bytes =
-      config.kv_groups() * weights.backend->KvBlockBytes(config.num_key_value_heads, config.head_dim,
-                                                         options.kv_cache_dtype.value_or(weights.dtype));
+  const int64_t bytes = CacheLayout(weights, mode, options.kv_cache_dtype).bytes_per_token();
   const int64_t available = ReadMemoryInfo().available_bytes;
-  if (available > 0) tokens = std::min(tokens, available / 2 / block_bytes * kKvBlockTokens);
+  if (available > 0) tokens = std::min(tokens, available / 2 / bytes);
   return std::max(tokens, lengths.front());
 }
 

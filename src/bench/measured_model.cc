@@ -40,17 +40,12 @@ Result<std::vector<Mode>> ChooseModes(const std::string& origin, bool has_base, 
                       has_base ? "; give --adapter, or convert it first" : "");
 }
 
-// All modes share what they have in common. Linux lends more memory than it has and later kills who uses it, so the sum
-// is checked before.
-Status CheckMemory(const std::string& origin, const ModelConfig& config, const std::vector<Mode>& modes, DType dtype) {
+// All modes share what they have in common.
+int64_t PackedBytes(const ModelConfig& config, const std::vector<Mode>& modes, DType dtype) {
   const ModelCosts costs = ComputeModelCosts(config);
   const int64_t parameters =
       modes.size() == 2 ? costs.base_parameters + costs.swiftkv_parameters : costs.parameters(modes.front());
-  const int64_t bytes = parameters * BlockBytes(dtype);
-  const int64_t available = ReadMemoryInfo().available_bytes;
-  if (available == 0 || bytes <= available) return Ok();
-  return ResourceExhausted("{}: the weights need {} MiB as {}; {} MiB of memory are available", origin, bytes >> 20,
-                           Name(dtype), available >> 20);
+  return parameters * BlockBytes(dtype);
 }
 
 LoadOptions WeightsOptions(const std::vector<Mode>& modes, DType dtype) {
@@ -62,7 +57,7 @@ Result<MeasuredModel> RandomModel(const MeasuredModelOptions& options) {
   SWIFTKV_ASSIGN_OR_RETURN(const ModelConfig config, ReadConfig(options));
   MeasuredModel model{.origin = options.config_file + " (random weights)", .weights = {}, .modes = {}};
   SWIFTKV_ASSIGN_OR_RETURN(model.modes, ChooseModes(model.origin, true, config.is_swiftkv(), options.mode));
-  SWIFTKV_RETURN_IF_ERROR(CheckMemory(model.origin, config, model.modes, options.dtype));
+  SWIFTKV_RETURN_IF_ERROR(CheckWeightsFit(model.origin, PackedBytes(config, model.modes, options.dtype)));
   SWIFTKV_ASSIGN_OR_RETURN(model.weights,
                            RandomWeights(config, kWeightsSeed, WeightsOptions(model.modes, options.dtype)));
   return model;
@@ -82,7 +77,7 @@ Result<MeasuredModel> LoadMeasuredModel(const MeasuredModelOptions& options) {
   if (!options.adapter.empty()) model.origin += " + " + options.adapter;
   SWIFTKV_ASSIGN_OR_RETURN(model.modes, ChooseModes(model.origin, files.base->Find(last) != nullptr,
                                                     files.config.is_swiftkv(), options.mode));
-  SWIFTKV_RETURN_IF_ERROR(CheckMemory(model.origin, files.config, model.modes, options.dtype));
+  SWIFTKV_RETURN_IF_ERROR(CheckWeightsFit(model.origin, PackedBytes(files.config, model.modes, options.dtype)));
   SWIFTKV_ASSIGN_OR_RETURN(model.weights, LoadWeights(files.config, *files.base, files.adapter.get(),
                                                       WeightsOptions(model.modes, options.dtype)));
   return model;

@@ -19,6 +19,8 @@ namespace swiftkv {
 struct KvLayout {
   int64_t groups = 0;       // n + (L - n) / g
   int64_t block_bytes = 0;  // one block of one group, K and V together (kernels::Backend::KvBlockBytes)
+  // Over all groups.
+  int64_t bytes_per_token() const { return groups * block_bytes / kKvBlockTokens; }
 };
 
 // Memory of `blocks` blocks for every group. Not thread-safe: one owner.
@@ -30,8 +32,7 @@ class KvCache {
   const KvLayout& layout() const { return layout_; }
   int64_t blocks() const { return pool_.blocks(); }
   int64_t free_blocks() const { return pool_.free_blocks(); }
-  // Bytes that one token occupies over all groups.
-  int64_t bytes_per_token() const { return layout_.groups * layout_.block_bytes / kKvBlockTokens; }
+  int64_t bytes_per_token() const { return layout_.bytes_per_token(); }
 
   BlockPool& pool() { return pool_; }
   const BlockPool& pool() const { return pool_; }

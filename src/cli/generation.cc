@@ -12,7 +12,6 @@
 #include "base/parallel.h"
 #include "cli/terminal.h"
 #include "engine/memory.h"
-#include "engine/model_costs.h"
 
 namespace swiftkv {
 namespace {
@@ -50,14 +49,12 @@ Json CompletionJson(const Completion& completion) {
 }
 
 // Tokens of context to use: `wanted`, or for 0 what the model and half the memory allow.
-int64_t ChooseModelLen(const LoadedModel& model, int64_t wanted) {
+int64_t ChooseModelLen(const LoadedModel& model, std::optional<DType> cache_dtype, int64_t wanted) {
   if (wanted > 0) return wanted;
   const ModelConfig& config = model.weights.config;
-  const ModelCosts costs = ComputeModelCosts(config);
-  const int64_t elements = model.mode == Mode::kTeacher ? costs.base_kv_elements : costs.swiftkv_kv_elements;
-  const int64_t bytes = elements * BlockBytes(model.weights.dtype);
+  const int64_t bytes = CacheLayout(model.weights, model.mode, cache_dtype).bytes_per_token();
   const int64_t available = ReadMemoryInfo().available_bytes;
-  if (available == 0 || bytes == 0) return config.max_position_embeddings;
+  if (available == 0) return config.max_position_embeddings;
   const int64_t tokens = std::clamp<int64_t>(available / 2 / bytes, 1, config.max_position_embeddings);
   if (tokens < config.max_position_embeddings) {
     spdlog::warn("the context is {} of the model's {} tokens: half of the memory available holds their K/V", tokens,
@@ -105,9 +102,9 @@ double Answer::decode_tokens_per_s() const {
 
 EngineOptions MakeEngineOptions(const ModelFlags& flags, const LoadedModel& model) {
   EngineOptions options;
-  options.max_model_len = ChooseModelLen(model, flags.max_model_len);
-  options.scheduler.max_num_batched_tokens = flags.max_num_batched_tokens;
   if (flags.kv_cache_dtype == "int8") options.kv_cache_dtype = DType::kI8;
+  options.max_model_len = ChooseModelLen(model, options.kv_cache_dtype, flags.max_model_len);
+  options.scheduler.max_num_batched_tokens = flags.max_num_batched_tokens;
   return options;
 }
 

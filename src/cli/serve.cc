@@ -14,7 +14,6 @@
 #include "cli/generation.h"
 #include "cli/terminal.h"
 #include "engine/memory.h"
-#include "engine/model_costs.h"
 #include "server/server.h"
 
 namespace swiftkv {
@@ -39,14 +38,11 @@ struct Flags {
 
 // Tokens of K/V cache that --kv-cache-memory pays for, but at least one whole context.
 int64_t KvCacheTokens(const Flags& flags, const LoadedModel& model, const EngineOptions& options) {
-  const ModelCosts costs = ComputeModelCosts(model.weights.config);
-  const int64_t elements = model.mode == Mode::kTeacher ? costs.base_kv_elements : costs.swiftkv_kv_elements;
-  const DType dtype = options.kv_cache_dtype.value_or(model.weights.dtype);
-  const auto token_bytes = static_cast<double>(std::max<int64_t>(elements * BlockBytes(dtype), 1));
+  const KvLayout layout = CacheLayout(model.weights, model.mode, options.kv_cache_dtype);
   const double wanted = flags.kv_cache_memory > 1
                             ? flags.kv_cache_memory
                             : flags.kv_cache_memory * static_cast<double>(ReadMemoryInfo().available_bytes);
-  return std::max(options.max_model_len, static_cast<int64_t>(wanted / token_bytes));
+  return std::max(options.max_model_len, static_cast<int64_t>(wanted / static_cast<double>(layout.bytes_per_token())));
 }
 
 ServerOptions MakeServerOptions(const Flags& flags, const LoadedModel& model) {

@@ -16,7 +16,6 @@
 #include "distill/progress.h"
 #include "distill/source.h"
 #include "engine/memory.h"
-#include "engine/model_costs.h"
 
 namespace swiftkv {
 namespace {
@@ -244,11 +243,11 @@ class TeacherWriter {
 
 Result<std::unique_ptr<Engine>> CreateWriter(const Weights& teacher, const Tokenizer& tokenizer, int64_t length,
                                              int64_t parallel) {
-  const int64_t token_bytes = ComputeModelCosts(teacher.config).base_kv_elements * BlockBytes(teacher.dtype);
+  const int64_t token_bytes = CacheLayout(teacher, Mode::kTeacher).bytes_per_token();
   const int64_t available = ReadMemoryInfo().available_bytes;
   const int64_t one = length + kKvBlockTokens;
   int64_t tokens = parallel * one;
-  if (available > 0 && token_bytes > 0) tokens = std::clamp(available / 2 / token_bytes, one, tokens);
+  if (available > 0) tokens = std::clamp(available / 2 / token_bytes, one, tokens);
   EngineOptions options;
   options.max_model_len = length;
   options.kv_cache_tokens = tokens;

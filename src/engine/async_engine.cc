@@ -83,9 +83,10 @@ class AsyncEngine::Impl {
     while (TakeMessages()) {
       if (!engine_->HasWork()) continue;
       const int64_t tokens_before = engine_->stats().computed_tokens;
-      for (RequestOutput& output : engine_->Step()) Deliver(std::move(output));
+      std::vector<RequestOutput> outputs = engine_->Step();
+      Publish();  // first: whoever has an answer finds it counted
       if (on_step_) on_step_(engine_->stats().computed_tokens - tokens_before);
-      Publish();
+      for (RequestOutput& output : outputs) Deliver(std::move(output));
     }
     for (const auto& [engine_id, open] : open_) {
       RequestOutput output;

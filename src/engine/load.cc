@@ -23,15 +23,23 @@ Result<Mode> ChooseMode(const ModelFiles& files, std::optional<Mode> wanted) {
   return *wanted;
 }
 
-// Linux lends more memory than it has and later kills who uses it, so the sum is checked before.
-Status CheckMemory(const ModelFiles& files, Mode mode, DType dtype, Quantization quantization) {
-  if (quantization == Quantization::kQ8_0) dtype = DType::kQ8_0;
-  if (quantization == Quantization::kQ4_1 || quantization == Quantization::kStored) dtype = DType::kQ4_1;
-  const MemoryInfo memory = ReadMemoryInfo();
-  const int64_t bytes = ComputeModelCosts(files.config).parameters(mode) / BlockElements(dtype) * BlockBytes(dtype);
-  if (memory.available_bytes == 0 || bytes <= memory.available_bytes) return Ok();
-  return ResourceExhausted("{}: the weights need {} MiB as {}; {} MiB of memory are available", files.origin,
-                           bytes >> 20, Name(dtype), memory.available_bytes >> 20);
+// Of the weights that the options ask for, packed.
+int64_t PackedBytes(const ModelFiles& files, Mode mode, const LoadModelOptions& options) {
+  const ModelCosts costs = ComputeModelCosts(files.config);
+  const int64_t parameters =
+      options.both_modes ? costs.base_parameters + costs.swiftkv_parameters : costs.parameters(mode);
+  const auto bytes = [](int64_t elements, DType dtype) { return elements / BlockElements(dtype) * BlockBytes(dtype); };
+  if (options.quantization == Quantization::kQ8_0) return bytes(parameters, DType::kQ8_0);
+  if (options.quantization == Quantization::kQ4_1) return bytes(parameters, DType::kQ4_1);
+  const DType dtype = options.dtype.value_or(DType::kBF16);
+  int64_t total = bytes(parameters, dtype);
+  if (options.quantization == Quantization::kNone) return total;
+  for (const std::string& name : files.base->names()) {
+    const StoredTensor& tensor = *files.base->Find(name);
+    const int64_t elements = tensor.rows() * tensor.columns();
+    if (const auto blocks = BlockRowsType(tensor)) total -= bytes(elements, dtype) - bytes(elements, *blocks);
+  }
+  return total;
 }
 
 Result<GgufVocabulary> ReadGgufVocabulary(const GgufFile& gguf) {
@@ -157,7 +165,7 @@ Result<LoadedModel> LoadModel(const LoadModelOptions& options) {
   LoadedModel model;
   model.origin = files.origin;
   SWIFTKV_ASSIGN_OR_RETURN(model.mode, ChooseMode(files, options.mode));
-  SWIFTKV_RETURN_IF_ERROR(CheckMemory(files, model.mode, dtype, options.quantization));
+  SWIFTKV_RETURN_IF_ERROR(CheckWeightsFit(files.origin, PackedBytes(files, model.mode, options)));
   SWIFTKV_ASSIGN_OR_RETURN(model.text, LoadTextModel(files, options.chat_template_file));
   const LoadOptions load{.dtype = dtype,
                          .quantization = options.quantization,

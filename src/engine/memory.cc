@@ -48,4 +48,11 @@ MemoryInfo ReadMemoryInfo() {
   return info;
 }
 
+Status CheckWeightsFit(const std::string& origin, int64_t bytes) {
+  const int64_t available = ReadMemoryInfo().available_bytes;
+  if (available == 0 || bytes <= available) return Ok();
+  return ResourceExhausted("{}: the weights need {} MiB; {} MiB of memory are available", origin, bytes >> 20,
+                           available >> 20);
+}
+
 }  // namespace swiftkv

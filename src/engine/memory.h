@@ -3,6 +3,9 @@
 #define SWIFTKV_ENGINE_MEMORY_H_
 
 #include <cstdint>
+#include <string>
+
+#include "base/status.h"
 
 namespace swiftkv {
 
@@ -13,6 +16,10 @@ struct MemoryInfo {
 
 // Zeros where the system does not say.
 MemoryInfo ReadMemoryInfo();
+
+// Linux lends more memory than it has and later kills who uses it, so that the sum is checked before weights are
+// loaded. Error kResourceExhausted: `bytes` are more than there is; `origin` names the model.
+Status CheckWeightsFit(const std::string& origin, int64_t bytes);
 
 }  // namespace swiftkv
 

@@ -12,7 +12,6 @@
 #include <utility>
 
 #include "engine/memory.h"
-#include "engine/model_costs.h"
 #include "eval/hash.h"
 #include "eval/response_file.h"
 
@@ -30,9 +29,7 @@ EngineOptions MakeEngineOptions(const Variant& variant, const EvaluationOptions&
   engine.scheduler.max_num_batched_tokens = options.max_num_batched_tokens;
   engine.scheduler.max_num_seqs = options.scorer.max_num_seqs;
   engine.kv_cache_dtype = options.kv_cache_dtype;
-  const ModelCosts costs = ComputeModelCosts(variant.weights->config);
-  const int64_t elements = variant.mode == Mode::kTeacher ? costs.base_kv_elements : costs.swiftkv_kv_elements;
-  const int64_t bytes = std::max<int64_t>(elements * BlockBytes(KvCacheDType(variant, options)), 1);
+  const int64_t bytes = CacheLayout(*variant.weights, variant.mode, options.kv_cache_dtype).bytes_per_token();
   int64_t tokens = options.scorer.max_num_seqs * std::min(kUsualTokens, engine.max_model_len);
   if (const int64_t available = ReadMemoryInfo().available_bytes; available > 0) {
     tokens = std::min(tokens, available / 4 / bytes);

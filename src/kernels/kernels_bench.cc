@@ -35,14 +35,24 @@ void Gemm(benchmark::State& state, const Backend* ops, DType dtype, int64_t m, i
   Result<PackedMatrix> w = ops->AllocatePacked(n, k, dtype);
   if (!w) return state.SkipWithError(w.error().message.c_str());
   const std::vector<float> rows = Random(64 * k, 1);
-  for (int64_t row = 0; row < n; row += 64) ops->PackRows(rows.data(), row, std::min<int64_t>(64, n - row), &*w);
+  const std::vector<int8_t> codes(static_cast<size_t>(64 * k), 7);
+  const std::vector<uint16_t> halves(static_cast<size_t>(64 * k / kQuantizedBlock), 0x2000);
+  for (int64_t row = 0; row < n; row += 64) {
+    const int64_t count = std::min<int64_t>(64, n - row);
+    if (w->dtype == w->activation_dtype()) {
+      ops->PackRows(rows.data(), row, count, &*w);
+    } else {
+      ops->PackQuantizedRows({.codes = codes.data(), .scales = halves.data(), .minima = halves.data()}, row, count,
+                             &*w);
+    }
+  }
   const std::vector<float> x = Random(m * k, 2);
   const std::vector<BFloat16> x_bf16 = ToBFloat16(x);
   std::vector<float> y(static_cast<size_t>(m * n));
-  const void* input = dtype == DType::kBF16 ? static_cast<const void*>(x_bf16.data()) : x.data();
+  const void* input = dtype == DType::kF32 ? static_cast<const void*>(x.data()) : x_bf16.data();
   for (auto _ : state) ops->Gemm({.x = input, .x_stride = k, .m = m, .w = &*w, .y = y.data(), .y_stride = n});
   ReportFlops(state, 2.0 * static_cast<double>(m * n * k));
-  state.SetBytesProcessed(state.iterations() * n * k * (dtype == DType::kBF16 ? 2 : 4));
+  state.SetBytesProcessed(state.iterations() * w->data.bytes());
 }
 
 // `rows` queries at the end of a context of `context` tokens.
@@ -86,7 +96,7 @@ void Attention(benchmark::State& state, const Backend* ops, DType dtype, int64_t
   for (auto _ : state) ops->Attention(args);
   const double pairs = static_cast<double>(rows) * (static_cast<double>(context) - static_cast<double>(rows - 1) / 2);
   ReportFlops(state, 4 * pairs * static_cast<double>(heads * head_dim));
-  state.SetBytesProcessed(state.iterations() * context * kv_size * 2 * (dtype == DType::kBF16 ? 2 : 4));
+  state.SetBytesProcessed(state.iterations() * cache->bytes());
 }
 
 void WriteKv(benchmark::State& state, const Backend* ops, DType dtype) {
@@ -210,7 +220,7 @@ constexpr Shape kShapes[] = {
 void RegisterGemm(const Backend* ops, const std::string& name) {
   for (const Shape& shape : kShapes) {
     for (const int64_t m : {1, 8, 512}) {
-      for (const DType dtype : {DType::kBF16, DType::kF32}) {
+      for (const DType dtype : {DType::kBF16, DType::kF32, DType::kQ8_0, DType::kQ4_1}) {
         Register("Gemm/" + name + "/" + std::string(Name(dtype)) + "/" + shape.name + "/m" + std::to_string(m), Gemm,
                  ops, dtype, m, shape.k, shape.n);
       }
@@ -223,7 +233,7 @@ const bool kRegistered = [] {
     if (ops == &RefBackend()) continue;
     const std::string name(ops->name());
     RegisterGemm(ops, name);
-    for (const DType dtype : {DType::kBF16, DType::kF32}) {
+    for (const DType dtype : {DType::kBF16, DType::kF32, DType::kI8}) {
       const std::string suffix = name + "/" + std::string(Name(dtype));
       Register("Attention/" + suffix + "/smol.prefill512", Attention, ops, dtype, 512, 512, 9, 3, 64);
       Register("Attention/" + suffix + "/smol.prefill2048", Attention, ops, dtype, 2048, 2048, 9, 3, 64);

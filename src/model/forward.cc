@@ -29,6 +29,12 @@ Status Reserve(int64_t bytes, const char* what, AlignedBuffer* buffer) {
   return Ok();
 }
 
+// `config`: of the mode, so that a teacher has n = L.
+KvLayout LayoutOf(const ModelConfig& config, const kernels::Backend& ops, DType cache_dtype) {
+  return {.groups = config.kv_groups(),
+          .block_bytes = ops.KvBlockBytes(config.num_key_value_heads, config.head_dim, cache_dtype)};
+}
+
 // Projections of one layer, gathered over its tiles for an observer.
 struct RecordedProjections {
   std::vector<float> q;
@@ -52,10 +58,7 @@ class Forward::Impl {
         config_(mode == Mode::kTeacher ? weights.config.Teacher() : weights.config),
         rope_(config_) {}
 
-  KvLayout cache_layout() const {
-    return {.groups = config_.kv_groups(),
-            .block_bytes = ops_.KvBlockBytes(config_.num_key_value_heads, config_.head_dim, cache_dtype_)};
-  }
+  KvLayout cache_layout() const { return LayoutOf(config_, ops_, cache_dtype_); }
   Status Run(const Step& step, KvCache* cache, ForwardObserver* observer);
   void Logits(int64_t begin, int64_t count, float* out);
 
@@ -365,6 +368,11 @@ Status Forward::Impl::Prepare(const Step& step) {
   SWIFTKV_RETURN_IF_ERROR(Reserve(tile * c.q_size() * act, "attention output", &attended_));
   SWIFTKV_RETURN_IF_ERROR(Reserve(tile * 2 * c.intermediate_size * act, "gate and up", &gate_up_));
   return Reserve(tile * c.intermediate_size * act, "activated rows", &activated_);
+}
+
+KvLayout CacheLayout(const Weights& weights, Mode mode, std::optional<DType> cache_dtype) {
+  const ModelConfig config = mode == Mode::kTeacher ? weights.config.Teacher() : weights.config;
+  return LayoutOf(config, *weights.backend, cache_dtype.value_or(weights.dtype));
 }
 
 Forward::Forward(const Weights& weights, Mode mode, std::optional<DType> cache_dtype)

@@ -46,6 +46,9 @@ class ForwardObserver {
                            std::span<const float> /*v*/) {}
 };
 
+// The layout that a cache for `mode` must have; without `cache_dtype` in the type of the weights.
+KvLayout CacheLayout(const Weights& weights, Mode mode, std::optional<DType> cache_dtype = {});
+
 // Runs steps with one set of weights. Holds the work buffers; not thread-safe, one owner at a time.
 class Forward {
  public:
@@ -56,7 +59,6 @@ class Forward {
   Forward(Forward&&) noexcept;
   Forward& operator=(Forward&&) noexcept;
 
-  // Layout that a cache for this mode must have.
   KvLayout cache_layout() const;
 
   // Runs the step: writes K/V of every token of every KV group, and keeps the final hidden states (after the last

@@ -342,7 +342,7 @@ TEST_F(ServerTest, AnswersInTheFormatThatWasAskedFor) {
     const std::string body =
         std::string(R"({"prompt": "a", "max_tokens": 60, "temperature": 1, "seed": 3, )") + format + "}";
     const Json choice = Complete(Json::parse(body))["choices"][0];
-    if (choice["finish_reason"] != "stop") continue;  // a random model may never end its text
+    if (format != kFormats[2] && choice["finish_reason"] != "stop") continue;  // a random model may never end its text
     const Json answer = Json::parse(choice["text"].get<std::string>());
     EXPECT_TRUE(answer.is_object());
   }
