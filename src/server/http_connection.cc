@@ -114,10 +114,9 @@ class HttpConnection::Reply final : public HttpReply {
                    });
   }
   void Begin(HttpResponse head) override {
-    asio::dispatch(connection_->strand_,
-                   [connection = connection_, number = number_, head = std::move(head)]() mutable {
-                     connection->Begin(number, std::move(head));
-                   });
+    asio::dispatch(connection_->strand_, [connection = connection_, number = number_, head = std::move(head)] {
+      connection->Begin(number, head);
+    });
   }
   void Write(std::string piece) override {
     asio::dispatch(connection_->strand_, [connection = connection_, number = number_, piece = std::move(piece)] {
