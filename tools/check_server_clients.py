@@ -64,9 +64,28 @@ def check_openai(url):
     with_tools = client.chat.completions.create(model=model, messages=messages, tools=tools, tool_choice="auto",
                                                 max_tokens=4)
     assert with_tools.choices[0].message.content is not None
+    tools[0]["function"]["parameters"] = {"type": "object", "properties": {"city": {"enum": ["Oslo", "Rome"]}},
+                                          "required": ["city"]}
+    for choice, finish in (("required", "tool_calls"), ({"type": "function", "function": {"name": "weather"}}, "stop")):
+        forced = client.chat.completions.create(model=model, messages=messages, tools=tools, tool_choice=choice,
+                                                parallel_tool_calls=False, temperature=0, max_tokens=64)
+        call, = forced.choices[0].message.tool_calls
+        assert call.function.name == "weather" and json.loads(call.function.arguments)["city"] in ("Oslo", "Rome")
+        assert forced.choices[0].finish_reason == finish
+        with client.chat.completions.stream(model=model, messages=messages, tools=tools, tool_choice=choice,
+                                            parallel_tool_calls=False, temperature=0, max_tokens=64) as stream:
+            final = stream.get_final_completion()
+        assert final.choices[0].message.tool_calls[0].function.arguments == call.function.arguments
+
+    as_json = client.chat.completions.create(
+        model=model, messages=messages, temperature=0, max_tokens=64,
+        response_format={"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": {
+            "type": "object", "properties": {"sure": {"type": "boolean"}}, "required": ["sure"],
+            "additionalProperties": False}}})
+    assert json.loads(as_json.choices[0].message.content)["sure"] in (True, False)
 
     for wrong, error in ((dict(temperature=-1), openai.BadRequestError), (dict(model="other"), openai.NotFoundError),
-                         (dict(response_format={"type": "json_object"}), openai.BadRequestError)):
+                         (dict(response_format={"type": "xml"}), openai.BadRequestError)):
         try:
             client.chat.completions.create(**{"model": model, "messages": messages, **wrong})
             raise AssertionError(f"{wrong} was taken")

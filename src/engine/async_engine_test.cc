@@ -7,6 +7,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
+#include <new>
 #include <thread>
 
 #include "engine/stub_model.h"
@@ -61,6 +62,28 @@ struct Collector {
     return changed.wait_for(lock, std::chrono::seconds(30), [&] { return ends > 0; });
   }
 };
+
+TEST(AsyncEngineTest, OutlivesAStepWithoutMemory) {
+  auto model = std::make_unique<StubModel>();
+  std::atomic<bool> fails = true;
+  model->before_run = [&](const Step&) -> Status {
+    if (fails.exchange(false)) throw std::bad_alloc();
+    return Ok();
+  };
+  auto engine = Engine::Create(std::move(model), nullptr, {.kv_cache_tokens = 4096});
+  ASSERT_TRUE(engine.has_value());
+  Collector failed;
+  Collector answered;
+  AsyncEngine async(std::move(*engine), 1024);
+  ASSERT_TRUE(async.Submit(MakeRequest(1, 5), failed.Sink()).has_value());
+  ASSERT_TRUE(failed.WaitForEnd());
+  EXPECT_FALSE(failed.error);
+  ASSERT_TRUE(async.Submit(MakeRequest(2, 5), answered.Sink()).has_value());
+  ASSERT_TRUE(answered.WaitForEnd());
+  EXPECT_TRUE(answered.error);
+  EXPECT_EQ(answered.tokens, StubModel::Answer(MakeRequest(2, 5)));
+  EXPECT_EQ(async.stats().kv_cache_usage, 0);
+}
 
 TEST(AsyncEngineTest, ManyThreadsGetWhatTheyGetAlone) {
   constexpr int kThreads = 4;

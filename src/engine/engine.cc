@@ -6,6 +6,7 @@
 #include <cmath>
 #include <ctime>
 #include <limits>
+#include <new>
 #include <set>
 #include <utility>
 
@@ -261,10 +262,23 @@ void Engine::EndOverdue(std::vector<RequestOutput>* outputs) {
 
 std::vector<RequestOutput> Engine::Step() {
   std::vector<RequestOutput> outputs;
-  EndOverdue(&outputs);
+  try {
+    RunStep(&outputs);
+  } catch (const std::bad_alloc&) {
+    // How far the step came is not known, so nothing that it may have touched goes on.
+    while (!requests_.empty()) {
+      outputs.push_back(
+          Fail(requests_.begin()->first, Error{ErrorCode::kResourceExhausted, "no memory for the next step"}));
+    }
+  }
+  return outputs;
+}
+
+void Engine::RunStep(std::vector<RequestOutput>* outputs) {
+  EndOverdue(outputs);
   const RequestTimes::Time begin = options_.now();
   const std::vector<Scheduler::Chunk> chunks = scheduler_.Schedule(pace_.PromptCostLimit(answers_running_));
-  if (chunks.empty()) return outputs;
+  if (chunks.empty()) return;
   swiftkv::Step step;
   const std::vector<LogitRow> rows = PlanStep(chunks, &step);
   for (const Scheduler::Chunk& chunk : chunks) {
@@ -274,8 +288,8 @@ std::vector<RequestOutput> Engine::Step() {
   if (Status status = model_->Run(step, &cache_); !status) {
     std::set<int64_t> ids;
     for (const Scheduler::Chunk& chunk : chunks) ids.insert(static_cast<Choice*>(chunk.sequence)->request_id);
-    for (const int64_t id : ids) outputs.push_back(Fail(id, status.error()));
-    return outputs;
+    for (const int64_t id : ids) outputs->push_back(Fail(id, status.error()));
+    return;
   }
   const auto count = static_cast<int64_t>(rows.size());
   for (int64_t first = 0; first < count; first += kLogitTileRows) {
@@ -293,14 +307,13 @@ std::vector<RequestOutput> Engine::Step() {
     if (failed.contains(choice->request_id)) continue;
     if (choice->computed < choice->length()) continue;  // an unfinished prompt
     if (choice->choices > 1) ForkChoices(choice);
-    outputs.push_back(Advance(choice));
-    if (outputs.back().finish_reason) Retire(choice);
-    outputs.back().finished = requests_.count(outputs.back().request_id) == 0;
+    outputs->push_back(Advance(choice));
+    if (outputs->back().finish_reason) Retire(choice);
+    outputs->back().finished = requests_.count(outputs->back().request_id) == 0;
   }
   for (const int64_t id : failed) {
-    outputs.push_back(Fail(id, Error{ErrorCode::kResourceExhausted, "no memory for the output's grammar"}));
+    outputs->push_back(Fail(id, Error{ErrorCode::kResourceExhausted, "no memory for the output's grammar"}));
   }
-  return outputs;
 }
 
 // What the step was and how long it took; before the chunks are complete.

@@ -116,7 +116,8 @@ class Engine {
   // Ends a request at once, without another output. Unknown ids are ignored.
   void Abort(int64_t request_id);
   bool HasWork() const { return !scheduler_.idle(); }
-  // One step of the model. Where it fails, the requests that were in it end with its error and the engine goes on.
+  // One step of the model. Where it fails, the requests that were in it end with its error and the engine goes on;
+  // where memory runs out, all requests end.
   std::vector<RequestOutput> Step();
 
   // All of it in one call, results in the order of `requests`. `cancelled` is asked before every step; then
@@ -143,6 +144,7 @@ class Engine {
   int64_t LongestLength(const Request& request) const;
   std::unique_ptr<Choice> MakeChoice(int64_t id, std::shared_ptr<const Request> request, int32_t index) const;
   void ForkChoices(Choice* parent);
+  void RunStep(std::vector<RequestOutput>* outputs);
   void EndOverdue(std::vector<RequestOutput>* outputs);
   std::vector<LogitRow> PlanStep(const std::vector<Scheduler::Chunk>& chunks, swiftkv::Step* step) const;
   void CountStep(const std::vector<Scheduler::Chunk>& chunks, int64_t logit_rows, RequestTimes::Time begin);

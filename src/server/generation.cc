@@ -39,7 +39,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
     reply_->OnGone([self = shared_from_this()] { self->Leave(); });
     if (ended_) return;
     if (Status status = Submit(); !status) {
-      Fail(status.error());
+      Fail(status.error(), IsTooLong(status.error()) ? "context_length_exceeded" : "");
       return;
     }
     if (request_.stream) {
@@ -60,6 +60,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
   struct ChoiceState {
     Completion completion;
     Time last_token = {};
+    std::optional<ToolCallReader> tools = {};
     bool begun = false;       // a chunk of it has gone out
     int64_t text_offset = 0;  // characters of text that `logprobs` have told of
   };
@@ -67,6 +68,9 @@ class Generation : public std::enable_shared_from_this<Generation> {
   Status Submit() {
     const auto n = static_cast<size_t>(std::clamp(request_.sampling.n, 1, kMaxChoices));
     choices_.resize(prompts_.size() * n);
+    for (size_t i = 0; i < choices_.size(); ++i) {
+      choices_[i].tools.emplace(request_.conversation.tools, fmt::format("call-{}-{}", request_id_, i));
+    }
     for (size_t i = 0; i < prompts_.size(); ++i) {
       Request request{
           .prompt_token_ids = prompts_[i].token_ids, .sampling = request_.sampling, .priority = request_.priority};
@@ -121,9 +125,18 @@ class Generation : public std::enable_shared_from_this<Generation> {
     }
   }
 
-  void Fail(const Error& error) {
+  // OpenAI's clients tell a prompt that is too long from other errors by the code.
+  bool IsTooLong(const Error& error) const {
+    const auto is_too_long = [&](const PromptState& prompt) {
+      return static_cast<int64_t>(prompt.token_ids.size()) >= context_.engine->max_model_len();
+    };
+    return error.code == ErrorCode::kInvalidInput && std::any_of(prompts_.begin(), prompts_.end(), is_too_long);
+  }
+
+  // `code`: OpenAI's word for the error, where it has one.
+  void Fail(const Error& error, const std::string& code = {}) {
     Abort();
-    const HttpResponse response = ErrorResponse(error);
+    const HttpResponse response = ErrorResponse(error, code);
     spdlog::info("request={} status={} error=\"{}\"", request_id_, response.status, error.message);
     if (!StreamHasBegun()) {
       reply_->Send(response);
@@ -235,26 +248,45 @@ class Generation : public std::enable_shared_from_this<Generation> {
     return CompletionLogprobs(tokenizer, prompt.token_ids.front(), all, &choice->text_offset);
   }
 
-  static void AddFinish(const std::optional<FinishReason>& reason, const std::string& stop_reason, Json* choice) {
+  static void AddFinish(const std::optional<FinishReason>& reason, const std::string& stop_reason,
+                        const ToolCallReader& tools, Json* choice) {
     (*choice)["finish_reason"] = reason ? Json(Name(*reason)) : Json();
+    if (reason == FinishReason::kStop && tools.has_calls()) (*choice)["finish_reason"] = "tool_calls";
     (*choice)["stop_reason"] = stop_reason.empty() ? Json() : Json(stop_reason);
+  }
+
+  Json Delta(const ToolCallReader::News& news, bool is_first) const {
+    Json delta = Json::object();
+    if (is_first) delta["role"] = "assistant";
+    if (news.calls.empty() || !news.content.empty()) delta["content"] = news.content;
+    if (!news.calls.empty()) delta["tool_calls"] = ToolCallsJson(news.calls, true);
+    return delta;
+  }
+
+  Json Message(const Completion& completion, ToolCallReader* tools) const {
+    const ToolCallReader::News news = tools->Push(completion.text, true);
+    Json message = {{"role", "assistant"}, {"content", news.content}, {"refusal", nullptr}};
+    if (news.calls.empty()) return message;
+    if (news.content.empty()) message["content"] = nullptr;
+    message["tool_calls"] = ToolCallsJson(news.calls, false);
+    return message;
   }
 
   void WriteChunk(const PromptState& prompt, size_t index, const RequestOutput& output) {
     ChoiceState& choice = choices_[index];
-    if (output.text.empty() && output.logprobs.empty() && !output.finish_reason && choice.begun) return;
+    const ToolCallReader::News news = choice.tools->Push(output.text, output.finish_reason.has_value());
+    const bool is_empty = news.content.empty() && news.calls.empty() && output.logprobs.empty();
+    if (is_empty && !output.finish_reason && choice.begun) return;
     Json entry = {{"index", index}};
     if (request_.chat) {
-      entry["delta"] = Json::object();
-      if (!choice.begun) entry["delta"]["role"] = "assistant";
-      entry["delta"]["content"] = output.text;
+      entry["delta"] = Delta(news, !choice.begun);
     } else {
       const bool echoes = request_.echo && !choice.begun;
       const size_t prompt_index = index / (choices_.size() / prompts_.size());
-      entry["text"] = (echoes ? PromptText(prompt_index) : "") + output.text;
+      entry["text"] = (echoes ? PromptText(prompt_index) : "") + news.content;
     }
     entry["logprobs"] = Logprobs(prompt, output.logprobs, &choice);
-    AddFinish(output.finish_reason, output.stop_reason, &entry);
+    AddFinish(output.finish_reason, output.stop_reason, *choice.tools, &entry);
     if (request_.return_prompt_logprobs && !choice.begun) {
       entry["prompt_logprobs"] = PromptLogprobs(*context_.model->text.tokenizer, prompt.logprobs);
     }
@@ -276,12 +308,12 @@ class Generation : public std::enable_shared_from_this<Generation> {
       const Completion& completion = choices_[i].completion;
       Json entry = {{"index", i}};
       if (request_.chat) {
-        entry["message"] = {{"role", "assistant"}, {"content", completion.text}, {"refusal", nullptr}};
+        entry["message"] = Message(completion, &*choices_[i].tools);
       } else {
         entry["text"] = (request_.echo ? PromptText(i / n) : "") + completion.text;
       }
       entry["logprobs"] = Logprobs(prompt, completion.logprobs, &choices_[i]);
-      AddFinish(completion.finish_reason, completion.stop_reason, &entry);
+      AddFinish(completion.finish_reason, completion.stop_reason, *choices_[i].tools, &entry);
       if (request_.return_prompt_logprobs) {
         entry["prompt_logprobs"] = PromptLogprobs(*context_.model->text.tokenizer, prompt.logprobs);
       }

@@ -232,23 +232,24 @@ Result<Json> ReadMessages(const JsonFields& fields) {
   return messages;
 }
 
-// Whether the model is to be told of the tools.
-Result<bool> ToolsWanted(const JsonFields& fields) {
-  const Json* choice = fields.Find("tool_choice");
-  if (choice == nullptr || *choice == Json("auto")) return true;
-  if (*choice == Json("none")) return false;
-  return InvalidInput("tool_choice must be \"none\" or \"auto\": a call can't be forced");
+Result<ToolRules> ReadTools(const JsonFields& fields, Json* variables) {
+  SWIFTKV_ASSIGN_OR_RETURN(ToolRules rules, ReadToolRules(fields.Find("tools"), fields.Find("tool_choice")));
+  SWIFTKV_RETURN_IF_ERROR(fields.Read("parallel_tool_calls", &rules.parallel));
+  if (rules.choice != ToolRules::Choice::kNone) (*variables)["tools"] = *fields.Find("tools");
+  return rules;
 }
 
-Status ReadTools(const JsonFields& fields, Json* variables) {
-  const Json* tools = fields.Find("tools");
-  SWIFTKV_ASSIGN_OR_RETURN(const bool wanted, ToolsWanted(fields));
-  if (tools == nullptr) return Ok();
-  if (!tools->is_array()) return InvalidInput("tools must be an array, not {}", tools->type_name());
-  for (const Json& tool : *tools) {
-    if (!tool.is_object()) return InvalidInput("tools must hold objects, not {}", tool.type_name());
+// A forced call is an answer of one form. Where the request asks for another form, no call can come.
+Status ForceCall(const JsonFields& fields, GenerationRequest* request) {
+  ToolRules& rules = request->conversation.tools;
+  const bool is_forced = rules.choice == ToolRules::Choice::kRequired || rules.choice == ToolRules::Choice::kNamed;
+  if (request->format.kind != OutputFormat::Kind::kText) {
+    if (is_forced) return InvalidInput("tool_choice forces a call and {} another answer", request->format.field);
+    rules.choice = ToolRules::Choice::kNone;
   }
-  if (wanted && !tools->empty()) (*variables)["tools"] = *tools;
+  if (!is_forced) return Ok();
+  SWIFTKV_ASSIGN_OR_RETURN(std::string schema, ForcedCallSchema(rules, *fields.Find("tools")));
+  request->format = {.kind = OutputFormat::Kind::kJsonSchema, .schema = std::move(schema), .field = "tool_choice"};
   return Ok();
 }
 
@@ -269,10 +270,10 @@ Result<Conversation> ReadConversation(const JsonFields& fields) {
   if (continue_final_message) return InvalidInput("continue_final_message is not supported");
   variables["add_generation_prompt"] = add_generation_prompt;
   if (const Json* documents = fields.Find("documents")) variables["documents"] = *documents;
-  SWIFTKV_RETURN_IF_ERROR(ReadTools(fields, &variables));
+  SWIFTKV_ASSIGN_OR_RETURN(ToolRules tools, ReadTools(fields, &variables));
   SWIFTKV_ASSIGN_OR_RETURN(Json messages, ReadMessages(fields));
   return Conversation{std::make_shared<const Json>(std::move(messages)),
-                      std::make_shared<const Json>(std::move(variables))};
+                      std::make_shared<const Json>(std::move(variables)), std::move(tools)};
 }
 
 }  // namespace
@@ -301,6 +302,7 @@ Result<GenerationRequest> ParseChatRequest(std::string_view body) {
   GenerationRequest request{.chat = true, .add_special_tokens = false};
   SWIFTKV_RETURN_IF_ERROR(ReadCommon(fields, &request));
   SWIFTKV_ASSIGN_OR_RETURN(request.conversation, ReadConversation(fields));
+  SWIFTKV_RETURN_IF_ERROR(ForceCall(fields, &request));
   SWIFTKV_RETURN_IF_ERROR(fields.Read("add_special_tokens", &request.add_special_tokens));
   SWIFTKV_RETURN_IF_ERROR(fields.Read("max_completion_tokens", &request.sampling.max_tokens));
   bool logprobs = false;

@@ -18,6 +18,7 @@
 
 #include "base/status.h"
 #include "engine/request.h"
+#include "server/tool_calls.h"
 
 namespace swiftkv {
 
@@ -31,9 +32,11 @@ using Prompt = std::variant<std::string, std::vector<int32_t>>;  // text or toke
 struct Conversation {
   std::shared_ptr<const nlohmann::ordered_json> messages;
   std::shared_ptr<const nlohmann::ordered_json> variables;
+  ToolRules tools;
 };
 
-// What the answer must be: response_format, or vLLM's guided_json and structured_outputs.
+// What the answer must be: response_format, vLLM's guided_json and structured_outputs, or a tool_choice that forces a
+// call.
 struct OutputFormat {
   enum class Kind { kText, kJsonObject, kJsonSchema };
   Kind kind = Kind::kText;

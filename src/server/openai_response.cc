@@ -65,6 +65,7 @@ std::string ParamOf(const std::string& message) {
                                   "min_tokens",
                                   "model",
                                   "n",
+                                  "parallel_tool_calls",
                                   "presence_penalty",
                                   "priority",
                                   "prompt",
@@ -175,8 +176,8 @@ HttpResponse ErrorResponse(int status, const std::string& message, const std::st
   return response;
 }
 
-HttpResponse ErrorResponse(const Error& error) {
-  return ErrorResponse(HttpStatus(error.code), error.message, ParamOf(error.message));
+HttpResponse ErrorResponse(const Error& error, const std::string& code) {
+  return ErrorResponse(HttpStatus(error.code), error.message, ParamOf(error.message), code);
 }
 
 std::string TokenBytes(const Tokenizer& tokenizer, int32_t id) {
@@ -234,6 +235,22 @@ Json ChatLogprobs(const Tokenizer& tokenizer, const std::vector<PositionLogprobs
     content.push_back(std::move(entry));
   }
   return {{"content", std::move(content)}};
+}
+
+Json ToolCallsJson(const std::vector<ToolCallReader::Call>& calls, bool is_piece) {
+  Json list = Json::array();
+  for (const ToolCallReader::Call& call : calls) {
+    Json entry = Json::object();
+    if (is_piece) entry["index"] = call.index;
+    if (!call.id.empty()) {
+      entry["id"] = call.id;
+      entry["type"] = "function";
+      entry["function"]["name"] = call.name;
+    }
+    entry["function"]["arguments"] = call.arguments;
+    list.push_back(std::move(entry));
+  }
+  return list;
 }
 
 Json PromptLogprobs(const Tokenizer& tokenizer, const std::vector<PositionLogprobs>& scores) {

@@ -11,6 +11,7 @@
 #include "base/status.h"
 #include "engine/request.h"
 #include "server/http.h"
+#include "server/tool_calls.h"
 #include "text/tokenizer.h"
 
 namespace swiftkv {
@@ -23,7 +24,7 @@ HttpResponse JsonResponse(const nlohmann::ordered_json& json, int status = 200);
 HttpResponse ErrorResponse(int status, const std::string& message, const std::string& param = {},
                            const std::string& code = {});
 // 400, 404, 429, 500 by the error's code; a message that begins with a field's name makes that the `param`.
-HttpResponse ErrorResponse(const Error& error);
+HttpResponse ErrorResponse(const Error& error, const std::string& code = {});
 // What a stream that has begun says of an error.
 nlohmann::ordered_json ErrorJson(int status, const std::string& message, const std::string& param = {},
                                  const std::string& code = {});
@@ -37,6 +38,8 @@ nlohmann::ordered_json CompletionLogprobs(const Tokenizer& tokenizer, int32_t fi
                                           const std::vector<PositionLogprobs>& scores, int64_t* text_offset);
 // `logprobs` of /v1/chat/completions.
 nlohmann::ordered_json ChatLogprobs(const Tokenizer& tokenizer, const std::vector<PositionLogprobs>& scores);
+// `tool_calls` of a message, or of a stream's piece, where each call bears its index and its first piece the name.
+nlohmann::ordered_json ToolCallsJson(const std::vector<ToolCallReader::Call>& calls, bool is_piece);
 // vLLM's `prompt_logprobs`: null for the first token, then an object by token id.
 nlohmann::ordered_json PromptLogprobs(const Tokenizer& tokenizer, const std::vector<PositionLogprobs>& scores);
 

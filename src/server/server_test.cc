@@ -348,6 +348,47 @@ TEST_F(ServerTest, AnswersInTheFormatThatWasAskedFor) {
   }
 }
 
+TEST_F(ServerTest, CallsATool) {
+  Start();
+  Json body = Json::parse(R"({"messages": [{"role": "user", "content": "a"}], "max_tokens": 200, "temperature": 0,
+      "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object",
+          "properties": {"a": {"enum": ["b", "c"]}}, "required": ["a"], "additionalProperties": false}}}],
+      "tool_choice": "required", "parallel_tool_calls": false})");
+  const Json choice = Answer("/v1/chat/completions", body)["choices"][0];
+  EXPECT_EQ(choice["finish_reason"], "tool_calls");
+  EXPECT_TRUE(choice["message"]["content"].is_null());
+  ASSERT_EQ(choice["message"]["tool_calls"].size(), 1u);
+  const Json call = choice["message"]["tool_calls"][0];
+  EXPECT_EQ(call["type"], "function");
+  EXPECT_EQ(call["function"]["name"], "f");
+  EXPECT_TRUE(Json::parse(call["function"]["arguments"].get<std::string>()).contains("a"));
+
+  body["stream"] = true;
+  Json streamed = Events(Post("/v1/chat/completions", body)).back()["choices"][0];
+  EXPECT_EQ(streamed["finish_reason"], "tool_calls");
+  EXPECT_EQ(streamed["delta"]["tool_calls"][0]["index"], 0);
+  EXPECT_EQ(streamed["delta"]["tool_calls"][0]["function"], call["function"]);
+
+  body["tool_choice"] = {{"type", "function"}, {"function", {{"name", "f"}}}};
+  std::string arguments;
+  for (const Json& event : Events(Post("/v1/chat/completions", body))) {
+    const Json& delta = event["choices"][0]["delta"];
+    EXPECT_FALSE(delta.contains("content"));
+    EXPECT_EQ(delta["tool_calls"][0]["function"].contains("name"), arguments.empty());
+    arguments += delta["tool_calls"][0]["function"]["arguments"].get<std::string>();
+  }
+  EXPECT_TRUE(Json::parse(arguments).contains("a"));
+  body["response_format"] = {{"type", "json_object"}};
+  EXPECT_EQ(Post("/v1/chat/completions", body).status, 400);
+}
+
+TEST_F(ServerTest, TellsAPromptThatIsTooLong) {
+  Start();
+  const TestResponse response = Post("/v1/completions", {{"prompt", std::string(600, 'a')}});
+  EXPECT_EQ(response.status, 400);
+  EXPECT_EQ(Json::parse(response.body)["error"]["code"], "context_length_exceeded");
+}
+
 TEST_F(ServerTest, KnowsItsRoutes) {
   Start();
   TestClient client = Connect();
