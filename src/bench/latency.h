@@ -64,8 +64,10 @@ struct LatencyReport {
   std::string origin;
   ModelConfig config;
   DType dtype = DType::kBF16;
-  double parameters = 0;  // of the base model
-  double size_bytes = 0;  // of them, packed
+  double parameters = 0;               // of the base model
+  std::string quantization = "none";   // as --quantization spells it
+  DType product_dtype = DType::kBF16;  // ProductDType
+  double size_bytes = 0;               // of them, packed
   std::vector<LatencyResult> results;
   std::vector<Roofline> rooflines;  // one for each result; empty: not measured
 };

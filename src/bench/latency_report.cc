@@ -17,7 +17,7 @@ double MeanSeconds(const ModeLatency& mode) { return Mean(mode.seconds); }
 // Share of what the machine can do at best, in percent; nullopt where that was not measured.
 std::optional<double> RooflineShare(const LatencyReport& report, size_t index, const ModeLatency& mode) {
   if (report.rooflines.empty()) return std::nullopt;
-  return 100 * BestSeconds(mode.work, report.dtype, report.rooflines[index]) / MeanSeconds(mode);
+  return 100 * BestSeconds(mode.work, report.product_dtype, report.rooflines[index]) / MeanSeconds(mode);
 }
 
 std::string SpeedCell(const ModeLatency& mode) {
@@ -29,8 +29,9 @@ std::string ModelText(const LatencyReport& report) {
   const std::string layers = c.is_swiftkv() ? fmt::format("L = {}, n = {}, g = {}", c.num_hidden_layers,
                                                           c.num_key_value_layers, c.key_value_group_size)
                                             : fmt::format("L = {}", c.num_hidden_layers);
-  return fmt::format("{}: {}, {:.2f} M parameters, {} {:.2f} MiB", Printable(report.origin), layers,
-                     report.parameters / 1e6, Name(report.dtype), report.size_bytes / (1 << 20));
+  const std::string quantization = report.quantization == "none" ? "" : ", weights " + report.quantization;
+  return fmt::format("{}: {}, {:.2f} M parameters, {}{} {:.2f} MiB", Printable(report.origin), layers,
+                     report.parameters / 1e6, Name(report.dtype), quantization, report.size_bytes / (1 << 20));
 }
 
 std::string RooflinesText(const LatencyReport& report) {

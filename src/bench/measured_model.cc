@@ -40,7 +40,7 @@ Result<std::vector<Mode>> ChooseModes(const std::string& origin, bool has_base, 
                       has_base ? "; give --adapter, or convert it first" : "");
 }
 
-// All modes share what they have in common.
+// All modes share what they have in common; quantized weights need no more.
 int64_t PackedBytes(const ModelConfig& config, const std::vector<Mode>& modes, DType dtype) {
   const ModelCosts costs = ComputeModelCosts(config);
   const int64_t parameters =
@@ -48,9 +48,12 @@ int64_t PackedBytes(const ModelConfig& config, const std::vector<Mode>& modes, D
   return parameters * BlockBytes(dtype);
 }
 
-LoadOptions WeightsOptions(const std::vector<Mode>& modes, DType dtype) {
+LoadOptions WeightsOptions(const std::vector<Mode>& modes, const MeasuredModelOptions& options) {
   const auto has = [&](Mode mode) { return std::find(modes.begin(), modes.end(), mode) != modes.end(); };
-  return {.dtype = dtype, .teacher = has(Mode::kTeacher), .student = has(Mode::kStudent)};
+  return {.dtype = options.dtype,
+          .quantization = options.quantization,
+          .teacher = has(Mode::kTeacher),
+          .student = has(Mode::kStudent)};
 }
 
 Result<MeasuredModel> RandomModel(const MeasuredModelOptions& options) {
@@ -58,8 +61,7 @@ Result<MeasuredModel> RandomModel(const MeasuredModelOptions& options) {
   MeasuredModel model{.origin = options.config_file + " (random weights)", .weights = {}, .modes = {}};
   SWIFTKV_ASSIGN_OR_RETURN(model.modes, ChooseModes(model.origin, true, config.is_swiftkv(), options.mode));
   SWIFTKV_RETURN_IF_ERROR(CheckWeightsFit(model.origin, PackedBytes(config, model.modes, options.dtype)));
-  SWIFTKV_ASSIGN_OR_RETURN(model.weights,
-                           RandomWeights(config, kWeightsSeed, WeightsOptions(model.modes, options.dtype)));
+  SWIFTKV_ASSIGN_OR_RETURN(model.weights, RandomWeights(config, kWeightsSeed, WeightsOptions(model.modes, options)));
   return model;
 }
 
@@ -78,8 +80,8 @@ Result<MeasuredModel> LoadMeasuredModel(const MeasuredModelOptions& options) {
   SWIFTKV_ASSIGN_OR_RETURN(model.modes, ChooseModes(model.origin, files.base->Find(last) != nullptr,
                                                     files.config.is_swiftkv(), options.mode));
   SWIFTKV_RETURN_IF_ERROR(CheckWeightsFit(model.origin, PackedBytes(files.config, model.modes, options.dtype)));
-  SWIFTKV_ASSIGN_OR_RETURN(model.weights, LoadWeights(files.config, *files.base, files.adapter.get(),
-                                                      WeightsOptions(model.modes, options.dtype)));
+  SWIFTKV_ASSIGN_OR_RETURN(
+      model.weights, LoadWeights(files.config, *files.base, files.adapter.get(), WeightsOptions(model.modes, options)));
   return model;
 }
 

@@ -25,6 +25,7 @@ struct MeasuredModelOptions {
   int64_t key_value_group_size = 0;
   std::optional<Mode> mode = {};  // absent: both, where the model has both
   DType dtype = DType::kBF16;
+  Quantization quantization = Quantization::kNone;
 };
 
 struct MeasuredModel {

@@ -52,13 +52,14 @@ std::vector<float> RandomValues(int64_t size) {
 
 Result<double> GemmFlops(const Shape& shape, DType dtype, double seconds) {
   const kernels::Backend& ops = kernels::DefaultBackend();
-  SWIFTKV_ASSIGN_OR_RETURN(kernels::PackedMatrix w, ops.AllocatePacked(shape.n, shape.k, dtype));
+  SWIFTKV_ASSIGN_OR_RETURN(kernels::PackedMatrix w, dtype == DType::kI8 ? ops.AllocateInt8(shape.n, shape.k, {})
+                                                                        : ops.AllocatePacked(shape.n, shape.k, dtype));
   const std::vector<float> x = RandomValues(shape.m * shape.k);
   ParallelFor(shape.n / 64, [&](int64_t panel) { ops.PackRows(x.data(), panel * 64, 64, &w); });
   std::vector<BFloat16> x_bf16(x.size());
   std::transform(x.begin(), x.end(), x_bf16.begin(), [](float value) { return ToBFloat16(value); });
   std::vector<float> y(static_cast<size_t>(shape.m * shape.n));
-  const void* input = dtype == DType::kBF16 ? static_cast<const void*>(x_bf16.data()) : x.data();
+  const void* input = dtype == DType::kF32 ? static_cast<const void*>(x.data()) : x_bf16.data();
   const double best = BestRun(seconds, [&] {
     ops.Gemm({.x = input, .x_stride = shape.k, .m = shape.m, .w = &w, .y = y.data(), .y_stride = shape.n});
   });
@@ -163,15 +164,19 @@ Work StepWork(const Step& step, const Weights& weights, Mode mode) {
   const double later_kv = config.is_swiftkv() ? later_groups : 1;
   const double partial = layers - whole;
   const auto head = static_cast<double>(config.hidden_size) * static_cast<double>(config.vocab_size);
-  const auto element_bytes = static_cast<double>(BlockBytes(weights.dtype));
 
   const double macs_per_row = whole * (layer.q + layer.kv + layer.rest) + later_kv * layer.kv;
   const double macs_per_logit_row = partial * (layer.q + layer.rest) + head;
   const double attention_macs = 2 * static_cast<double>(config.q_size()) * (whole * pairs + partial * logit_pairs);
-  double elements = macs_per_row + 2 * static_cast<double>(config.kv_size()) * whole * context;
-  if (logit_rows > 0) elements += macs_per_logit_row + 2 * static_cast<double>(config.kv_size()) * partial * context;
-  return {.flops = 2 * (rows * macs_per_row + logit_rows * macs_per_logit_row + attention_macs),
-          .bytes = elements * element_bytes};
+  double weights_read = macs_per_row;
+  double cache_read = 2 * static_cast<double>(config.kv_size()) * whole * context;
+  if (logit_rows > 0) {
+    weights_read += macs_per_logit_row;
+    cache_read += 2 * static_cast<double>(config.kv_size()) * partial * context;
+  }
+  return {
+      .flops = 2 * (rows * macs_per_row + logit_rows * macs_per_logit_row + attention_macs),
+      .bytes = weights_read * BytesPerWeight(weights) + cache_read * static_cast<double>(BlockBytes(weights.dtype))};
 }
 
 double BestSeconds(const Work& work, DType dtype, const Roofline& roofline) {

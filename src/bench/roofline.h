@@ -21,7 +21,7 @@ struct RooflineOptions {
   double seconds = 0.3;  // of measuring, for each figure
   // Bytes that the reads for `read_bandwidth` go over; 0: kBeyondCaches or a quarter of the memory available.
   int64_t read_bytes = 0;
-  std::vector<DType> dtypes = {DType::kBF16, DType::kF32};
+  std::vector<DType> dtypes = {DType::kI8, DType::kBF16, DType::kF32};
 };
 
 inline constexpr int64_t kBeyondCaches = int64_t{2} << 30;  // more than any last-level cache holds

@@ -91,9 +91,9 @@ Result<std::vector<Roofline>> MeasureRooflines(const LatencyReport& report, cons
     }
     SetThreads(tests[i].threads);
     const auto bytes = static_cast<int64_t>(report.size_bytes);
-    SWIFTKV_ASSIGN_OR_RETURN(
-        Roofline roofline,
-        MeasureRoofline({.read_bytes = std::clamp<int64_t>(bytes, 1 << 20, kBeyondCaches), .dtypes = {report.dtype}}));
+    SWIFTKV_ASSIGN_OR_RETURN(Roofline roofline,
+                             MeasureRoofline({.read_bytes = std::clamp<int64_t>(bytes, 1 << 20, kBeyondCaches),
+                                              .dtypes = {report.product_dtype}}));
     rooflines.push_back(std::move(roofline));
   }
   return rooflines;
@@ -109,7 +109,9 @@ Status Latency(const Flags& flags) {
   report.config = model.weights.config;
   report.dtype = model.weights.dtype;
   report.parameters = static_cast<double>(ComputeModelCosts(report.config).base_parameters);
-  report.size_bytes = report.parameters * static_cast<double>(BlockBytes(report.dtype));
+  report.quantization = flags.model.quantization;
+  report.product_dtype = ProductDType(model.weights);
+  report.size_bytes = report.parameters * BytesPerWeight(model.weights);
   {
     ProgressLine line("bench latency", flags.quiet);
     const LatencyOptions options{

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "checkpoint/printable.h"
+#include "cli/options.h"
 #include "cli/terminal.h"
 
 namespace swiftkv {
@@ -73,6 +74,7 @@ void MeasuredModelFlags::Add(CLI::App* command) {
   command->add_option("--dtype", dtype, "Type of weights and activations: bf16, f32 or auto (bf16)")
       ->check(CLI::IsMember({"auto", "bf16", "f32"}))
       ->capture_default_str();
+  AddQuantizationFlag(command, &quantization);
 }
 
 Result<MeasuredModel> MeasuredModelFlags::Load() const {
@@ -88,7 +90,8 @@ Result<MeasuredModel> MeasuredModelFlags::Load() const {
                                .config_file = config,
                                .num_key_value_layers = num_key_value_layers,
                                .key_value_group_size = key_value_group_size,
-                               .dtype = dtype == "f32" ? DType::kF32 : DType::kBF16};
+                               .dtype = dtype == "f32" ? DType::kF32 : DType::kBF16,
+                               .quantization = ParseQuantization(quantization, dtype)};
   if (mode != "auto") options.mode = mode == "base" ? Mode::kTeacher : Mode::kStudent;
   return LoadMeasuredModel(options);
 }

@@ -31,6 +31,7 @@ struct MeasuredModelFlags {
   int64_t key_value_group_size = 0;
   std::string mode = "auto";
   std::string dtype = "auto";
+  std::string quantization = "none";
 
   void Add(CLI::App* command);
   Result<MeasuredModel> Load() const;

@@ -36,6 +36,25 @@ Result<std::pair<int32_t, float>> ParseLogitBias(const std::string& text) {
 
 }  // namespace
 
+void AddQuantizationFlag(CLI::App* command, std::string* quantization) {
+  command
+      ->add_option(
+          "--quantization", *quantization,
+          "Weights in memory: none (as --dtype says); gguf (what a GGUF file has in Q8_0, Q4_0 and Q4_1 keeps its "
+          "bits: the same answers from less memory); q8_0 or q4_1 (made so); int8 (products in int8 too: fastest); "
+          "auto: "
+          "gguf with bf16, else none")
+      ->check(CLI::IsMember({"auto", "none", "gguf", "q8_0", "q4_1", "int8"}))
+      ->capture_default_str();
+}
+
+Quantization ParseQuantization(const std::string& quantization, const std::string& dtype) {
+  if (quantization == "gguf" || (quantization == "auto" && dtype != "f32")) return Quantization::kStored;
+  if (quantization == "q8_0") return Quantization::kQ8_0;
+  if (quantization == "q4_1") return Quantization::kQ4_1;
+  return quantization == "int8" ? Quantization::kInt8 : Quantization::kNone;
+}
+
 void ModelFlags::AddModel(CLI::App* command) {
   command
       ->add_option("model,-m,--model", model,
@@ -55,13 +74,7 @@ void ModelFlags::AddAll(CLI::App* command) {
   command->add_option("--dtype", dtype, "Type of weights and activations: bf16, f32 or auto (bf16)")
       ->check(CLI::IsMember({"auto", "bf16", "f32"}))
       ->capture_default_str();
-  command
-      ->add_option(
-          "--quantization", quantization,
-          "Weights in memory: none (as --dtype says); gguf (what a GGUF file has in Q8_0, Q4_0 and Q4_1 keeps its "
-          "bits: the same answers from less memory); q8_0 or q4_1 (made so); auto: gguf with bf16, else none")
-      ->check(CLI::IsMember({"auto", "none", "gguf", "q8_0", "q4_1"}))
-      ->capture_default_str();
+  AddQuantizationFlag(command, &quantization);
   command->add_option("--kv-cache-dtype", kv_cache_dtype, "Type of the K/V cache: int8, or auto (that of --dtype)")
       ->check(CLI::IsMember({"auto", "int8"}));
   command->add_option("--chat-template", chat_template, "Jinja file to use instead of the model's own chat template")
@@ -90,10 +103,7 @@ Result<LoadedModel> ModelFlags::Load(bool both_modes) const {
   LoadModelOptions options{.model = model, .adapter = adapter, .both_modes = both_modes};
   if (mode != "auto") options.mode = mode == "base" ? Mode::kTeacher : Mode::kStudent;
   if (dtype != "auto") options.dtype = dtype == "f32" ? DType::kF32 : DType::kBF16;
-  const bool keeps_bits = quantization == "gguf" || (quantization == "auto" && dtype != "f32");
-  if (keeps_bits) options.quantization = Quantization::kStored;
-  if (quantization == "q8_0") options.quantization = Quantization::kQ8_0;
-  if (quantization == "q4_1") options.quantization = Quantization::kQ4_1;
+  options.quantization = ParseQuantization(quantization, dtype);
   if (!chat_template.empty()) options.chat_template_file = chat_template;
   const auto start = std::chrono::steady_clock::now();
   SWIFTKV_ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(options));

@@ -19,6 +19,10 @@ class App;
 
 namespace swiftkv {
 
+// --quantization, and what its value means beside --dtype's.
+void AddQuantizationFlag(CLI::App* command, std::string* quantization);
+Quantization ParseQuantization(const std::string& quantization, const std::string& dtype);
+
 // The model and how to run it.
 struct ModelFlags {
   std::string model = "smollm2-135m";

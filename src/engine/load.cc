@@ -23,7 +23,7 @@ Result<Mode> ChooseMode(const ModelFiles& files, std::optional<Mode> wanted) {
   return *wanted;
 }
 
-// Of the weights that the options ask for, packed.
+// Of the weights that the options ask for, packed; of int8 what they are made from, which is more.
 int64_t PackedBytes(const ModelFiles& files, Mode mode, const LoadModelOptions& options) {
   const ModelCosts costs = ComputeModelCosts(files.config);
   const int64_t parameters =

@@ -32,14 +32,16 @@ void ReportFlops(benchmark::State& state, double flops_per_iteration) {
 }
 
 void Gemm(benchmark::State& state, const Backend* ops, DType dtype, int64_t m, int64_t k, int64_t n) {
-  Result<PackedMatrix> w = ops->AllocatePacked(n, k, dtype);
+  std::vector<int32_t> exact(kMaxExactFeatures);
+  std::iota(exact.begin(), exact.end(), 0);
+  Result<PackedMatrix> w = dtype == DType::kI8 ? ops->AllocateInt8(n, k, exact) : ops->AllocatePacked(n, k, dtype);
   if (!w) return state.SkipWithError(w.error().message.c_str());
   const std::vector<float> rows = Random(64 * k, 1);
   const std::vector<int8_t> codes(static_cast<size_t>(64 * k), 7);
   const std::vector<uint16_t> halves(static_cast<size_t>(64 * k / kQuantizedBlock), 0x2000);
   for (int64_t row = 0; row < n; row += 64) {
     const int64_t count = std::min<int64_t>(64, n - row);
-    if (w->dtype == w->activation_dtype()) {
+    if (w->dtype == w->activation_dtype() || dtype == DType::kI8) {
       ops->PackRows(rows.data(), row, count, &*w);
     } else {
       ops->PackQuantizedRows({.codes = codes.data(), .scales = halves.data(), .minima = halves.data()}, row, count,
@@ -220,7 +222,7 @@ constexpr Shape kShapes[] = {
 void RegisterGemm(const Backend* ops, const std::string& name) {
   for (const Shape& shape : kShapes) {
     for (const int64_t m : {1, 8, 512}) {
-      for (const DType dtype : {DType::kBF16, DType::kF32, DType::kQ8_0, DType::kQ4_1}) {
+      for (const DType dtype : {DType::kBF16, DType::kF32, DType::kQ8_0, DType::kQ4_1, DType::kI8}) {
         Register("Gemm/" + name + "/" + std::string(Name(dtype)) + "/" + shape.name + "/m" + std::to_string(m), Gemm,
                  ops, dtype, m, shape.k, shape.n);
       }

@@ -32,16 +32,23 @@ namespace swiftkv::kernels {
 inline constexpr int64_t kBlockTokens = 16;          // tokens in one block of the K/V cache
 inline constexpr int64_t kAttentionPartition = 512;  // cache tokens whose partial softmax is merged as one unit
 
-inline constexpr int64_t kQuantizedBlock = 32;  // input features that share a scale
+inline constexpr int64_t kQuantizedBlock = 32;    // input features that share a scale
+inline constexpr int64_t kMaxExactFeatures = 32;  // of a kI8 matrix
 
 // A weight matrix [n, k] (output features, input features) in the layout of the backend that allocated it.
-// The layout is one for every m, so that weights exist once. Block-quantized ones (kQ4_1, kQ8_0) become bf16 in flight,
-// rounded as if they had been packed in it: their activation type is kBF16.
+// The layout is one for every m, so that weights exist once. The activation type of quantized ones is kBF16, too.
+//
+// Block-quantized ones (kQ4_1, kQ8_0) become bf16 in flight, rounded as if they had been packed in it.
+//
+// kI8: products of int8 with sums in int32. An output feature has one scale for its weights, a row of inputs one for
+// its values; both are the largest magnitude over 127 (quantize.h). A few input features are left out of that and
+// multiplied in bf16: those whose values are so large that the others would have no digits left.
 struct PackedMatrix {
   int64_t n = 0;
   int64_t k = 0;
-  DType dtype = DType::kF32;  // kF32, kBF16, kQ4_1 or kQ8_0
-  AlignedBuffer data;
+  DType dtype = DType::kF32;                 // kF32, kBF16, kQ4_1, kQ8_0 or kI8
+  std::vector<int32_t> exact_features = {};  // of kI8: input features in bf16, ascending
+  AlignedBuffer data = {};
 
   DType activation_dtype() const { return dtype == DType::kF32 ? DType::kF32 : DType::kBF16; }
 };
@@ -162,6 +169,8 @@ class Backend {
 
   // Memory for an [n, k] matrix; kResourceExhausted if the system has not that much.
   virtual Result<PackedMatrix> AllocatePacked(int64_t n, int64_t k, DType dtype) const = 0;
+  // The same of dtype kI8; at most kMaxExactFeatures.
+  virtual Result<PackedMatrix> AllocateInt8(int64_t n, int64_t k, std::vector<int32_t> exact_features) const = 0;
   // Packs rows [row_begin, row_begin + row_count) from float32 [row_count, k]. Any order; may be called in parallel for
   // ranges that begin at multiples of 64.
   virtual void PackRows(const float* rows, int64_t row_begin, int64_t row_count, PackedMatrix* w) const = 0;

@@ -57,8 +57,22 @@ __attribute__((target("avx512f,avx512bf16"))) void Avx512Bf16Loop() {
   }
 }
 
+__attribute__((target("avx512f,avx512vnni"))) void Avx512VnniLoop() {
+  __m512i sums[kChains];
+#pragma GCC unroll 24
+  for (int i = 0; i < kChains; ++i) sums[i] = _mm512_setzero_si512();
+  const __m512i x = _mm512_set1_epi32(0x01010101);
+  for (int64_t step = 0; step < kSteps; ++step) {
+#pragma GCC unroll 24
+    for (int i = 0; i < kChains; ++i) {
+      sums[i] = _mm512_dpbusd_epi32(sums[i], x, x);
+      __asm__ volatile("" : "+v"(sums[i]));
+    }
+  }
+}
+
 // Tiles of random numbers: with zeros some CPUs run at a higher frequency than any real product does.
-__attribute__((target("amx-tile,amx-bf16"))) void TileLoop() {
+__attribute__((target("amx-tile"))) void LoadRandomTiles() {
   struct alignas(64) Config {
     uint8_t palette = 1;
     uint8_t reserved[15] = {};
@@ -78,11 +92,26 @@ __attribute__((target("amx-tile,amx-bf16"))) void TileLoop() {
   _tile_loadd(5, values[1], 64);
   _tile_loadd(6, values[2], 64);
   _tile_loadd(7, values[3], 64);
+}
+
+__attribute__((target("amx-tile,amx-bf16"))) void TileLoop() {
+  LoadRandomTiles();
   for (int64_t step = 0; step < kTileSteps; ++step) {
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(1, 4, 7);
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
+  }
+  _tile_release();
+}
+
+__attribute__((target("amx-tile,amx-int8"))) void Int8TileLoop() {
+  LoadRandomTiles();
+  for (int64_t step = 0; step < kTileSteps; ++step) {
+    _tile_dpbssd(0, 4, 6);
+    _tile_dpbssd(1, 4, 7);
+    _tile_dpbssd(2, 5, 6);
+    _tile_dpbssd(3, 5, 7);
   }
   _tile_release();
 }
@@ -94,7 +123,9 @@ std::vector<PeakLoop> AvailablePeakLoops() {
   if (Cpu().avx2) loops.push_back({"avx2_f32", DType::kF32, kSteps * kAvx2Chains * 8.0 * 2, Avx2Loop});
   if (Cpu().avx512) loops.push_back({"avx512_f32", DType::kF32, kSteps * kChains * 16.0 * 2, Avx512Loop});
   if (Cpu().avx512_bf16) loops.push_back({"avx512_bf16", DType::kBF16, kSteps * kChains * 16.0 * 4, Avx512Bf16Loop});
+  if (Cpu().avx512_bf16) loops.push_back({"avx512_vnni", DType::kI8, kSteps * kChains * 16.0 * 8, Avx512VnniLoop});
   if (Cpu().amx_bf16) loops.push_back({"amx_bf16", DType::kBF16, kTileSteps * 4.0 * 16 * 16 * 32 * 2, TileLoop});
+  if (Cpu().amx_bf16) loops.push_back({"amx_int8", DType::kI8, kTileSteps * 4.0 * 16 * 16 * 64 * 2, Int8TileLoop});
   return loops;
 }
 

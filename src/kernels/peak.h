@@ -13,7 +13,7 @@ namespace swiftkv::kernels {
 
 struct PeakLoop {
   std::string_view name;  // "amx_bf16"
-  DType dtype;            // of the factors; sums are float32
+  DType dtype;            // of the factors; sums are float32, of kI8 int32
   double flops;           // of one call, a multiply-add counting as two
   void (*run)();          // on the calling thread; some milliseconds
 };

@@ -134,14 +134,16 @@ Status Forward::Impl::Run(const Step& step, KvCache* cache, ForwardObserver* obs
   }
   if (config_.is_swiftkv()) WriteLaterKv(all);
   if (trims_last_layer) WriteOwnKv(layers - 1, all);
-  if (logit_rows == 0) return Ok();
-
-  KeepRows(step.logit_rows);
-  for (int64_t j = full_layers_; j < layers; ++j) {
-    RunLayer(j, kept);
-    Observe(j + 1, logit_rows);
+  if (logit_rows > 0) {
+    KeepRows(step.logit_rows);
+    for (int64_t j = full_layers_; j < layers; ++j) {
+      RunLayer(j, kept);
+      Observe(j + 1, logit_rows);
+    }
+    Norm(Hidden(0), weights_.norm, logit_rows, final_.data());
+    if (observer_ != nullptr) observer_->GemmInput(weights_.lm_head, final_.data(), logit_rows);
   }
-  Norm(Hidden(0), weights_.norm, logit_rows, final_.data());
+  observer_ = nullptr;
   return Ok();
 }
 
@@ -283,6 +285,7 @@ void Forward::Impl::Norm(const float* h, const std::vector<float>& weight, int64
 
 void Forward::Impl::Gemm(const void* x, int64_t rows, const PackedMatrix& w, const std::vector<float>& bias, void* y,
                          DType y_dtype) {
+  if (observer_ != nullptr) observer_->GemmInput(w, x, rows);
   ops_.Gemm({.x = x,
              .x_stride = w.k,
              .m = rows,
@@ -296,6 +299,7 @@ void Forward::Impl::Gemm(const void* x, int64_t rows, const PackedMatrix& w, con
 
 void Forward::Impl::GemmAdd(const void* x, int64_t rows, const PackedMatrix& w, const std::vector<float>& bias,
                             float* h) {
+  if (observer_ != nullptr) observer_->GemmInput(w, x, rows);
   ops_.Gemm({.x = x,
              .x_stride = w.k,
              .m = rows,

@@ -44,6 +44,8 @@ class ForwardObserver {
   // two calls come, k and v first; what a call does not bring is empty.
   virtual void Projections(int64_t /*layer*/, std::span<const float> /*q*/, std::span<const float> /*k*/,
                            std::span<const float> /*v*/) {}
+  // The inputs of a product, in the activation type: x [rows, matrix.k], without gaps.
+  virtual void GemmInput(const kernels::PackedMatrix& /*matrix*/, const void* /*x*/, int64_t /*rows*/) {}
 };
 
 // The layout that a cache for `mode` must have; without `cache_dtype` in the type of the weights.

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "base/parallel.h"
+#include "model/int8_weights.h"
 
 namespace swiftkv {
 namespace {
@@ -353,23 +354,50 @@ RowReader RandomRows(uint64_t seed, const std::string& name, const std::vector<i
   return reader;
 }
 
+Result<Weights> Build(const ModelConfig& config, LoadOptions options, OpenTensor open) {
+  const bool to_int8 = options.quantization == Quantization::kInt8;
+  if (to_int8) options.quantization = Quantization::kStored;
+  SWIFTKV_ASSIGN_OR_RETURN(Weights weights, WeightsBuilder(config, options, std::move(open)).Build());
+  if (to_int8) SWIFTKV_RETURN_IF_ERROR(QuantizeToInt8(&weights));
+  return weights;
+}
+
 }  // namespace
+
+double BytesPerWeight(const Weights& weights) {
+  double bytes = 0;
+  double elements = 0;
+  const auto add = [&](const PackedMatrix& matrix) {
+    bytes += static_cast<double>(matrix.data.bytes());
+    elements += static_cast<double>(matrix.n) * static_cast<double>(matrix.k);
+  };
+  for (const LayerWeights& layer : weights.layers) {
+    add(layer.qkv_proj);
+    add(layer.q_proj_swiftkv);
+    add(layer.o_proj);
+    add(layer.gate_up_proj);
+    add(layer.down_proj);
+  }
+  add(weights.later.kv_proj);
+  add(weights.embed_tokens);
+  add(weights.lm_head);
+  return bytes / elements;
+}
+
+DType ProductDType(const Weights& weights) { return weights.lm_head.dtype == DType::kI8 ? DType::kI8 : weights.dtype; }
 
 Result<Weights> LoadWeights(const ModelConfig& config, const TensorSource& base, const TensorSource* adapter,
                             const LoadOptions& options) {
-  return WeightsBuilder(config, options,
-                        [&](const std::string& name, const std::vector<int64_t>& shape) {
-                          return OpenStored(base, adapter, name, shape);
-                        })
-      .Build();
+  return Build(config, options, [&](const std::string& name, const std::vector<int64_t>& shape) {
+    return OpenStored(base, adapter, name, shape);
+  });
 }
 
 Result<Weights> RandomWeights(const ModelConfig& config, uint64_t seed, const LoadOptions& options) {
-  return WeightsBuilder(config, options,
-                        [seed](const std::string& name, const std::vector<int64_t>& shape) -> Result<RowReader> {
-                          return RandomRows(seed, name, shape);
-                        })
-      .Build();
+  return Build(config, options,
+               [seed](const std::string& name, const std::vector<int64_t>& shape) -> Result<RowReader> {
+                 return RandomRows(seed, name, shape);
+               });
 }
 
 }  // namespace swiftkv

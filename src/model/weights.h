@@ -62,6 +62,7 @@ enum class Quantization {
   kStored,  // matrices that the file has in Q8_0, Q4_0 or Q4_1 keep their bits: the results are those of kNone
   kQ8_0,    // 8 bits, a scale for each 32 input features
   kQ4_1,    // 4 bits, a scale and a minimum for each 32; embeddings and lm_head in Q8_0
+  kInt8,    // int8 weights and inputs, any number of columns (model/int8_weights.h)
 };
 
 struct LoadOptions {
@@ -72,8 +73,14 @@ struct LoadOptions {
   const kernels::Backend* backend = nullptr;  // null: kernels::DefaultBackend()
 };
 
+// Bytes of memory an element of the packed matrices has on average, scales included.
+double BytesPerWeight(const Weights& weights);
+// What products multiply: kI8 where weights are kInt8, else the weights' dtype.
+DType ProductDType(const Weights& weights);
+
 // Reads tensors under their Hugging Face names from `base`, SwiftKV ones from `adapter` first where it is not null.
-// Peak memory at most 1.15 times the packed weights: the pages of a mapped file are given back as they are packed.
+// Peak memory at most 1.15 times the packed weights (kInt8: as packed by kStored, and the largest matrix): the pages of
+// a mapped file are given back as they are packed.
 // Weights with student and teacher for distillation must not be quantized.
 // Errors: kNotFound (a missing tensor), kInvalidInput (a wrong shape, NaN or infinite values), kResourceExhausted.
 Result<Weights> LoadWeights(const ModelConfig& config, const TensorSource& base, const TensorSource* adapter,

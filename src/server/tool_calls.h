@@ -51,7 +51,7 @@ class ToolCallReader {
   };
 
   // Calls bear the ids `id_prefix`-0, -1, ...
-  ToolCallReader(const ToolRules& rules, std::string id_prefix);
+  ToolCallReader(ToolRules rules, std::string id_prefix);
 
   // `text`: what has come since the last push; `last`: nothing else comes. Text that may be a call is held until it is
   // known.
@@ -66,7 +66,7 @@ class ToolCallReader {
   void Take(std::vector<Call> calls, News* news);
   size_t CertainContent() const;
 
-  const ToolRules* rules_;
+  ToolRules rules_;
   std::string id_prefix_;
   std::string held_;
   bool begun_ = false;  // content has been told of, or, for kNamed, the call

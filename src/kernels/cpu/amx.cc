@@ -3,7 +3,8 @@
 #include "kernels/cpu/cpu_kernels.h"
 
 #define SWIFTKV_SIMD_NAMESPACE amx
-#define SWIFTKV_TARGET "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,amx-tile,amx-bf16"
+#define SWIFTKV_TARGET \
+  "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,amx-tile,amx-bf16,amx-int8"
 #define SWIFTKV_HAS_DPBF16
 #define SWIFTKV_HAS_AMX
 // The order matters.
@@ -13,6 +14,7 @@
 #include "kernels/cpu/dot-inl.h"
 #include "kernels/cpu/dequantize-inl.h"
 #include "kernels/cpu/gemm-inl.h"
+#include "kernels/cpu/gemm_int8-inl.h"
 #include "kernels/cpu/amx_gemm-inl.h"
 #include "kernels/cpu/rowwise-inl.h"
 #include "kernels/cpu/attention_blocks-inl.h"

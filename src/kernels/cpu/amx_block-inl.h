@@ -8,10 +8,10 @@ inline void TileBlockProduct(const BFloat16* a, int64_t rows, const BFloat16* b,
   const int64_t a_bytes = depth * 2;
   const int64_t b_bytes = columns * 4;  // pairs of rows
   const int64_t c_bytes = columns * 4;
-  for (int64_t row = 0; row < rows; row += SquareBlock::kRows) {
+  for (int64_t row = 0; row < rows; row += Bf16SquareBlock::kRows) {
     const BFloat16* upper = a + row * depth;
     const BFloat16* lower = upper + kTileSize * depth;
-    for (int64_t column = 0; column < columns; column += SquareBlock::kColumns) {
+    for (int64_t column = 0; column < columns; column += Bf16SquareBlock::kColumns) {
       float* out = c + row * columns + column;
       float* out_lower = out + kTileSize * columns;
       if (add) {

@@ -1,22 +1,37 @@
-// y = x wᵀ + bias in bf16 on AMX tiles: registers of 16 rows of 64 bytes, of which TDPBF16PS multiplies two into a
-// third.
+// y = x wᵀ + bias in bf16 or int8 on AMX tiles: registers of 16 rows of 64 bytes, of which TDPBF16PS or TDPBSSD
+// multiplies two into a third.
 //
-// The packed panels (packed_layout.h) are tiles of weights as they lie: 32 input features x 16 output features are 16
-// rows of 64 bytes, 256 bytes apart. A work item is some rows times some panels and goes through K section by section.
-// In each section it takes strips of 32 rows, whose inputs stay in the L1 cache, and lets the panels stream past them
-// from the L2 cache, one block of sums at a time. Meanwhile it fetches what comes next: the L3 cache is too slow to be
-// waited for. Between sections the sums wait in scratch, exactly as they were.
+// The packed panels (packed_layout.h) are tiles of weights as they lie: 32 input features of bf16, or 64 of int8, x 16
+// output features are 16 rows of 64 bytes, 256 bytes apart. A work item is some rows times some panels and goes through
+// K section by section. In each section it takes strips of 32 rows, whose inputs stay in the L1 cache, and lets the
+// panels stream past them from the L2 cache, one block of sums at a time. Meanwhile it fetches what comes next: the L3
+// cache is too slow to be waited for. Between sections the sums wait in scratch, exactly as they were.
 //
-// Every output element is one chain of TDPBF16PS over K in steps of 32, whatever the shape of its block.
+// Every output element is one chain of products over K in steps of a tile, whatever the shape of its block; of int8 the
+// sums are exact, and the exact features (gemm_int8-inl.h) one more step from zero.
 namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE {
 
-inline constexpr int64_t kTileSize = 16;       // rows of a tile, and its columns of float32
-inline constexpr int64_t kTileDepth = 32;      // its columns of bf16
-inline constexpr int64_t kTileRowBytes = 64;   // also a cache line
-inline constexpr int64_t kBlockFloats = 1024;  // sums in four tiles
+inline constexpr int64_t kTileSize = 16;      // rows of a tile, and its columns of float32 or int32
+inline constexpr int64_t kTileRowBytes = 64;  // also a cache line
+inline constexpr int64_t kBlockSums = 1024;   // in four tiles
+// Of one row of a tile of weights, in which each column has four bytes, to the next; and of a panel's whole step.
+inline constexpr int64_t kColumnBytes = 4;
+inline constexpr int64_t kWeightRowBytes = kPanelColumns * kColumnBytes;
+inline constexpr int64_t kPanelStepBytes = kTileSize * kWeightRowBytes;
+
+// What is multiplied.
+struct AmxBf16 {
+  using Args = GemmArgs;
+  using Element = BFloat16;
+  static constexpr bool kIsInt8 = false;
+};
+struct AmxInt8 {
+  using Args = Int8Args;
+  using Element = int8_t;
+  static constexpr bool kIsInt8 = true;
+};
 inline constexpr int64_t kElementBytes = sizeof(BFloat16);
-inline constexpr int64_t kWeightRowBytes = 2 * kPanelColumns * kElementBytes;
-inline constexpr int64_t kCopyStride = kMaxSectionK + kTileDepth;  // an odd number of cache lines
+inline constexpr int64_t kTileDepth = kTileRowBytes / kElementBytes;  // a tile's columns of bf16
 
 // What LDTILECFG reads.
 struct alignas(64) TileConfig {
@@ -29,7 +44,7 @@ struct alignas(64) TileConfig {
 
 // A strip's inputs in one section.
 struct StripInputs {
-  const BFloat16* x;
+  const std::byte* x;
   int64_t row_bytes;  // from row to row
 };
 
@@ -43,7 +58,15 @@ struct StripInputs {
     _tile_zero(i);                                        \
   }
 
+#define SWIFTKV_TILE_PRODUCT(sums, x, w) \
+  if constexpr (Op::kIsInt8) {           \
+    _tile_dpbssd(sums, x, w);            \
+  } else {                               \
+    _tile_dpbf16ps(sums, x, w);          \
+  }
+
 // Sums of 32 rows x 32 columns in tiles 0 to 3; inputs in 4 and 5, weights in 6 and 7. For strips of 17 to 32 rows.
+template <class Op>
 struct SquareBlock {
   static constexpr int64_t kRows = 32;
   static constexpr int64_t kColumns = 32;
@@ -56,35 +79,36 @@ struct SquareBlock {
 
   // The order of the loads matters to the speed. Weights pass by and should not drive the inputs out of the L1 cache:
   // "stream" says so.
-  static void Load(const StripInputs& in, int64_t k, const BFloat16* w) {
-    const auto* x = reinterpret_cast<const std::byte*>(in.x + k);
+  static void Load(const StripInputs& in, int64_t step, const std::byte* w) {
+    const std::byte* x = in.x + step * kTileRowBytes;
     _tile_stream_loadd(6, w, kWeightRowBytes);
     _tile_loadd(4, x, in.row_bytes);
-    _tile_stream_loadd(7, w + 2 * kTileSize, kWeightRowBytes);
+    _tile_stream_loadd(7, w + kTileSize * kColumnBytes, kWeightRowBytes);
     _tile_loadd(5, x + kTileSize * in.row_bytes, in.row_bytes);
   }
-  static void FirstStep(const StripInputs& in, const BFloat16* w, const float* sums, float* before) {
+  static void FirstStep(const StripInputs& in, const std::byte* w, const float* sums, float* before) {
     Load(in, 0, w);
     SWIFTKV_TURN_TILE(0);
-    _tile_dpbf16ps(0, 4, 6);
+    SWIFTKV_TILE_PRODUCT(0, 4, 6)
     SWIFTKV_TURN_TILE(2);
-    _tile_dpbf16ps(2, 5, 6);
+    SWIFTKV_TILE_PRODUCT(2, 5, 6)
     SWIFTKV_TURN_TILE(1);
-    _tile_dpbf16ps(1, 4, 7);
+    SWIFTKV_TILE_PRODUCT(1, 4, 7)
     SWIFTKV_TURN_TILE(3);
-    _tile_dpbf16ps(3, 5, 7);
+    SWIFTKV_TILE_PRODUCT(3, 5, 7)
   }
-  static void Step(const StripInputs& in, int64_t k, const BFloat16* w) {
-    Load(in, k, w);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_dpbf16ps(3, 5, 7);
+  static void Step(const StripInputs& in, int64_t step, const std::byte* w) {
+    Load(in, step, w);
+    SWIFTKV_TILE_PRODUCT(0, 4, 6)
+    SWIFTKV_TILE_PRODUCT(2, 5, 6)
+    SWIFTKV_TILE_PRODUCT(1, 4, 7)
+    SWIFTKV_TILE_PRODUCT(3, 5, 7)
   }
 };
 
 // Sums of 16 rows x 64 columns in tiles 0 to 3; inputs in 4, weights in 5 to 7. For strips of 1 to 16 rows: it reads
 // weights in the order of memory, which the hardware fetches best by itself.
+template <class Op>
 struct FlatBlock {
   static constexpr int64_t kRows = 16;
   static constexpr int64_t kColumns = 64;
@@ -93,34 +117,37 @@ struct FlatBlock {
 
   static void SetTileRows(int64_t rows, uint8_t* tile_rows) { std::fill_n(tile_rows, 5, static_cast<uint8_t>(rows)); }
 
-  static void FirstStep(const StripInputs& in, const BFloat16* w, const float* sums, float* before) {
+  static void FirstStep(const StripInputs& in, const std::byte* w, const float* sums, float* before) {
     _tile_loadd(4, in.x, in.row_bytes);
     _tile_stream_loadd(5, w, kWeightRowBytes);
     SWIFTKV_TURN_TILE(0);
-    _tile_dpbf16ps(0, 4, 5);
-    _tile_stream_loadd(6, w + 2 * kTileSize, kWeightRowBytes);
+    SWIFTKV_TILE_PRODUCT(0, 4, 5)
+    _tile_stream_loadd(6, w + kTileSize * kColumnBytes, kWeightRowBytes);
     SWIFTKV_TURN_TILE(1);
-    _tile_dpbf16ps(1, 4, 6);
-    _tile_stream_loadd(7, w + 4 * kTileSize, kWeightRowBytes);
+    SWIFTKV_TILE_PRODUCT(1, 4, 6)
+    _tile_stream_loadd(7, w + 2 * kTileSize * kColumnBytes, kWeightRowBytes);
     SWIFTKV_TURN_TILE(2);
-    _tile_dpbf16ps(2, 4, 7);
-    _tile_stream_loadd(5, w + 6 * kTileSize, kWeightRowBytes);
+    SWIFTKV_TILE_PRODUCT(2, 4, 7)
+    _tile_stream_loadd(5, w + 3 * kTileSize * kColumnBytes, kWeightRowBytes);
     SWIFTKV_TURN_TILE(3);
-    _tile_dpbf16ps(3, 4, 5);
+    SWIFTKV_TILE_PRODUCT(3, 4, 5)
   }
-  static void Step(const StripInputs& in, int64_t k, const BFloat16* w) {
-    _tile_loadd(4, in.x + k, in.row_bytes);
+  static void Step(const StripInputs& in, int64_t step, const std::byte* w) {
+    _tile_loadd(4, in.x + step * kTileRowBytes, in.row_bytes);
     _tile_stream_loadd(5, w, kWeightRowBytes);
-    _tile_dpbf16ps(0, 4, 5);
-    _tile_stream_loadd(6, w + 2 * kTileSize, kWeightRowBytes);
-    _tile_dpbf16ps(1, 4, 6);
-    _tile_stream_loadd(7, w + 4 * kTileSize, kWeightRowBytes);
-    _tile_dpbf16ps(2, 4, 7);
-    _tile_stream_loadd(5, w + 6 * kTileSize, kWeightRowBytes);
-    _tile_dpbf16ps(3, 4, 5);
+    SWIFTKV_TILE_PRODUCT(0, 4, 5)
+    _tile_stream_loadd(6, w + kTileSize * kColumnBytes, kWeightRowBytes);
+    SWIFTKV_TILE_PRODUCT(1, 4, 6)
+    _tile_stream_loadd(7, w + 2 * kTileSize * kColumnBytes, kWeightRowBytes);
+    SWIFTKV_TILE_PRODUCT(2, 4, 7)
+    _tile_stream_loadd(5, w + 3 * kTileSize * kColumnBytes, kWeightRowBytes);
+    SWIFTKV_TILE_PRODUCT(3, 4, 5)
   }
 };
+using Bf16SquareBlock = SquareBlock<AmxBf16>;
+
 #undef SWIFTKV_TURN_TILE
+#undef SWIFTKV_TILE_PRODUCT
 
 template <class Block>
 void StoreSums(float* sums) {
@@ -172,7 +199,8 @@ class Fetch {
   int64_t offset_ = 0;
 };
 
-// Copies inputs, with zeros up to a multiple of kTileDepth.
+// Copies inputs, with zeros up to a multiple of a tile's depth.
+inline constexpr int64_t kCopyStride = kMaxSectionK + kTileDepth;  // an odd number of cache lines
 inline void CopyInputs(const BFloat16* x, int64_t x_stride, int64_t rows, int64_t k_size, BFloat16* copy) {
   for (int64_t i = 0; i < rows; ++i) {
     for (int64_t k = 0; k < k_size; k += kTileDepth) {
@@ -184,38 +212,53 @@ inline void CopyInputs(const BFloat16* x, int64_t x_stride, int64_t rows, int64_
   __asm__ volatile("" ::: "memory");
 }
 
+// A vector of finished sums before bias and accumulation; `exact` as `sums`, or null.
+inline Vec ValueOf(const GemmArgs& /*args*/, int64_t /*row*/, int64_t /*column*/, const float* sums,
+                   const float* /*exact*/) {
+  return Load(sums);
+}
+inline Vec ValueOf(const Int8Args& args, int64_t row, int64_t column, const float* sums, const float* exact) {
+  const IntVec ints = LoadInts(reinterpret_cast<const int32_t*>(sums));
+  return ScaledSum(args, row, column, ints, exact == nullptr ? Zero() : Load(exact));
+}
+
 // Bias, accumulation and store for rows of kColumns sums, all of them real columns. The same sums in the same order as
 // FinishVector.
-template <int64_t kColumns, class T>
-void FinishWholeRows(const GemmArgs& args, int64_t row, int64_t rows, int64_t column, const float* sums) {
+template <int64_t kColumns, class T, class Args>
+void FinishWholeRows(const Args& args, int64_t row, int64_t rows, int64_t column, const float* sums,
+                     const float* exact) {
   constexpr int kVectors = kColumns / kLanes;
   Vec bias[kVectors];
   for (int j = 0; j < kVectors; ++j) {
     bias[j] = args.bias != nullptr ? Load(args.bias + column + j * kLanes) : Set(-0.0f);  // x + -0 = x for every x
   }
   T* y = static_cast<T*>(args.y) + row * args.y_stride + column;
-  for (int64_t i = 0; i < rows; ++i, y += args.y_stride, sums += kColumns) {
+  for (int64_t i = 0; i < rows; ++i, y += args.y_stride) {
     SWIFTKV_UNROLL
     for (int j = 0; j < kVectors; ++j) {
-      Vec sum = Load(sums + j * kLanes) + bias[j];
+      const int64_t offset = i * kColumns + j * kLanes;
+      Vec sum = ValueOf(args, row + i, column + j * kLanes, sums + offset, exact == nullptr ? nullptr : exact + offset);
+      sum = sum + bias[j];
       if (std::is_same_v<T, float> && args.accumulate) sum = sum + Load(y + j * kLanes);
       Store(y + j * kLanes, sum);
     }
   }
 }
 
-template <int64_t kColumns>
-void FinishBlock(const GemmArgs& args, int64_t row, int64_t rows, int64_t column, const float* sums) {
+template <int64_t kColumns, class Args>
+void FinishBlock(const Args& args, int64_t row, int64_t rows, int64_t column, const float* sums, const float* exact) {
   if (column + kColumns > args.w->n) {
     for (int64_t i = 0; i < rows; ++i) {
       for (int64_t j = 0; j < kColumns; j += kLanes) {
-        FinishVector(args, row + i, column + j, Load(sums + i * kColumns + j));
+        const int64_t offset = i * kColumns + j;
+        const float* exact_sums = exact == nullptr ? nullptr : exact + offset;
+        FinishVector(args, row + i, column + j, ValueOf(args, row + i, column + j, sums + offset, exact_sums));
       }
     }
   } else if (args.y_dtype == DType::kBF16) {
-    FinishWholeRows<kColumns, BFloat16>(args, row, rows, column, sums);
+    FinishWholeRows<kColumns, BFloat16>(args, row, rows, column, sums, exact);
   } else {
-    FinishWholeRows<kColumns, float>(args, row, rows, column, sums);
+    FinishWholeRows<kColumns, float>(args, row, rows, column, sums, exact);
   }
 }
 
@@ -225,26 +268,32 @@ struct AmxItem {
 };
 
 // Computes one item in blocks of one kind.
-template <class Block>
+template <class Op, template <class> class BlockOf>
 class AmxWorker {
  public:
-  AmxWorker(const GemmArgs& args, const PackedLayout& layout, const AmxItem& item)
+  using Args = typename Op::Args;
+  using Element = typename Op::Element;
+  using Block = BlockOf<Op>;
+  using ExactBlock = BlockOf<AmxBf16>;
+
+  AmxWorker(const Args& args, const PackedLayout& layout, const AmxItem& item)
       : args_(args),
         layout_(layout),
         item_(item),
         strips_((item.rows + Block::kRows - 1) / Block::kRows),
         strip_blocks_(item.panels * kPanelColumns / Block::kColumns) {
-    const int64_t blocks = 1 + (SumsWait() ? strips_ * strip_blocks_ : 2);
-    const int64_t sum_bytes = blocks * kBlockFloats * static_cast<int64_t>(sizeof(float));
-    const int64_t copy_bytes = Block::kRows * kCopyStride * kElementBytes;
-    // Quantized weights: a few rows of inputs use each weight once, so that one step's are enough.
-    const int64_t step_bytes = kTileDepth * kPanelColumns * kElementBytes;
-    const int64_t panel_bytes = kMaxSectionK * kPanelColumns * kElementBytes;
-    const int64_t weight_bytes = !IsQuantized(args.w->dtype) ? 0 : kIsFlat ? 2 * step_bytes : item.panels * panel_bytes;
+    const int64_t blocks = 1 + (SumsWait() ? strips_ * strip_blocks_ : 2) + (HasExact() ? 2 : 0);
+    const int64_t sum_bytes = blocks * kBlockSums * static_cast<int64_t>(sizeof(float));
+    const int64_t copy_bytes = Op::kIsInt8 ? 0 : Block::kRows * kCopyStride * kBytes;
+    // Block-quantized weights: a few rows of inputs use each weight once, so that one step's are enough.
+    const int64_t panel_bytes = kMaxSectionK * kPanelColumns * kBytes;
+    const bool dequantizes = IsQuantized(args.w->dtype);
+    const int64_t weight_bytes = !dequantizes ? 0 : kIsFlat ? 2 * kPanelStepBytes : item.panels * panel_bytes;
     std::byte* scratch = ThreadScratch(sum_bytes + copy_bytes + weight_bytes);
     sums_ = reinterpret_cast<float*>(scratch);
+    exact_sums_ = HasExact() ? sums_ + (blocks - 2) * kBlockSums : nullptr;
     copy_ = reinterpret_cast<BFloat16*>(scratch + sum_bytes);
-    if (weight_bytes > 0) dequantized_ = reinterpret_cast<BFloat16*>(scratch + sum_bytes + copy_bytes);
+    if (dequantizes) dequantized_ = scratch + sum_bytes + copy_bytes;
   }
 
   void Run() {
@@ -264,28 +313,35 @@ class AmxWorker {
   }
 
  private:
-  static constexpr bool kIsFlat = std::is_same_v<Block, FlatBlock>;
+  static constexpr bool kIsFlat = std::is_same_v<Block, FlatBlock<Op>>;
+  static constexpr int64_t kBytes = sizeof(Element);
+  static constexpr int64_t kDepth = kTileRowBytes / kBytes;
 
   bool SumsWait() const { return layout_.sections() > 1; }
+  bool HasExact() const {
+    if constexpr (Op::kIsInt8) return args_.exact_x != nullptr;
+    return false;
+  }
   int64_t StripRow(int64_t strip) const { return item_.row + strip * Block::kRows; }
   int64_t StripRows(int64_t strip) const { return std::min(Block::kRows, item_.row + item_.rows - StripRow(strip)); }
-  const BFloat16* Weights(int64_t section, int64_t panel) const {
+  const std::byte* Weights(int64_t section, int64_t panel) const {
     if (dequantized_ != nullptr && !kIsFlat) {
-      return dequantized_ + (panel - item_.panel) * layout_.PaddedSectionSize(section) * kPanelColumns;
+      return dequantized_ + (panel - item_.panel) * layout_.PaddedSectionSize(section) * kPanelColumns * kBytes;
     }
-    return args_.w->data.as<BFloat16>() + layout_.Offset(section, panel);
+    return args_.w->data.data() + layout_.Offset(section, panel) * kBytes;
   }
-  const BFloat16* Inputs(int64_t section, int64_t strip) const {
-    return static_cast<const BFloat16*>(args_.x) + StripRow(strip) * args_.x_stride + layout_.SectionBegin(section);
+  const std::byte* Inputs(int64_t section, int64_t strip) const {
+    return static_cast<const std::byte*>(args_.x) +
+           (StripRow(strip) * args_.x_stride + layout_.SectionBegin(section)) * kBytes;
   }
 
   // In place, unless tiles would read beyond the rows or all rows would share a few sets of the L1 cache.
   StripInputs ReadyInputs(int64_t section, int64_t strip) const {
-    const BFloat16* x = Inputs(section, strip);
+    const std::byte* x = Inputs(section, strip);
     const int64_t k_size = layout_.SectionSize(section);
-    if (k_size % kTileDepth == 0 && args_.x_stride % 1024 != 0) return {x, args_.x_stride * kElementBytes};
-    CopyInputs(x, args_.x_stride, StripRows(strip), k_size, copy_);
-    return {copy_, kCopyStride * kElementBytes};
+    if (Op::kIsInt8 || (k_size % kDepth == 0 && args_.x_stride % 1024 != 0)) return {x, args_.x_stride * kBytes};
+    CopyInputs(reinterpret_cast<const BFloat16*>(x), args_.x_stride, StripRows(strip), k_size, copy_);
+    return {reinterpret_cast<const std::byte*>(copy_), kCopyStride * kBytes};
   }
 
   // The weights after these: of the next section, else of the next item. All of them by the end of the last strip.
@@ -295,47 +351,70 @@ class AmxWorker {
     const int64_t panel = next_section > 0 ? item_.panel : item_.next_panel;
     if (panel >= layout_.panels()) return {};
     const int64_t panels = std::min(item_.panels, layout_.panels() - panel);
-    const int64_t bytes = panels * layout_.PaddedSectionSize(next_section) * kPanelColumns * kElementBytes;
-    const int64_t lines_per_block_step = kTileDepth * Block::kColumns * kElementBytes / kTileRowBytes;
+    const int64_t bytes = panels * layout_.PaddedSectionSize(next_section) * kPanelColumns * kBytes;
+    const int64_t lines_per_block_step = kPanelStepBytes * Block::kColumns / kPanelColumns / kTileRowBytes;
     return {Weights(next_section, panel), 1, bytes, 0, (lines_per_block_step + strips_ - 1) / strips_};
   }
 
   Fetch InputsToFetch(int64_t section, int64_t strip) const {
     if (strip == strips_) return {};
-    return {Inputs(section, strip), StripRows(strip), layout_.SectionSize(section) * kElementBytes,
-            args_.x_stride * kElementBytes, 2};
+    return {Inputs(section, strip), StripRows(strip), layout_.SectionSize(section) * kBytes, args_.x_stride * kBytes,
+            2};
   }
 
   // Returns what is left to fetch of the weights.
   Fetch ComputeStrip(int64_t section, int64_t strip, Fetch weights) const {
     const StripInputs in = ReadyInputs(section, strip);
     Fetch inputs = InputsToFetch(section, strip + 1);
-    const int64_t k_size = layout_.PaddedSectionSize(section);
+    const int64_t steps = layout_.PaddedSectionSize(section) / kDepth;
     const bool last = section + 1 == layout_.sections();
-    float* before = sums_;  // where the first block leaves what was in the tiles
+    float* before = sums_;              // where the first block leaves what was in the tiles
+    float* before_exact = exact_sums_;  // the same of the exact products, which come last in each block
     for (int64_t block = 0; block < strip_blocks_; ++block) {
       const int64_t column = block * Block::kColumns;
-      const BFloat16* w = Weights(section, item_.panel + column / kPanelColumns) + 2 * (column % kPanelColumns);
-      float* sums = sums_ + (1 + (SumsWait() ? strip * strip_blocks_ + block : block % 2)) * kBlockFloats;
-      Block::FirstStep(in, StepWeights(section, block, 0, w), section > 0 ? sums : nullptr, before);
-      for (int64_t k = kTileDepth; k < k_size; k += kTileDepth) {
-        Block::Step(in, k, StepWeights(section, block, k, w));
+      const std::byte* w =
+          Weights(section, item_.panel + column / kPanelColumns) + column % kPanelColumns * kColumnBytes;
+      float* sums = sums_ + (1 + (SumsWait() ? strip * strip_blocks_ + block : block % 2)) * kBlockSums;
+      const bool in_exact = last && HasExact() && block > 0;  // what the tiles hold
+      Block::FirstStep(in, StepWeights(section, block, 0, w), section > 0 ? sums : nullptr,
+                       in_exact ? before_exact : before);
+      for (int64_t step = 1; step < steps; ++step) {
+        Block::Step(in, step, StepWeights(section, block, step, w));
         weights.Step();
         inputs.Step();
       }
-      if (last && block > 0) Finish(strip, block - 1, before);
+      if (last && block > 0) Finish(strip, block - 1, before, before_exact);
       before = sums;
+      if (last && HasExact()) {
+        before_exact = exact_sums_ + block % 2 * kBlockSums;
+        ExactStep(strip, block, sums);
+      }
     }
-    StoreSums<Block>(before);
-    if (last) Finish(strip, strip_blocks_ - 1, before);
+    if (last && HasExact()) {
+      StoreSums<Block>(before_exact);
+    } else {
+      StoreSums<Block>(before);
+    }
+    if (last) Finish(strip, strip_blocks_ - 1, before, before_exact);
     return weights;
   }
 
+  // Takes the block's sums out of the tiles and starts them with the products of the exact features.
+  void ExactStep(int64_t strip, int64_t block, float* sums) const {
+    if constexpr (Op::kIsInt8) {
+      const int64_t column = item_.panel * kPanelColumns + block * Block::kColumns;
+      const auto* x = reinterpret_cast<const std::byte*>(args_.exact_x) + StripRow(strip) * kTileRowBytes;
+      const auto* w = reinterpret_cast<const std::byte*>(args_.exact_w + column / kPanelColumns * kExactPanelElements) +
+                      column % kPanelColumns * kColumnBytes;
+      ExactBlock::FirstStep({x, kTileRowBytes}, w, nullptr, sums);
+    }
+  }
+
   // The weights of one step of a block, where `w` are those of the block's first step.
-  const BFloat16* StepWeights(int64_t section, int64_t block, int64_t k, const BFloat16* w) const {
-    if (!kIsFlat || dequantized_ == nullptr) return w + k * kPanelColumns;
-    BFloat16* out = dequantized_ + k / kTileDepth % 2 * kTileDepth * kPanelColumns;
-    DequantizeStep(*args_.w, layout_, section, item_.panel + block, k, out);
+  const std::byte* StepWeights(int64_t section, int64_t block, int64_t step, const std::byte* w) const {
+    if (!kIsFlat || dequantized_ == nullptr) return w + step * kPanelStepBytes;
+    std::byte* out = dequantized_ + step % 2 * kPanelStepBytes;
+    DequantizeStep(*args_.w, layout_, section, item_.panel + block, step * kDepth, reinterpret_cast<BFloat16*>(out));
     __asm__ volatile("" ::: "memory");
     return out;
   }
@@ -343,56 +422,61 @@ class AmxWorker {
   // All of the item's panels in one section.
   void Dequantize(int64_t section) {
     const int64_t panel_elements = layout_.PaddedSectionSize(section) * kPanelColumns;
+    auto* out = reinterpret_cast<BFloat16*>(dequantized_);
     for (int64_t i = 0; i < item_.panels; ++i) {
-      DequantizePanel(*args_.w, layout_, section, item_.panel + i, dequantized_ + i * panel_elements);
+      DequantizePanel(*args_.w, layout_, section, item_.panel + i, out + i * panel_elements);
     }
     // GCC's tile loads are not known to the compiler as reads of memory.
     __asm__ volatile("" ::: "memory");
   }
 
-  void Finish(int64_t strip, int64_t block, const float* sums) const {
+  void Finish(int64_t strip, int64_t block, const float* sums, const float* exact) const {
     FinishBlock<Block::kColumns>(args_, StripRow(strip), StripRows(strip),
-                                 item_.panel * kPanelColumns + block * Block::kColumns, sums);
+                                 item_.panel * kPanelColumns + block * Block::kColumns, sums, exact);
   }
 
-  const GemmArgs& args_;
+  const Args& args_;
   const PackedLayout& layout_;
   const AmxItem& item_;
   int64_t strips_;
   int64_t strip_blocks_;
-  float* sums_;     // [1 + blocks] of kBlockFloats
-  BFloat16* copy_;  // [Block::kRows, kCopyStride]
-  // If quantized: [item.panels, section / 2, 64, 2] of the running section; in flat blocks two steps [32 / 2, 64, 2].
-  BFloat16* dequantized_ = nullptr;
+  float* sums_;        // [1 + blocks] of kBlockSums
+  float* exact_sums_;  // [2] of kBlockSums; null: none
+  BFloat16* copy_;     // [Block::kRows, kCopyStride]
+  // If block-quantized: bf16 [item.panels, section / 2, 64, 2] of the running section; in flat blocks two steps.
+  std::byte* dequantized_ = nullptr;
 };
 
 // Full strips in square blocks, and a rest of at most 16 rows in flat ones.
-inline void ComputeAmxItem(const GemmArgs& args, const PackedLayout& layout, const AmxItem& item) {
-  const int64_t rest = item.rows % SquareBlock::kRows;
+template <class Op>
+void ComputeAmxItem(const typename Op::Args& args, const PackedLayout& layout, const AmxItem& item) {
+  constexpr int64_t kStripRows = SquareBlock<Op>::kRows;
+  const int64_t rest = item.rows % kStripRows;
   AmxItem square = item;
   AmxItem flat = item;
   flat.rows = rest <= kTileSize ? rest : 0;
   square.rows -= flat.rows;
   flat.row += square.rows;
-  if (square.rows > 0) AmxWorker<SquareBlock>(args, layout, square).Run();
-  if (flat.rows > 0) AmxWorker<FlatBlock>(args, layout, flat).Run();
+  if (square.rows > 0) AmxWorker<Op, SquareBlock>(args, layout, square).Run();
+  if (flat.rows > 0) AmxWorker<Op, FlatBlock>(args, layout, flat).Run();
 }
 
-inline void AmxGemm(const GemmArgs& args) {
-  if (args.m == 0 || args.w->n == 0) return;
+template <class Op>
+void RunAmxGemm(const typename Op::Args& args) {
+  constexpr int64_t kStripRows = SquareBlock<Op>::kRows;
   const PackedLayout layout(*args.w);
   // At most what keeps an item's weights of a section and its waiting sums in an L2 cache of 2 MiB; less, until there
   // is work for all cores. With fewer than four panels a strip's inputs would not be used enough.
-  const int64_t least_panels = args.m > SquareBlock::kRows ? 4 : 1;
+  const int64_t least_panels = args.m > kStripRows ? 4 : 1;
   int64_t panels = 8;
-  int64_t rows = std::min<int64_t>(512, RoundUp(args.m, SquareBlock::kRows));
+  int64_t rows = std::min<int64_t>(512, RoundUp(args.m, kStripRows));
   const auto group_count = [&] { return (layout.panels() + panels - 1) / panels; };
   const auto row_count = [&] { return (args.m + rows - 1) / rows; };
   while (group_count() * row_count() < 4 * Threads()) {
     if (panels > least_panels) {
       panels /= 2;
-    } else if (rows > 2 * SquareBlock::kRows) {
-      rows = RoundUp(rows / 2, SquareBlock::kRows);
+    } else if (rows > 2 * kStripRows) {
+      rows = RoundUp(rows / 2, kStripRows);
     } else {
       break;
     }
@@ -403,13 +487,22 @@ inline void AmxGemm(const GemmArgs& args) {
   ParallelFor(groups * row_blocks, [&](int64_t index) {
     const int64_t row = index % row_blocks * rows;
     const int64_t panel = first_panel(index);
-    ComputeAmxItem(args, layout,
-                   {.row = row,
-                    .rows = std::min(rows, args.m - row),
-                    .panel = panel,
-                    .panels = first_panel(index + row_blocks) - panel,
-                    .next_panel = first_panel(index + Threads())});
+    ComputeAmxItem<Op>(args, layout,
+                       {.row = row,
+                        .rows = std::min(rows, args.m - row),
+                        .panel = panel,
+                        .panels = first_panel(index + row_blocks) - panel,
+                        .next_panel = first_panel(index + Threads())});
   });
+}
+
+inline void AmxGemm(const GemmArgs& args) {
+  if (args.m == 0 || args.w->n == 0) return;
+  if (args.w->dtype == DType::kI8) {
+    RunAmxGemm<AmxInt8>(QuantizeInputs(args));
+  } else {
+    RunAmxGemm<AmxBf16>(args);
+  }
 }
 
 }  // namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE

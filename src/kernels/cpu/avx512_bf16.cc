@@ -3,7 +3,7 @@
 #include "kernels/cpu/cpu_kernels.h"
 
 #define SWIFTKV_SIMD_NAMESPACE avx512_bf16
-#define SWIFTKV_TARGET "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16"
+#define SWIFTKV_TARGET "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16"
 #define SWIFTKV_HAS_DPBF16
 // The order matters.
 // clang-format off
@@ -12,6 +12,7 @@
 #include "kernels/cpu/dot-inl.h"
 #include "kernels/cpu/dequantize-inl.h"
 #include "kernels/cpu/gemm-inl.h"
+#include "kernels/cpu/gemm_int8-inl.h"
 #include "kernels/cpu/rowwise-inl.h"
 #include "kernels/cpu/attention_blocks-inl.h"
 #include "kernels/cpu/kv_int8-inl.h"

@@ -6,7 +6,7 @@ namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE {
 // Around the products of one piece of work, on its own thread.
 inline void BeginBlockProducts() {
 #if defined(SWIFTKV_HAS_AMX)
-  ConfigureTiles<SquareBlock>(SquareBlock::kRows);
+  ConfigureTiles<Bf16SquareBlock>(Bf16SquareBlock::kRows);
 #endif
 }
 inline void EndBlockProducts() {

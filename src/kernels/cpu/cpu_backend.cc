@@ -1,10 +1,12 @@
 #include "kernels/cpu/cpu_backend.h"
 
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "kernels/cpu/attention_driver.h"
 #include "kernels/cpu/cpu_kernels.h"
+#include "kernels/cpu/int8_layout.h"
 #include "kernels/cpu/quantized_layout.h"
 
 namespace swiftkv::kernels::cpu {
@@ -40,6 +42,9 @@ class CpuBackend final : public Backend {
 
   Result<PackedMatrix> AllocatePacked(int64_t n, int64_t k, DType dtype) const override {
     return cpu::AllocatePacked(n, k, dtype);
+  }
+  Result<PackedMatrix> AllocateInt8(int64_t n, int64_t k, std::vector<int32_t> exact_features) const override {
+    return cpu::AllocateInt8(n, k, std::move(exact_features));
   }
   void PackRows(const float* rows, int64_t row_begin, int64_t row_count, PackedMatrix* w) const override {
     cpu::PackRows(rows, row_begin, row_count, w);

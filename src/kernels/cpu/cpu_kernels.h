@@ -12,10 +12,12 @@
 #include <cstring>
 #include <limits>
 #include <type_traits>
+#include <vector>
 
 #include "base/bfloat16.h"
 #include "base/parallel.h"
 #include "kernels/backward_ops.h"
+#include "kernels/cpu/int8_layout.h"
 #include "kernels/cpu/kv_layout.h"
 #include "kernels/cpu/packed_layout.h"
 #include "kernels/cpu/quantized_layout.h"

@@ -12,6 +12,8 @@ namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE {
 #endif
 
 struct DotF32 {
+  using Args = GemmArgs;
+  using Sum = Vec;
   using Input = float;
   using Weight = float;
   static constexpr int kDepth = 1;
@@ -25,6 +27,8 @@ struct DotF32 {
 
 #if defined(SWIFTKV_HAS_DPBF16)
 struct DotBf16 {
+  using Args = GemmArgs;
+  using Sum = Vec;
   using Input = BFloat16;
   using Weight = BFloat16;
   static constexpr int kDepth = 2;
@@ -38,6 +42,8 @@ struct DotBf16 {
 #else
 // Without BF16 instructions: weights widen in registers, inputs (rounded to bf16) were widened beforehand.
 struct DotBf16 {
+  using Args = GemmArgs;
+  using Sum = Vec;
   using Input = float;
   using Weight = BFloat16;
   static constexpr int kDepth = 2;
@@ -56,7 +62,7 @@ inline void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), 
 // One step of a tile: sums[i][j] += x[i] * w[j].
 template <class Dot, int kRows, int kVectors>
 inline void TileStep(const typename Dot::Input* x, int64_t x_stride, const typename Dot::Weight* const (&w)[kVectors],
-                     int64_t w_offset, Vec (&sums)[kRows][kVectors]) {
+                     int64_t w_offset, typename Dot::Sum (&sums)[kRows][kVectors]) {
   SWIFTKV_UNROLL
   for (int pass = 0; pass < Dot::kPasses; ++pass) {
     typename Dot::WeightVec columns[kVectors];

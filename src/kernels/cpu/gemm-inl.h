@@ -18,18 +18,31 @@ inline void FinishVector(const GemmArgs& args, int64_t row, int64_t column, Vec 
   StoreUpTo(y, sum, columns);
 }
 
+// What sums in float32 have beside those in int32 (gemm_int8-inl.h): nothing.
+struct NoExactSums {};
+template <int kRows, int kVectors>
+NoExactSums ExactSums(const GemmArgs& /*args*/, int64_t /*row*/, int64_t /*column*/) {
+  return {};
+}
+inline void FinishSum(const GemmArgs& args, int64_t row, int64_t column, Vec sum, const NoExactSums& /*exact*/,
+                      int /*i*/, int /*j*/) {
+  FinishVector(args, row, column, sum);
+}
+inline void LoadSum(const float* p, Vec* sum) { *sum = Load(p); }
+inline void StoreSum(float* p, Vec sum) { Store(p, sum); }
+
 // Adds a section's products to kRows x (kVectors * kLanes) sums. They start from zero in the first section and from
 // `carry` [row, 64] in the others, and end in args.y after the last section, else in carry.
 template <class Dot, int kRows, int kVectors>
-void GemmTile(const GemmArgs& args, const typename Dot::Input* x, int64_t x_stride, const typename Dot::Weight* w,
-              int64_t steps, int64_t row, int64_t column, bool first, bool last, float* carry) {
-  Vec sums[kRows][kVectors];
-  SetZero(sums);
+void GemmTile(const typename Dot::Args& args, const typename Dot::Input* x, int64_t x_stride,
+              const typename Dot::Weight* w, int64_t steps, int64_t row, int64_t column, bool first, bool last,
+              float* carry) {
+  typename Dot::Sum sums[kRows][kVectors] = {};
   if (!first) {
     SWIFTKV_UNROLL
     for (int i = 0; i < kRows; ++i) {
       SWIFTKV_UNROLL
-      for (int j = 0; j < kVectors; ++j) sums[i][j] = Load(carry + i * kPanelColumns + j * kLanes);
+      for (int j = 0; j < kVectors; ++j) LoadSum(carry + i * kPanelColumns + j * kLanes, &sums[i][j]);
     }
   }
   const typename Dot::Weight* columns[kVectors];
@@ -38,21 +51,23 @@ void GemmTile(const GemmArgs& args, const typename Dot::Input* x, int64_t x_stri
   for (int64_t step = 0; step < steps; ++step) {
     TileStep<Dot>(x + step * Dot::kDepth, x_stride, columns, step * kPanelColumns * Dot::kDepth, sums);
   }
-  for (int i = 0; i < kRows; ++i) {
-    for (int j = 0; j < kVectors; ++j) {
-      if (last) {
-        FinishVector(args, row + i, column + j * kLanes, sums[i][j]);
-      } else {
-        Store(carry + i * kPanelColumns + j * kLanes, sums[i][j]);
-      }
+  if (!last) {
+    for (int i = 0; i < kRows; ++i) {
+      for (int j = 0; j < kVectors; ++j) StoreSum(carry + i * kPanelColumns + j * kLanes, sums[i][j]);
     }
+    return;
+  }
+  const auto exact = ExactSums<kRows, kVectors>(args, row, column);
+  for (int i = 0; i < kRows; ++i) {
+    for (int j = 0; j < kVectors; ++j) FinishSum(args, row + i, column + j * kLanes, sums[i][j], exact, i, j);
   }
 }
 
 // All 64 columns of kRows rows.
 template <class Dot, int kRows>
-void GemmRows(const GemmArgs& args, const typename Dot::Input* x, int64_t x_stride, const typename Dot::Weight* w,
-              int64_t steps, int64_t row, int64_t panel, bool first, bool last, float* carry) {
+void GemmRows(const typename Dot::Args& args, const typename Dot::Input* x, int64_t x_stride,
+              const typename Dot::Weight* w, int64_t steps, int64_t row, int64_t panel, bool first, bool last,
+              float* carry) {
   // Few rows leave registers for more columns, and with them more loads in flight.
   constexpr int kVectors = kRows <= 2 ? 4 : kTileVectors;
   for (int64_t j = 0; j < kPanelColumns; j += kVectors * kLanes) {
@@ -61,29 +76,32 @@ void GemmRows(const GemmArgs& args, const typename Dot::Input* x, int64_t x_stri
   }
 }
 
-// The inputs of a tile as Dot reads them: in place where types and sizes fit, else converted into `copy`.
+// The inputs of a tile as Dot reads them: in place where types and sizes fit, else converted into `copy`. Quantized
+// ones fit: zeros stand behind them.
 template <class Dot>
-const typename Dot::Input* TileInputs(const GemmArgs& args, int64_t row, int64_t rows, int64_t k_begin, int64_t k_size,
-                                      typename Dot::Input* copy, int64_t* stride) {
+const typename Dot::Input* TileInputs(const typename Dot::Args& args, int64_t row, int64_t rows, int64_t k_begin,
+                                      int64_t k_size, typename Dot::Input* copy, int64_t* stride) {
   const auto* x = static_cast<const typename Dot::Weight*>(args.x) + row * args.x_stride + k_begin;
   if constexpr (std::is_same_v<typename Dot::Input, typename Dot::Weight>) {
-    if (k_size % Dot::kDepth == 0) {
+    if (k_size % Dot::kDepth == 0 || std::is_same_v<typename Dot::Input, int8_t>) {
       *stride = args.x_stride;
       return x;
     }
   }
-  *stride = kMaxSectionK;
-  for (int64_t i = 0; i < rows; ++i) {
-    const int64_t padded = RoundUp(k_size, Dot::kDepth);
-    for (int64_t k = 0; k < padded; k += kLanes) {
-      Store(copy + i * kMaxSectionK + k, LoadUpTo(x + i * args.x_stride + k, k_size - k));
+  if constexpr (!std::is_same_v<typename Dot::Input, int8_t>) {
+    *stride = kMaxSectionK;
+    for (int64_t i = 0; i < rows; ++i) {
+      const int64_t padded = RoundUp(k_size, Dot::kDepth);
+      for (int64_t k = 0; k < padded; k += kLanes) {
+        Store(copy + i * kMaxSectionK + k, LoadUpTo(x + i * args.x_stride + k, k_size - k));
+      }
     }
   }
   return copy;
 }
 
 template <class Dot>
-void ComputeItem(const GemmArgs& args, const PackedLayout& layout, int64_t row_begin, int64_t row_count,
+void ComputeItem(const typename Dot::Args& args, const PackedLayout& layout, int64_t row_begin, int64_t row_count,
                  int64_t panel) {
   using Input = typename Dot::Input;
   constexpr int64_t kCarryBytes = kMaxRowBlock * kPanelColumns * static_cast<int64_t>(sizeof(float));
@@ -93,7 +111,8 @@ void ComputeItem(const GemmArgs& args, const PackedLayout& layout, int64_t row_b
   float* carry = reinterpret_cast<float*>(scratch);
   Input* copy = reinterpret_cast<Input*>(scratch + kCarryBytes);
   for (int64_t section = 0; section < layout.sections(); ++section) {
-    const auto* w = args.w->data.as<typename Dot::Weight>() + layout.Offset(section, panel);
+    const PackedMatrix& matrix = *args.w;
+    const auto* w = matrix.data.as<typename Dot::Weight>() + layout.Offset(section, panel);
     if constexpr (std::is_same_v<typename Dot::Weight, BFloat16>) {
       if (IsQuantized(args.w->dtype)) {
         auto* dequantized = reinterpret_cast<BFloat16*>(scratch + kCarryBytes + kCopyBytes);
@@ -139,7 +158,7 @@ void ComputeItem(const GemmArgs& args, const PackedLayout& layout, int64_t row_b
 }
 
 template <class Dot>
-void RunGemm(const GemmArgs& args) {
+void RunGemm(const typename Dot::Args& args) {
   const PackedLayout layout(*args.w);
   // Enough items to balance the load, yet rows enough per item to use a panel while the cache holds it.
   const int64_t wanted_blocks = (4 * Threads() + layout.panels() - 1) / layout.panels();
@@ -150,15 +169,6 @@ void RunGemm(const GemmArgs& args) {
     const int64_t row = index / layout.panels() * row_block;
     ComputeItem<Dot>(args, layout, row, std::min(row_block, args.m - row), index % layout.panels());
   });
-}
-
-inline void Gemm(const GemmArgs& args) {
-  if (args.m == 0 || args.w->n == 0) return;
-  if (args.w->activation_dtype() == DType::kBF16) {
-    RunGemm<DotBf16>(args);
-  } else {
-    RunGemm<DotF32>(args);
-  }
 }
 
 }  // namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE

@@ -2,6 +2,7 @@
 
 #include "base/bfloat16.h"
 #include "base/parallel.h"
+#include "kernels/cpu/int8_layout.h"
 #include "kernels/cpu/quantized_layout.h"
 #include "kernels/cpu/scratch.h"
 
@@ -51,20 +52,21 @@ void UnpackRow(const PackedMatrix& w, const PackedLayout& layout, int64_t row, f
 
 }  // namespace
 
-PackedLayout::PackedLayout(int64_t n, int64_t k)
+PackedLayout::PackedLayout(int64_t n, int64_t k, DType dtype)
     : k_(k),
-      padded_k_(RoundUp(k, kSectionMultiple)),
+      padded_k_(RoundUp(k, SectionMultiple(dtype))),
       panels_(RoundUp(n, kPanelColumns) / kPanelColumns),
       sections_(std::max<int64_t>(1, RoundUp(k, kMaxSectionK) / kMaxSectionK)),
-      section_k_(RoundUp((k + sections_ - 1) / sections_, kSectionMultiple)) {
+      section_k_(RoundUp((k + sections_ - 1) / sections_, SectionMultiple(dtype))) {
   // Rounding a section up may leave nothing for the last one.
   if (section_k_ > 0) sections_ = std::max<int64_t>(1, RoundUp(k, section_k_) / section_k_);
 }
 
 Result<PackedMatrix> AllocatePacked(int64_t n, int64_t k, DType dtype) {
-  PackedMatrix w{.n = n, .k = k, .dtype = dtype, .data = {}};
-  const int64_t elements = PackedLayout(n, k).Elements();
-  const int64_t bytes = IsQuantized(dtype) ? elements / kUnitElements * UnitBytes(dtype) : elements * BlockBytes(dtype);
+  PackedMatrix w{.n = n, .k = k, .dtype = dtype};
+  const PackedLayout layout(n, k, dtype);
+  int64_t bytes = layout.Elements() * BlockBytes(dtype);
+  if (IsQuantized(dtype)) bytes = layout.Elements() / kUnitElements * UnitBytes(dtype);
   SWIFTKV_ASSIGN_OR_RETURN(w.data, AlignedBuffer::Allocate(bytes, "packed weights"));
   return w;
 }
@@ -72,6 +74,8 @@ Result<PackedMatrix> AllocatePacked(int64_t n, int64_t k, DType dtype) {
 void PackRows(const float* rows, int64_t row_begin, int64_t row_count, PackedMatrix* w) {
   if (w->dtype == DType::kBF16) {
     Pack<BFloat16>(rows, row_begin, row_count, w);
+  } else if (w->dtype == DType::kI8) {
+    PackInt8Rows(rows, row_begin, row_count, w);
   } else {
     Pack<float>(rows, row_begin, row_count, w);
   }
@@ -82,6 +86,8 @@ void UnpackRows(const PackedMatrix& w, const int32_t* ids, int64_t count, float*
   ParallelFor(count, [&](int64_t r) {
     if (IsQuantized(w.dtype)) {
       UnpackQuantizedRow(w, ids[r], out + r * w.k);
+    } else if (w.dtype == DType::kI8) {
+      UnpackInt8Row(w, ids[r], out + r * w.k);
     } else if (w.dtype == DType::kBF16) {
       UnpackRow<BFloat16>(w, layout, ids[r], out + r * w.k);
     } else {

@@ -3,7 +3,7 @@
 // Output features are cut into panels of 64, input features into sections of at most 576, so that in a section one
 // panel stays in the L2 cache while many rows pass over it, and 32 rows of inputs in the L1 cache while many panels do.
 // float32: [sections, panels, section_k, 64]; bf16: [sections, panels, section_k / 2, 64, 2], pairs of input features
-// adjacent as VDPBF16PS and the AMX tiles want them. Features beyond n and k are zero.
+// adjacent as VDPBF16PS and the AMX tiles want them; int8 in fours (int8_layout.h). Features beyond n and k are zero.
 #ifndef SWIFTKV_KERNELS_CPU_PACKED_LAYOUT_H_
 #define SWIFTKV_KERNELS_CPU_PACKED_LAYOUT_H_
 
@@ -16,12 +16,14 @@ namespace swiftkv::kernels::cpu {
 
 inline constexpr int64_t kPanelColumns = 64;
 inline constexpr int64_t kMaxSectionK = 576;
-inline constexpr int64_t kSectionMultiple = 32;  // K of one AMX tile
+
+// K of one AMX tile, which sections are a multiple of.
+inline int64_t SectionMultiple(DType dtype) { return dtype == DType::kI8 ? 64 : 32; }
 
 class PackedLayout {
  public:
-  PackedLayout(int64_t n, int64_t k);
-  explicit PackedLayout(const PackedMatrix& w) : PackedLayout(w.n, w.k) {}
+  PackedLayout(int64_t n, int64_t k, DType dtype);
+  explicit PackedLayout(const PackedMatrix& w) : PackedLayout(w.n, w.k, w.dtype) {}
 
   int64_t panels() const { return panels_; }
   int64_t sections() const { return sections_; }
@@ -36,6 +38,8 @@ class PackedLayout {
     return (SectionBegin(section) * panels_ + PaddedSectionSize(section) * panel) * kPanelColumns;
   }
   int64_t Elements() const { return panels_ * kPanelColumns * padded_k_; }
+  int64_t PaddedColumns() const { return panels_ * kPanelColumns; }
+  int64_t padded_k() const { return padded_k_; }
 
  private:
   int64_t k_;

@@ -123,6 +123,50 @@ inline Vec Byte(WordVec a, int i) {
   return {_mm256_cvtepi32_ps(_mm256_srai_epi32(shifted, 24))};
 }
 
+struct IntVec {
+  __m256i v;
+};
+inline IntVec LoadInts(const int32_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
+inline void StoreInts(int32_t* p, IntVec a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a.v); }
+inline IntVec operator-(IntVec a, IntVec b) { return {_mm256_sub_epi32(a.v, b.v)}; }
+inline Vec ToFloat(IntVec a) { return {_mm256_cvtepi32_ps(a.v)}; }
+inline void StoreRounded(int8_t* p, Vec a) {
+  const __m256i ints = _mm256_cvtps_epi32(a.v);
+  const __m128i shorts = _mm_packs_epi32(_mm256_castsi256_si128(ints), _mm256_extracti128_si256(ints, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(shorts, shorts));
+}
+inline BFloat16 LargestMagnitude(const BFloat16* p, int64_t count) {
+  const __m256i magnitude = _mm256_set1_epi16(0x7fff);
+  __m256i largest = _mm256_setzero_si256();
+  for (int64_t i = 0; i < count; i += 16) {
+    const __m256i values = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + i));
+    largest = _mm256_max_epi16(largest, _mm256_and_si256(values, magnitude));
+  }
+  const __m128i half = _mm_max_epi16(_mm256_castsi256_si128(largest), _mm256_extracti128_si256(largest, 1));
+  // The minimum of what is missing to the largest number there is.
+  const __m128i missing = _mm_minpos_epu16(_mm_sub_epi16(_mm_set1_epi16(0x7fff), half));
+  return {static_cast<uint16_t>(0x7fff - _mm_extract_epi16(missing, 0))};
+}
+inline constexpr bool kMovesInputsUp = false;
+struct FourVec {
+  __m256i even, odd;  // as int16
+};
+inline FourVec WidenFours(__m256i fours) {
+  return {_mm256_srai_epi16(_mm256_slli_epi16(fours, 8), 8), _mm256_srai_epi16(fours, 8)};
+}
+inline FourVec LoadFours(const int8_t* p) {
+  return WidenFours(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+inline FourVec BroadcastFour(const int8_t* p) {
+  int32_t four;
+  std::memcpy(&four, p, sizeof(four));
+  return WidenFours(_mm256_set1_epi32(four));
+}
+inline IntVec DotFours(FourVec x, FourVec w, IntVec sum) {
+  const __m256i pairs = _mm256_add_epi32(_mm256_madd_epi16(x.even, w.even), _mm256_madd_epi16(x.odd, w.odd));
+  return {_mm256_add_epi32(sum.v, pairs)};
+}
+
 inline Vec EvenOfPairs(const BFloat16* p) {
   return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), 16))};
 }

@@ -120,6 +120,62 @@ inline Vec Byte(WordVec a, int i) {  // signed
   return {_mm512_cvtepi32_ps(_mm512_srai_epi32(shifted, 24))};
 }
 
+// Whole numbers of 32 bits, and fours of int8 that products add up into them.
+struct IntVec {
+  __m512i v;
+};
+inline IntVec LoadInts(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
+inline void StoreInts(int32_t* p, IntVec a) { _mm512_storeu_si512(p, a.v); }
+inline IntVec operator-(IntVec a, IntVec b) { return {_mm512_sub_epi32(a.v, b.v)}; }
+inline Vec ToFloat(IntVec a) { return {_mm512_cvtepi32_ps(a.v)}; }
+// The nearest whole numbers, even ones where two are as near; within int8.
+inline void StoreRounded(int8_t* p, Vec a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(a.v)));
+}
+// The largest of |p[i]|, NaN above all; `count` is a multiple of 32.
+inline BFloat16 LargestMagnitude(const BFloat16* p, int64_t count) {
+  const __m512i magnitude = _mm512_set1_epi16(0x7fff);
+  __m512i largest = _mm512_setzero_si512();
+  for (int64_t i = 0; i < count; i += 32) {
+    largest = _mm512_max_epi16(largest, _mm512_and_si512(_mm512_loadu_si512(p + i), magnitude));
+  }
+  const __m512i wide =
+      _mm512_max_epi32(_mm512_srli_epi32(largest, 16), _mm512_and_si512(largest, _mm512_set1_epi32(0x7fff)));
+  return {static_cast<uint16_t>(_mm512_reduce_max_epi32(wide))};
+}
+#if defined(SWIFTKV_HAS_DPBF16)
+// VPDPBUSD takes the inputs as unsigned, so they are moved up by 128.
+inline constexpr bool kMovesInputsUp = true;
+struct FourVec {
+  __m512i v;
+};
+inline FourVec LoadFours(const int8_t* p) { return {_mm512_loadu_si512(p)}; }
+inline FourVec BroadcastFour(const int8_t* p) {
+  uint32_t four;
+  std::memcpy(&four, p, sizeof(four));
+  return {_mm512_set1_epi32(static_cast<int>(four ^ 0x80808080u))};
+}
+inline IntVec DotFours(FourVec x, FourVec w, IntVec sum) { return {_mm512_dpbusd_epi32(sum.v, x.v, w.v)}; }
+#else
+inline constexpr bool kMovesInputsUp = false;
+struct FourVec {
+  __m512i even, odd;  // as int16
+};
+inline FourVec WidenFours(__m512i fours) {
+  return {_mm512_srai_epi16(_mm512_slli_epi16(fours, 8), 8), _mm512_srai_epi16(fours, 8)};
+}
+inline FourVec LoadFours(const int8_t* p) { return WidenFours(_mm512_loadu_si512(p)); }
+inline FourVec BroadcastFour(const int8_t* p) {
+  int32_t four;
+  std::memcpy(&four, p, sizeof(four));
+  return WidenFours(_mm512_set1_epi32(four));
+}
+inline IntVec DotFours(FourVec x, FourVec w, IntVec sum) {
+  const __m512i pairs = _mm512_add_epi32(_mm512_madd_epi16(x.even, w.even), _mm512_madd_epi16(x.odd, w.odd));
+  return {_mm512_add_epi32(sum.v, pairs)};
+}
+#endif
+
 // Sixteen columns of two adjacent bf16 rows, as float32: the even row and the odd row.
 inline Vec EvenOfPairs(const BFloat16* p) {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16))};

@@ -3,11 +3,14 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
+#include <vector>
 
 #include "base/float16.h"
 #include "kernels/ops.h"
 #include "kernels/ref/ref_attention.h"
 #include "kernels/ref/ref_backward.h"
+#include "kernels/ref/ref_int8.h"
 #include "kernels/ref/ref_math.h"
 
 namespace swiftkv::kernels {
@@ -31,12 +34,17 @@ class Ref final : public Backend {
   // Packed is row-major [n, k] here, and quantized weights are what their bits say, in bf16.
   Result<PackedMatrix> AllocatePacked(int64_t n, int64_t k, DType dtype) const override {
     if (dtype != DType::kF32) dtype = DType::kBF16;
-    PackedMatrix w{.n = n, .k = k, .dtype = dtype, .data = {}};
+    PackedMatrix w{.n = n, .k = k, .dtype = dtype};
     SWIFTKV_ASSIGN_OR_RETURN(w.data, AlignedBuffer::Allocate(n * k * ref::ElementBytes(dtype), "packed weights"));
     return w;
   }
 
+  Result<PackedMatrix> AllocateInt8(int64_t n, int64_t k, std::vector<int32_t> exact_features) const override {
+    return ref::AllocateInt8(n, k, std::move(exact_features));
+  }
+
   void PackRows(const float* rows, int64_t row_begin, int64_t row_count, PackedMatrix* w) const override {
+    if (w->dtype == DType::kI8) return ref::PackInt8Rows(rows, row_begin, row_count, w);
     for (int64_t i = 0; i < row_count * w->k; ++i) Store(w->data.data(), row_begin * w->k + i, w->dtype, rows[i]);
   }
 
@@ -51,12 +59,17 @@ class Ref final : public Backend {
 
   void UnpackRows(const PackedMatrix& w, const int32_t* ids, int64_t count, float* out) const override {
     for (int64_t r = 0; r < count; ++r) {
+      if (w.dtype == DType::kI8) {
+        ref::UnpackInt8Row(w, ids[r], out + r * w.k);
+        continue;
+      }
       for (int64_t i = 0; i < w.k; ++i) out[r * w.k + i] = Load(w.data.data(), ids[r] * w.k + i, w.dtype);
     }
   }
 
   void Gemm(const GemmArgs& args) const override {
     const PackedMatrix& w = *args.w;
+    if (w.dtype == DType::kI8) return ref::GemmInt8(args);
     for (int64_t r = 0; r < args.m; ++r) {
       for (int64_t j = 0; j < w.n; ++j) {
         double sum = 0;
