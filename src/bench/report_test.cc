@@ -134,6 +134,7 @@ LatencyReport TinyLatency() {
   report.origin = model.origin;
   report.config = model.weights.config;
   report.dtype = DType::kF32;
+  report.product_dtype = DType::kF32;
   report.results = *MeasureLatency(
       model, {{.prompt = 40, .sequences = 2, .batch_tokens = 32}, {.prompt = 8, .generate = 4, .depth = 17}},
       {.repetitions = 2});

@@ -148,5 +148,55 @@ TEST(SmolLm2Test, TheFilesOwnBitsGiveTheSameLogits) {
   }
 }
 
+// W8A8 with exact features: near FP32, and the same bytes however a prompt is cut.
+TEST(SmolLm2Test, Int8IsNearFloat32) {
+  const auto files = OpenModelFiles(std::string(kDefaultModel), "");
+  if (!files) GTEST_SKIP() << files.error().message;
+  const auto golden_file = OpenSafetensors(kGoldens);
+  ASSERT_TRUE(golden_file.has_value()) << golden_file.error().message;
+  const Goldens goldens(**golden_file);
+  const auto float32 = LoadWeights(files->config, *files->base, nullptr, {.dtype = DType::kF32});
+  const auto int8 = LoadWeights(files->config, *files->base, nullptr, {.quantization = Quantization::kInt8});
+  ASSERT_TRUE(float32.has_value() && int8.has_value());
+  EXPECT_LT(BytesPerWeight(*int8), 1.15);
+  const auto vocab = static_cast<size_t>(files->config.vocab_size);
+  constexpr int32_t kTokens = 256;
+  Runner exact(*float32, Mode::kTeacher, kTokens);
+  Runner rounded(*int8, Mode::kTeacher, kTokens);
+  Runner chunked(*int8, Mode::kTeacher, kTokens);
+  const auto feed = [&](int32_t begin, int32_t end) {
+    Runner::Feed rows = {0, {goldens.token_ids.begin() + begin, goldens.token_ids.begin() + end}, {}};
+    for (int32_t row = 0; row < end - begin; ++row) rows.logit_rows.push_back(row);
+    return rows;
+  };
+  const std::vector<float> expected = exact.Step({feed(0, kTokens)});
+  const std::vector<float> actual = rounded.Step({feed(0, kTokens)});
+  std::vector<float> in_chunks;
+  for (int32_t begin = 0; begin < kTokens;) {
+    const int32_t end = std::min(kTokens, begin + 1 + begin % 50);
+    const std::vector<float> some = chunked.Step({feed(begin, end)});
+    in_chunks.insert(in_chunks.end(), some.begin(), some.end());
+    begin = end;
+  }
+  EXPECT_EQ(in_chunks, actual);
+  std::vector<float> kl(kTokens);
+  kernels::DefaultBackend().KlDivergence(expected.data(), actual.data(), kTokens, static_cast<int64_t>(vocab),
+                                         kl.data());
+  double sum = 0;
+  int agreeing = 0;
+  for (size_t row = 0; row < kTokens; ++row) {
+    sum += kl[row];
+    const auto best = [&](const std::vector<float>& logits) {
+      const auto begin = logits.begin() + static_cast<std::ptrdiff_t>(row * vocab);
+      return std::max_element(begin, begin + static_cast<std::ptrdiff_t>(vocab)) - begin;
+    };
+    agreeing += best(expected) == best(actual) ? 1 : 0;
+  }
+  fmt::print("INT8: mean KL {:.3e}, top-1 {:.3f} over {} positions\n", sum / kTokens, agreeing / double{kTokens},
+             kTokens);
+  EXPECT_LT(sum / kTokens, 1e-2);
+  EXPECT_GT(agreeing, kTokens * 90 / 100);
+}
+
 }  // namespace
 }  // namespace swiftkv

@@ -76,7 +76,7 @@ void ValueTile(const typename Dot::Input* weights, const PartitionBlocks<typenam
     for (int64_t t = 0; t < kBlockTokens; t += Dot::kDepth) {
       SWIFTKV_UNROLL
       for (int j = 0; j < kVectors; ++j) Prefetch(next + t * dim + j * kLanes * Dot::kDepth);
-      TileStep<Dot>(weights + b * kBlockTokens + t, kAttentionPartition, columns, t * dim, sums);
+      TileStep<Dot>(weights + b * kBlockTokens + t, kWeightStride, columns, t * dim, sums);
     }
   }
   for (int i = 0; i < kRows; ++i) {
@@ -115,31 +115,58 @@ inline Vec Exp2(Vec x) {
   return ScaleByPowerOf2(MulAdd(p, r, Set(1.0f)), n);
 }
 
+// 2^x for weights that are rounded to bf16, to 3e-6 relative; 0 from -126 down. The polynomial is a minimax fit.
+inline Vec Exp2ForBf16(Vec x) {
+  Vec n;
+  const Vec shift = RoundToExponent(x, &n);
+  const Vec r = x - n;
+  Vec p = Set(9.582852936e-3f);
+  p = MulAdd(p, r, Set(5.590642482e-2f));
+  p = MulAdd(p, r, Set(2.402409861e-1f));
+  p = MulAdd(p, r, Set(6.931241934e-1f));
+  return AddExponentAbove(x, Set(-126.0f), MulAdd(p, r, Set(1.0f)), shift);
+}
+inline Vec WeightOf(Vec exponent, const BFloat16* /*type*/) { return Exp2ForBf16(exponent); }
+inline Vec WeightOf(Vec exponent, const float* /*type*/) { return Exp2(exponent); }
+
+// -infinity for tokens before `begin` and from `end` on.
+inline void MaskScores(float* scores, int64_t tokens, int64_t begin, int64_t end) {
+  for (int64_t t = 0; t < std::min(begin, tokens); t += kLanes) {
+    Store(scores + t, KeepLanes(Load(scores + t), begin - t, end - t));
+  }
+  for (int64_t t = std::max<int64_t>(0, end / kLanes * kLanes); t < tokens; t += kLanes) {
+    Store(scores + t, KeepLanes(Load(scores + t), begin - t, end - t));
+  }
+}
+
+inline float LargestOf(const float* values, int64_t count) {
+  constexpr int kChains = 4;  // a maximum takes as long as four begin
+  Vec max[kChains];
+  for (Vec& chain : max) chain = Set(-std::numeric_limits<float>::infinity());
+  int64_t t = 0;
+  for (; t + kChains * kLanes <= count; t += kChains * kLanes) {
+    SWIFTKV_UNROLL
+    for (int i = 0; i < kChains; ++i) max[i] = Max(max[i], Load(values + t + i * kLanes));
+  }
+  for (; t < count; t += kLanes) max[0] = Max(max[0], Load(values + t));
+  return ReduceMax(Max(Max(max[0], max[1]), Max(max[2], max[3])));
+}
+
 // Turns one query's raw scores of tokens [first_token, first_token + tokens) into softmax numerators
 // e^(scale * score - max), as 2^(scale * log2(e) * score - log2(e) * max).
 template <class Input>
 Softmax ScoresToWeights(float* scores, int64_t first_token, int64_t tokens, float scale, VisibleRange visible,
                         Input* weights) {
   constexpr float kLog2E = 1.44269504088896341f;
-  Vec max = Set(-std::numeric_limits<float>::infinity());
-  for (int64_t t = 0; t < tokens; t += kLanes) {
-    const int64_t begin = visible.begin - first_token - t;
-    const int64_t end = visible.end - first_token - t;
-    Vec v = Load(scores + t) * Set(scale * kLog2E);
-    if (begin > 0 || end < kLanes) {
-      v = KeepLanes(v, begin, end);
-      Store(scores + t, KeepLanes(Load(scores + t), begin, end));
-    }
-    max = Max(max, v);
-  }
-  const float max_log2 = ReduceMax(max);
+  MaskScores(scores, tokens, visible.begin - first_token, visible.end - first_token);
+  const float max_log2 = LargestOf(scores, tokens) * (scale * kLog2E);
   Softmax result{max_log2, 0};
   if (max_log2 == -std::numeric_limits<float>::infinity()) return result;  // sees nothing of this partition
   const Vec factor = Set(scale * kLog2E);
   const Vec offset = Set(max_log2);
   Vec sum = Zero();
   for (int64_t t = 0; t < tokens; t += kLanes) {
-    const Vec weight = Exp2(MulSub(Load(scores + t), factor, offset));
+    const Vec weight = WeightOf(MulSub(Load(scores + t), factor, offset), weights);
     sum = sum + weight;
     Store(weights + t, weight);
   }
@@ -167,14 +194,14 @@ template <class Dot>
 struct AttendBuffers {
   typename Dot::Input* q;        // [queries, dim]
   float* scores;                 // [kMaxQueries, kScoreStride]
-  typename Dot::Input* weights;  // [kMaxQueries, kAttentionPartition]
+  typename Dot::Input* weights;  // [kMaxQueries, kWeightStride]
   float* values;                 // [kMaxQueries, dim]
   BFloat16* copies;              // copy_bytes, for an INT8 cache
 
   AttendBuffers(int64_t queries, int64_t dim, int64_t copy_bytes) {
     const int64_t q_bytes = RoundUp(queries * dim * static_cast<int64_t>(sizeof(*q)), 64);
     const int64_t score_bytes = RoundUp(kMaxQueries * kScoreStride * static_cast<int64_t>(sizeof(float)), 64);
-    const int64_t weight_bytes = RoundUp(kMaxQueries * kAttentionPartition * static_cast<int64_t>(sizeof(*q)), 64);
+    const int64_t weight_bytes = RoundUp(kMaxQueries * kWeightStride * static_cast<int64_t>(sizeof(*q)), 64);
     const int64_t value_bytes = RoundUp(kMaxQueries * dim * static_cast<int64_t>(sizeof(float)), 64);
     std::byte* base = ThreadScratch(q_bytes + score_bytes + weight_bytes + value_bytes + copy_bytes);
     q = reinterpret_cast<typename Dot::Input*>(base);
@@ -200,9 +227,8 @@ void AttendPartition(const AttentionArgs& args, const AttentionTile& tile, int64
   products.Scores(buffers.q + query * dim, dim, blocks, count, buffers.scores);
   Softmax parts[kMaxQueries];
   for (int64_t i = 0; i < rows; ++i) {
-    parts[i] =
-        ScoresToWeights(buffers.scores + i * kScoreStride, blocks.first_token, count * kBlockTokens, args.scale,
-                        Visible(args, positions[(query + i) / group]), buffers.weights + i * kAttentionPartition);
+    parts[i] = ScoresToWeights(buffers.scores + i * kScoreStride, blocks.first_token, count * kBlockTokens, args.scale,
+                               Visible(args, positions[(query + i) / group]), buffers.weights + i * kWeightStride);
   }
   products.Values(buffers.weights, blocks, count, dim, buffers.values);
   for (int64_t i = 0; i < rows; ++i) {
@@ -266,17 +292,31 @@ void AttendInVectors(const AttentionArgs& args, const AttentionTile& tile, int64
 }
 
 #if defined(SWIFTKV_HAS_AMX)
+// The products of up to kMaxQueries queries on tiles. GCC's tile loads and stores are not known to it as uses of
+// memory.
 struct TileProducts {
   using Blocks = PartitionBlocks<BFloat16>;
-  static void Scores(const BFloat16* q, int64_t dim, const Blocks& blocks, int64_t count, float* scores) {
-    // GCC's tile loads and stores are not known to it as uses of memory.
+  int64_t queries;
+
+  bool IsWide() const { return queries > kTileSize; }
+  void Scores(const BFloat16* q, int64_t dim, const Blocks& blocks, int64_t count, float* scores) const {
     __asm__ volatile("" ::: "memory");
-    ScoresOnTiles(q, dim, blocks, count, scores);
+    if (IsWide()) {
+      ConfigureWideTiles(queries, kTileSize);
+      WideScoresOnTiles(q, dim, blocks, count, scores);
+    } else {
+      ScoresOnTiles(q, dim, blocks, count, scores);
+    }
     __asm__ volatile("" ::: "memory");
   }
-  static void Values(const BFloat16* weights, const Blocks& blocks, int64_t count, int64_t dim, float* out) {
+  void Values(const BFloat16* weights, const Blocks& blocks, int64_t count, int64_t dim, float* out) const {
     __asm__ volatile("" ::: "memory");
-    WeighValuesOnTiles(weights, blocks, count, dim, out);
+    if (IsWide()) {
+      ConfigureWideTiles(queries, kBlockTokens / 2);
+      WeighWideValuesOnTiles(weights, blocks, count, dim, out);
+    } else {
+      WeighValuesOnTiles(weights, blocks, count, dim, out);
+    }
     __asm__ volatile("" ::: "memory");
   }
 };
@@ -284,12 +324,10 @@ struct TileProducts {
 inline void AttendOnTiles(const AttentionArgs& args, const AttentionTile& tile, int64_t queries,
                           const PartitionBlocks<BFloat16>& blocks, const AttendBuffers<DotBf16>& buffers,
                           float* states) {
-  int64_t configured = 0;
   for (int64_t query = 0; query < queries; query += kMaxQueries) {
-    const int64_t rows = std::min(kMaxQueries, queries - query);
-    if (rows != configured) ConfigureAttentionTiles(rows);
-    configured = rows;
-    AttendPartition<DotBf16>(args, tile, query, rows, blocks, buffers, TileProducts(), states);
+    const TileProducts products{std::min(kMaxQueries, queries - query)};
+    if (!products.IsWide()) ConfigureAttentionTiles(products.queries);
+    AttendPartition<DotBf16>(args, tile, query, products.queries, blocks, buffers, products, states);
   }
   _tile_release();
 }

@@ -6,9 +6,11 @@ inline constexpr int kVectorsPerBlock = static_cast<int>(kBlockTokens) / kLanes;
 inline constexpr int kScoreBlocks = kTileVectors / kVectorsPerBlock;  // blocks that one score tile covers
 // A row of scores; score tiles may overshoot the partition's last block.
 inline constexpr int64_t kScoreStride = kAttentionPartition + (kScoreBlocks - 1) * kBlockTokens;
+// A row of weights, as many cache lines that successive rows don't share the sets of a cache.
+inline constexpr int64_t kWeightStride = kAttentionPartition + 32;
 // Queries whose products are made together.
 #if defined(SWIFTKV_HAS_AMX)
-inline constexpr int64_t kMaxQueries = 16;
+inline constexpr int64_t kMaxQueries = 32;
 #else
 inline constexpr int64_t kMaxQueries = kTileRows;
 #endif

@@ -6,7 +6,7 @@ namespace swiftkv::kernels::cpu {
 namespace {
 
 // Queries that share the cache's loads; their states fit in the L1 cache.
-constexpr int64_t kTileQueries = 48;
+constexpr int64_t kTileQueries = 96;
 // The same for an INT8 cache, of which a tile first makes a copy: the more queries, the less that costs each.
 constexpr int64_t kInt8TileQueries = 192;
 

@@ -81,6 +81,17 @@ inline Vec ScaleByPowerOf2(Vec a, Vec exponent) {
   return {_mm256_mul_ps(most, last)};
 }
 
+inline Vec RoundToExponent(Vec x, Vec* n) {
+  const __m256 magic = _mm256_set1_ps(12582912.0f);
+  const __m256 sum = _mm256_add_ps(x.v, magic);
+  n->v = _mm256_sub_ps(sum, magic);
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(sum), 23))};
+}
+inline Vec AddExponentAbove(Vec x, Vec least, Vec p, Vec shift) {
+  const __m256i sum = _mm256_add_epi32(_mm256_castps_si256(p.v), _mm256_castps_si256(shift.v));
+  return {_mm256_and_ps(_mm256_castsi256_ps(sum), _mm256_cmp_ps(x.v, least.v, _CMP_NLE_UQ))};
+}
+
 inline float ReduceAdd(Vec a) {
   __m128 x = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
   x = _mm_add_ps(x, _mm_movehl_ps(x, x));

@@ -65,6 +65,19 @@ inline Vec RoundToInt(Vec a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_N
 // a * 2^exponent for whole exponents in [-300, 300].
 inline Vec ScaleByPowerOf2(Vec a, Vec exponent) { return {_mm512_scalef_ps(a.v, exponent.v)}; }
 
+// The nearest whole number to x in *n, and it again as bits that AddExponentAbove adds to an exponent. |x| < 2^21.
+inline Vec RoundToExponent(Vec x, Vec* n) {
+  const __m512 magic = _mm512_set1_ps(12582912.0f);  // 1.5 * 2^23: the sum's lowest bits are the whole number
+  const __m512 sum = _mm512_add_ps(x.v, magic);
+  n->v = _mm512_sub_ps(sum, magic);
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(sum), 23))};
+}
+// p * 2^n where x is above `least` or NaN, else 0.
+inline Vec AddExponentAbove(Vec x, Vec least, Vec p, Vec shift) {
+  const __mmask16 above = _mm512_cmp_ps_mask(x.v, least.v, _CMP_NLE_UQ);
+  return {_mm512_castsi512_ps(_mm512_maskz_add_epi32(above, _mm512_castps_si512(p.v), _mm512_castps_si512(shift.v)))};
+}
+
 inline float ReduceAdd(Vec a) {
   const __m256 low = _mm512_castps512_ps256(a.v);
   const __m256 high = _mm512_extractf32x8_ps(a.v, 1);
