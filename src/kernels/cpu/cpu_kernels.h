@@ -49,6 +49,7 @@ struct CpuKernels {
   void (*rms_norm)(const RmsNormArgs& args);
   void (*rope)(const RopeArgs& args);
   void (*silu_mul)(const SiluMulArgs& args);
+  NarrowKernel narrow;
   void (*logit_stats)(const float* logits, int64_t rows, int64_t vocab, LogitStats* stats);
   void (*kl_divergence)(const float* p_logits, const float* q_logits, int64_t rows, int64_t vocab, float* kl);
   // Partial attention of a tile into `states` [rows * heads / kv_heads, AttentionStateFloats].

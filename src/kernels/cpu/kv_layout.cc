@@ -1,6 +1,7 @@
 #include "kernels/cpu/kv_layout.h"
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "base/bfloat16.h"
@@ -10,12 +11,10 @@
 namespace swiftkv::kernels::cpu {
 namespace {
 
-constexpr int64_t kChunk = 16;  // elements converted together, in a loop of their own that the compiler vectorizes
+constexpr int64_t kChunk = 128;  // elements converted together
 
-void Convert(const float* values, int64_t size, float* out) { std::copy_n(values, size, out); }
-void Convert(const float* values, int64_t size, BFloat16* out) {
-  for (int64_t i = 0; i < size; ++i) out[i] = ToBFloat16(values[i]);
-}
+void Convert(NarrowKernel /*narrow*/, const float* values, int64_t size, float* out) { std::copy_n(values, size, out); }
+void Convert(NarrowKernel narrow, const float* values, int64_t size, BFloat16* out) { narrow(values, size, out); }
 
 void WriteInt8Row(const KvWriteArgs& args, int64_t row) {
   const int64_t dim = PaddedHeadDim(args.head_dim);
@@ -42,7 +41,7 @@ void WriteInt8Row(const KvWriteArgs& args, int64_t row) {
 }
 
 template <class T>
-void WriteRow(const KvWriteArgs& args, int64_t row) {
+void WriteRow(const KvWriteArgs& args, NarrowKernel narrow, int64_t row) {
   constexpr int64_t kPair = sizeof(T) == 2 ? 2 : 1;
   const int64_t dim = PaddedHeadDim(args.head_dim);
   const int64_t block = args.slots[row] / kBlockTokens;
@@ -57,10 +56,48 @@ void WriteRow(const KvWriteArgs& args, int64_t row) {
     for (int64_t i = 0; i < args.head_dim; i += kChunk) {
       const int64_t size = std::min(kChunk, args.head_dim - i);
       T values[kChunk];
-      Convert(k + i, size, values);
+      Convert(narrow, k + i, size, values);
       for (int64_t j = 0; j < size; ++j) k_out[(i + j) / kPair * kPair * kBlockTokens + j % kPair] = values[j];
-      Convert(v + i, size, values);
+      Convert(narrow, v + i, size, values);
       for (int64_t j = 0; j < size; ++j) v_out[(i + j) * kPair] = values[j];
+    }
+  }
+}
+
+// Whether this row and the next are the two tokens of one bf16 pair of V.
+bool BeginsPair(const KvWriteArgs& args, int64_t row, int64_t end) {
+  return args.cache_dtype == DType::kBF16 && row + 1 < end && args.slots[row] % 2 == 0 &&
+         args.slots[row + 1] == args.slots[row] + 1;
+}
+
+// As WriteRow of both, in stores four and two times as wide.
+void WriteBf16Pair(const KvWriteArgs& args, NarrowKernel narrow, int64_t row) {
+  const int64_t dim = PaddedHeadDim(args.head_dim);
+  const int64_t elements = HeadBlockElements(args.head_dim);
+  const int64_t token = args.slots[row] % kBlockTokens;
+  auto* k_block =
+      reinterpret_cast<BFloat16*>(args.cache) + args.slots[row] / kBlockTokens * 2 * args.kv_heads * elements;
+  for (int64_t head = 0; head < args.kv_heads; ++head) {
+    const float* k = args.k + row * args.k_stride + head * args.head_dim;
+    const float* v = args.v + row * args.v_stride + head * args.head_dim;
+    BFloat16* k_out = k_block + head * elements + token * 2;
+    BFloat16* v_out = k_block + (args.kv_heads + head) * elements + token * dim;
+    for (int64_t i = 0; i < args.head_dim; i += kChunk) {
+      const int64_t size = std::min(kChunk, args.head_dim - i);
+      BFloat16 first[kChunk + 1] = {};  // and what makes an odd size even
+      BFloat16 second[kChunk + 1] = {};
+      Convert(narrow, k + i, size, first);
+      Convert(narrow, k + args.k_stride + i, size, second);
+      for (int64_t j = 0; j < size; j += 2) {
+        const BFloat16 four[4] = {first[j], first[j + 1], second[j], second[j + 1]};
+        std::memcpy(k_out + (i + j) * kBlockTokens, four, sizeof(four));
+      }
+      Convert(narrow, v + i, size, first);
+      Convert(narrow, v + args.v_stride + i, size, second);
+      for (int64_t j = 0; j < size; ++j) {
+        v_out[(i + j) * 2] = first[j];
+        v_out[(i + j) * 2 + 1] = second[j];
+      }
     }
   }
 }
@@ -75,17 +112,19 @@ int64_t KvBlockBytes(int64_t kv_heads, int64_t head_dim, DType cache_dtype) {
   return 2 * kv_heads * HeadBlockElements(head_dim) * element_bytes;
 }
 
-void WriteKv(const KvWriteArgs& args) {
+void WriteKv(const KvWriteArgs& args, NarrowKernel narrow) {
   constexpr int64_t kRowsPerItem = 16;
   ParallelFor((args.rows + kRowsPerItem - 1) / kRowsPerItem, [&](int64_t item) {
     const int64_t end = std::min(args.rows, (item + 1) * kRowsPerItem);
     for (int64_t row = item * kRowsPerItem; row < end; ++row) {
-      if (args.cache_dtype == DType::kI8) {
+      if (BeginsPair(args, row, end)) {
+        WriteBf16Pair(args, narrow, row++);
+      } else if (args.cache_dtype == DType::kI8) {
         WriteInt8Row(args, row);
       } else if (args.cache_dtype == DType::kBF16) {
-        WriteRow<BFloat16>(args, row);
+        WriteRow<BFloat16>(args, narrow, row);
       } else {
-        WriteRow<float>(args, row);
+        WriteRow<float>(args, narrow, row);
       }
     }
   });

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 
+#include "base/bfloat16.h"
 #include "kernels/cpu/scratch.h"
 #include "kernels/ops.h"
 
@@ -29,7 +30,9 @@ inline const float* Int8Scales(const int8_t* block, int64_t kv_heads, int64_t he
 }
 
 int64_t KvBlockBytes(int64_t kv_heads, int64_t head_dim, DType cache_dtype);
-void WriteKv(const KvWriteArgs& args);
+// float32 to bf16, rounded as ToBFloat16 does.
+using NarrowKernel = void (*)(const float* values, int64_t size, BFloat16* out);
+void WriteKv(const KvWriteArgs& args, NarrowKernel narrow);
 
 }  // namespace swiftkv::kernels::cpu
 

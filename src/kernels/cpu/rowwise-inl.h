@@ -12,6 +12,10 @@ void ForEachRow(int64_t rows, int64_t size, const Body& body) {
   });
 }
 
+inline void Narrow(const float* values, int64_t size, BFloat16* out) {
+  for (int64_t i = 0; i < size; i += kLanes) StoreUpTo(out + i, LoadUpTo(values + i, size - i), size - i);
+}
+
 // e^x to about 1e-7 relative; 0 below -104, infinity above 89; NaN stays NaN. The polynomial is Cephes' expf.
 inline Vec Exp(Vec x) {
   x = Min(Set(89.0f), Max(Set(-104.0f), x));
