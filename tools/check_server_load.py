@@ -7,7 +7,8 @@
 invariance  200 requests of mixed length get the same bytes alone, together in another order, with kept prefixes, and with
             one thread and two.
 load        CLIENTS clients at once for SECONDS, lengths of the trace scaled to fit the context: no error, every answer as
-            long as asked for, each streamed once, memory flat. Prints the figures.
+            long as asked for, each streamed once, memory flat. Prints the figures. Memory grows until every block of the
+            K/V cache was used once: give serve a small one (-- --kv-cache-memory 1000000000) to see it flat.
 faults      kill -9 under load, then a start on the same port: the same answers as before; clients that vanish leave no
             block behind.
 """
@@ -248,8 +249,8 @@ def ignore_errors(job):
 
 
 def main():
-    own, _, flags = (sys.argv[1:], None, []) if "--" not in sys.argv else (
-        sys.argv[1:sys.argv.index("--")], None, sys.argv[sys.argv.index("--") + 1:])
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    own, flags = sys.argv[1:end], sys.argv[end + 1:]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("binary")
     parser.add_argument("model")
