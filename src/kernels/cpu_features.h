@@ -7,8 +7,8 @@ namespace swiftkv::kernels {
 struct CpuFeatures {
   bool avx2 = false;         // AVX2, FMA, F16C
   bool avx512 = false;       // AVX-512 F, BW, DQ, VL, and avx2
-  bool avx512_bf16 = false;  // VDPBF16PS, and avx512
-  bool amx_bf16 = false;     // AMX tiles with BF16, permitted by the kernel for this process, and avx512_bf16
+  bool avx512_bf16 = false;  // VDPBF16PS and VNNI, and avx512
+  bool amx_bf16 = false;     // AMX tiles with BF16 and INT8, permitted by the kernel for this process, and avx512_bf16
 };
 
 // Detected once. The first call asks the kernel for permission to use AMX tile registers.

@@ -186,9 +186,10 @@ size_t ToolCallReader::CertainContent() const {
   return TrimRight(text.substr(0, end)).size();
 }
 
-// Content and calls of what is held, which is all that is left; false if there are no calls.
+// Content, before and behind, and calls of what is held, which is all that is left; false if there are no calls.
 bool ToolCallReader::ReadCalls(std::string_view text, News* news) {
   std::vector<Call> calls;
+  std::string_view rest;
   const size_t open = text.find(kOpen);
   if (open == std::string_view::npos) {
     if (begun_) return false;
@@ -196,7 +197,7 @@ bool ToolCallReader::ReadCalls(std::string_view text, News* news) {
     if (whole.starts_with(kMistral)) whole = TrimLeft(whole.substr(kMistral.size()));
     if (!ReadValues(whole, &calls)) return false;
   } else {
-    std::string_view rest = text.substr(open);
+    rest = text.substr(open);
     while (rest.starts_with(kOpen)) {
       rest.remove_prefix(kOpen.size());
       const size_t close = rest.find(kClose);
@@ -204,6 +205,10 @@ bool ToolCallReader::ReadCalls(std::string_view text, News* news) {
       rest = close == std::string_view::npos ? std::string_view() : TrimLeft(rest.substr(close + kClose.size()));
     }
     news->content = TrimRight(text.substr(0, open));
+  }
+  if (!rest.empty()) {
+    if (begun_ || !news->content.empty()) news->content += '\n';
+    news->content += rest;
   }
   Take(std::move(calls), news);
   return true;

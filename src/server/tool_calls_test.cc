@@ -61,6 +61,8 @@ TEST(ToolCallReader, ReadsEachSpelling) {
   EXPECT_EQ(Read("<tool_call>" + call), read);  // cut by the end token
   EXPECT_EQ(Read("<tool_call>[" + call + "]</tool_call>"), read);
   EXPECT_EQ(Read("I look it up.\n<tool_call>" + call + "</tool_call>\n"), "I look it up." + read);
+  EXPECT_EQ(Read("<tool_call>" + call + "</tool_call>\nDone."), "Done." + read);
+  EXPECT_EQ(Read("Wait.\n<tool_call>" + call + "</tool_call> Done."), "Wait.\nDone." + read);
   EXPECT_EQ(Read("[TOOL_CALLS] [" + call + "]"), read);
   EXPECT_EQ(Read("\n" + call + "\n"), read);
   EXPECT_EQ(Read(R"({"name": "weather", "parameters": {"city": "Rome"}})"), R"(|0 c-0 weather {"city":"Rome"})");

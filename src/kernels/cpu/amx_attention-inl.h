@@ -7,11 +7,6 @@
 // tile of the cache that they load serves both.
 namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE {
 
-inline void LoadTileConfig(const TileConfig& config) {
-  // Not the intrinsic: GCC's tells the compiler of a read of the first eight bytes only.
-  __asm__ volatile("ldtilecfg %0" ::"m"(config));
-}
-
 // Tiles 0 to 3: sums; 4: queries; 5: K; 6: weights; 7: V.
 inline void ConfigureAttentionTiles(int64_t queries) {
   TileConfig config;

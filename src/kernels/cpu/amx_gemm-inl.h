@@ -42,6 +42,11 @@ struct alignas(64) TileConfig {
   uint8_t rows[16] = {};
 };
 
+inline void LoadTileConfig(const TileConfig& config) {
+  // Not the intrinsic: GCC's tells the compiler of a read of the first eight bytes only.
+  __asm__ volatile("ldtilecfg %0" ::"m"(config));
+}
+
 // A strip's inputs in one section.
 struct StripInputs {
   const std::byte* x;
@@ -163,8 +168,7 @@ void ConfigureTiles(int64_t strip_rows) {
   std::fill_n(config.row_bytes, 8, uint16_t{kTileRowBytes});
   std::fill_n(config.rows, 8, uint8_t{kTileSize});
   Block::SetTileRows(strip_rows, config.rows);
-  // Not the intrinsic: GCC's tells the compiler of a read of the first eight bytes only.
-  __asm__ volatile("ldtilecfg %0" ::"m"(config));
+  LoadTileConfig(config);
 }
 
 // Rows of memory on their way into the L2 cache while the tiles work.

@@ -9,18 +9,21 @@
 namespace swiftkv::kernels::cpu {
 namespace {
 
-// Where the code of an input feature of an output feature lies.
-int64_t CodeIndex(const PackedLayout& layout, int64_t row, int64_t k) {
-  constexpr int64_t kDepth = 4;
-  const int64_t section = layout.SectionOf(k);
-  const int64_t in_section = k - layout.SectionBegin(section);
-  return layout.Offset(section, row / kPanelColumns) + in_section / kDepth * kDepth * kPanelColumns +
-         row % kPanelColumns * kDepth + in_section % kDepth;
-}
-
 // Where the weight of exact feature `i` lies.
 int64_t ExactIndex(int64_t row, int64_t i) {
-  return row / kPanelColumns * kExactPanelElements + i / 2 * 2 * kPanelColumns + row % kPanelColumns * 2 + i % 2;
+  return row / kPanelColumns * kExactPanelElements + row % kPanelColumns * kAdjacent<BFloat16> +
+         FeatureOffset<BFloat16>(i);
+}
+
+// Calls visit(k, where its code lies) for all input features of an output feature.
+template <class Visit>
+void ForEachCode(const PackedLayout& layout, int64_t row, const Visit& visit) {
+  for (int64_t section = 0; section < layout.sections(); ++section) {
+    const int64_t base = RowOffset<int8_t>(layout, section, row);
+    const int64_t begin = layout.SectionBegin(section);
+    const int64_t size = layout.SectionSize(section);
+    for (int64_t k = 0; k < size; ++k) visit(begin + k, base + FeatureOffset<int8_t>(k));
+  }
 }
 
 }  // namespace
@@ -48,7 +51,7 @@ void PackInt8Rows(const float* rows, int64_t row_begin, int64_t row_count, Packe
       parts.exact[ExactIndex(row, static_cast<int64_t>(i))] = ToBFloat16(std::exchange(value, 0.0f));
     }
     parts.scales[row] = QuantizeVector(values.data(), w->k, codes.data());
-    for (int64_t k = 0; k < w->k; ++k) parts.codes[CodeIndex(layout, row, k)] = codes[static_cast<size_t>(k)];
+    ForEachCode(layout, row, [&](int64_t k, int64_t i) { parts.codes[i] = codes[static_cast<size_t>(k)]; });
     parts.excess[row] = 128 * std::accumulate(codes.begin(), codes.end(), int32_t{0});
   }
 }
@@ -56,9 +59,8 @@ void PackInt8Rows(const float* rows, int64_t row_begin, int64_t row_count, Packe
 void UnpackInt8Row(const PackedMatrix& w, int64_t row, float* out) {
   const PackedLayout layout(w);
   const Int8Parts parts(w.data.data(), layout);
-  for (int64_t k = 0; k < w.k; ++k) {
-    out[k] = static_cast<float>(parts.codes[CodeIndex(layout, row, k)]) * parts.scales[row];
-  }
+  const float scale = parts.scales[row];
+  ForEachCode(layout, row, [&](int64_t k, int64_t i) { out[k] = static_cast<float>(parts.codes[i]) * scale; });
   for (size_t i = 0; i < w.exact_features.size(); ++i) {
     out[w.exact_features[i]] = ToFloat(parts.exact[ExactIndex(row, static_cast<int64_t>(i))]);
   }

@@ -9,17 +9,6 @@
 namespace swiftkv::kernels::cpu {
 namespace {
 
-// Where the elements of one row lie: element k of a section at base + Step(k).
-template <class T>
-constexpr int64_t Step(int64_t k) {
-  constexpr int64_t kPair = sizeof(T) == 2 ? 2 : 1;
-  return k / kPair * kPair * kPanelColumns + k % kPair;
-}
-template <class T>
-constexpr int64_t ColumnStep() {
-  return sizeof(T) == 2 ? 2 : 1;
-}
-
 float Widen(float value) { return value; }
 float Widen(BFloat16 value) { return ToFloat(value); }
 void Assign(float value, float* out) { *out = value; }
@@ -31,11 +20,9 @@ void Pack(const float* rows, int64_t row_begin, int64_t row_count, PackedMatrix*
   for (int64_t section = 0; section < layout.sections(); ++section) {
     const int64_t size = layout.SectionSize(section);
     for (int64_t r = 0; r < row_count; ++r) {
-      const int64_t column = (row_begin + r) % kPanelColumns;
-      const int64_t panel = (row_begin + r) / kPanelColumns;
-      T* out = w->data.as<T>() + layout.Offset(section, panel) + column * ColumnStep<T>();
+      T* out = w->data.as<T>() + RowOffset<T>(layout, section, row_begin + r);
       const float* in = rows + r * w->k + layout.SectionBegin(section);
-      for (int64_t k = 0; k < size; ++k) Assign(in[k], out + Step<T>(k));
+      for (int64_t k = 0; k < size; ++k) Assign(in[k], out + FeatureOffset<T>(k));
     }
   }
 }
@@ -43,10 +30,10 @@ void Pack(const float* rows, int64_t row_begin, int64_t row_count, PackedMatrix*
 template <class T>
 void UnpackRow(const PackedMatrix& w, const PackedLayout& layout, int64_t row, float* out) {
   for (int64_t section = 0; section < layout.sections(); ++section) {
-    const T* in = w.data.as<T>() + layout.Offset(section, row / kPanelColumns) + row % kPanelColumns * ColumnStep<T>();
+    const T* in = w.data.as<T>() + RowOffset<T>(layout, section, row);
     float* section_out = out + layout.SectionBegin(section);
     const int64_t size = layout.SectionSize(section);
-    for (int64_t k = 0; k < size; ++k) section_out[k] = Widen(in[Step<T>(k)]);
+    for (int64_t k = 0; k < size; ++k) section_out[k] = Widen(in[FeatureOffset<T>(k)]);
   }
 }
 

@@ -49,6 +49,20 @@ class PackedLayout {
   int64_t section_k_;
 };
 
+// Input features of one output feature that lie side by side: as many as fill four bytes.
+template <class T>
+inline constexpr int64_t kAdjacent = 4 / static_cast<int64_t>(sizeof(T));
+// Where input feature `k` of a section lies behind the section's first of the same output feature, and where output
+// feature `row` begins in its section.
+template <class T>
+constexpr int64_t FeatureOffset(int64_t k) {
+  return k / kAdjacent<T> * kAdjacent<T> * kPanelColumns + k % kAdjacent<T>;
+}
+template <class T>
+int64_t RowOffset(const PackedLayout& layout, int64_t section, int64_t row) {
+  return layout.Offset(section, row / kPanelColumns) + row % kPanelColumns * kAdjacent<T>;
+}
+
 Result<PackedMatrix> AllocatePacked(int64_t n, int64_t k, DType dtype);
 void PackRows(const float* rows, int64_t row_begin, int64_t row_count, PackedMatrix* w);
 void UnpackRows(const PackedMatrix& w, const int32_t* ids, int64_t count, float* out);
