@@ -157,6 +157,18 @@ TEST_F(ForwardTest, ShowsAnObserverWhatWasComputed) {
   EXPECT_NE(k(0), k(1));
 }
 
+TEST(CacheLayoutTest, AcrossKvAndInt8SaveFiveEighths) {
+  ModelConfig config = TinyConfig(Family::kLlama, /*layers=*/30);  // SmolLM2-135M's cache
+  config.num_key_value_layers = 15;
+  config.key_value_group_size = 3;
+  const int64_t kv_heads = 3, head_dim = 64;
+  for (const kernels::Backend* backend : kernels::AvailableBackends()) {
+    const int64_t base = 30 * backend->KvBlockBytes(kv_heads, head_dim, DType::kBF16);
+    const int64_t small = config.kv_groups() * backend->KvBlockBytes(kv_heads, head_dim, DType::kI8);
+    EXPECT_LE(8 * small, 3 * base) << backend->name();
+  }
+}
+
 TEST(RopeTableTest, GrowsAndKeepsWhatItHas) {
   ModelConfig config = SmallConfig();
   config.max_position_embeddings = 5000;

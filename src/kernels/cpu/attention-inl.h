@@ -115,17 +115,6 @@ inline Vec Exp2(Vec x) {
   return ScaleByPowerOf2(MulAdd(p, r, Set(1.0f)), n);
 }
 
-// 2^x for weights that are rounded to bf16, to 3e-6 relative; 0 from -126 down. The polynomial is a minimax fit.
-inline Vec Exp2ForBf16(Vec x) {
-  Vec n;
-  const Vec shift = RoundToExponent(x, &n);
-  const Vec r = x - n;
-  Vec p = Set(9.582852936e-3f);
-  p = MulAdd(p, r, Set(5.590642482e-2f));
-  p = MulAdd(p, r, Set(2.402409861e-1f));
-  p = MulAdd(p, r, Set(6.931241934e-1f));
-  return AddExponentAbove(x, Set(-126.0f), MulAdd(p, r, Set(1.0f)), shift);
-}
 inline Vec WeightOf(Vec exponent, const BFloat16* /*type*/) { return Exp2ForBf16(exponent); }
 inline Vec WeightOf(Vec exponent, const float* /*type*/) { return Exp2(exponent); }
 

@@ -32,6 +32,19 @@ inline Vec Exp(Vec x) {
   return ScaleByPowerOf2(p, n);
 }
 
+// 2^x for x up to 126, for what is rounded to bf16: to 3e-6 relative; 0 from -126 down, NaN stays NaN. The polynomial
+// is a minimax fit.
+inline Vec Exp2ForBf16(Vec x) {
+  Vec n;
+  const Vec shift = RoundToExponent(x, &n);
+  const Vec r = x - n;
+  Vec p = Set(9.582852936e-3f);
+  p = MulAdd(p, r, Set(5.590642482e-2f));
+  p = MulAdd(p, r, Set(2.402409861e-1f));
+  p = MulAdd(p, r, Set(6.931241934e-1f));
+  return AddExponentAbove(x, Set(-126.0f), MulAdd(p, r, Set(1.0f)), shift);
+}
+
 template <class T>
 void RmsNormRow(const float* x, const float* weight, float eps, int64_t size, T* out) {
   Vec squares[4] = {Zero(), Zero(), Zero(), Zero()};  // four chains hide the latency of an addition
@@ -88,13 +101,20 @@ inline void Rope(const RopeArgs& args) {
   ForEachRow(args.rows, args.heads * args.head_dim, [&](int64_t row) { RopeRow(args, row); });
 }
 
+// gate / (1 + e^-gate), to what the type of the result can tell.
+inline Vec Silu(Vec gate, const float* /*type*/) { return gate / (Set(1.0f) + Exp(Zero() - gate)); }
+inline Vec Silu(Vec gate, const BFloat16* /*type*/) {
+  constexpr float kMinusLog2E = -1.44269504088896341f;
+  const Vec exponent = Min(Set(125.0f), Max(Set(-126.0f), gate * Set(kMinusLog2E)));
+  return gate * Reciprocal(Set(1.0f) + Exp2ForBf16(exponent));
+}
+
 template <class T>
 void SiluMulRow(const T* gate_up, int64_t size, T* out) {
   for (int64_t i = 0; i < size; i += kLanes) {
     const Vec gate = LoadUpTo(gate_up + i, size - i);
     const Vec up = LoadUpTo(gate_up + size + i, size - i);
-    const Vec silu = gate / (Set(1.0f) + Exp(Zero() - gate));
-    StoreUpTo(out + i, silu * up, size - i);
+    StoreUpTo(out + i, Silu(gate, out) * up, size - i);
   }
 }
 
