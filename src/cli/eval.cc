@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
+#include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -29,6 +30,7 @@ constexpr int64_t kMaxTextBytes = 256 << 20;
 
 struct Flags {
   ModelFlags model;
+  std::vector<std::string> adapters;
   std::vector<std::string> tasks;
   std::string protocol = "card";
   std::string data;
@@ -49,10 +51,9 @@ class EvalCommand {
     const auto start = std::chrono::steady_clock::now();
     SWIFTKV_RETURN_IF_ERROR(LoadTasks());
     SWIFTKV_RETURN_IF_ERROR(LoadTexts());
-    SWIFTKV_RETURN_IF_ERROR(LoadVariants());
+    SWIFTKV_RETURN_IF_ERROR(NameAdapters());
     if (!flags_.output_path.empty()) SWIFTKV_RETURN_IF_ERROR(MakeFolders(flags_.output_path));
     run_.model = flags_.model.model;
-    run_.adapter = flags_.model.adapter;
     run_.protocol = protocol();
     run_.data_folder = flags_.data;
     run_.start_time =
@@ -107,53 +108,102 @@ class EvalCommand {
     return Ok();
   }
 
-  Status LoadVariants() {
-    SWIFTKV_ASSIGN_OR_RETURN(model_, flags_.model.Load(/*both_modes=*/true));
-    SWIFTKV_ASSIGN_OR_RETURN(const std::string path, ResolveModelPath(flags_.model.model));
-    SWIFTKV_ASSIGN_OR_RETURN(std::string hash, HashModel(path));
-    const bool has_both = model_.weights.config.is_swiftkv();
-    if (Wants(kFidelity) && !has_both) {
-      return InvalidInput("fidelity compares SwiftKV with its base model; give --adapter or a SwiftKV checkpoint");
+  // What each model's files and results are called: base, an adapter's folder, or swiftkv where the model is one
+  // itself.
+  Status NameAdapters() {
+    if (flags_.adapters.empty()) names_.emplace_back(ModeName(Mode::kStudent));
+    for (const std::string& adapter : flags_.adapters) {
+      // A path that ends with a slash has no last part.
+      const std::filesystem::path path = std::filesystem::absolute(adapter + "/").lexically_normal().parent_path();
+      names_.push_back(path.filename());
+      const auto same = std::count(names_.begin(), names_.end(), names_.back());
+      const bool is_ours = names_.back() == "base" || names_.back() == "settings" || names_.back() == "comparison";
+      if (same > 1 || is_ours) {
+        return InvalidInput("--adapter {}: results are named after the folder, and {} is taken already", adapter,
+                            names_.back());
+      }
     }
-    const auto add = [&](Mode mode, std::string of_files) {
-      run_.variants.push_back({std::string(ModeName(mode)), &model_.weights, &model_.text, mode, std::move(of_files)});
-    };
-    if (flags_.model.mode != "swiftkv") add(Mode::kTeacher, hash);
-    if (flags_.model.mode == "base" || !has_both) return Ok();
-    if (!flags_.model.adapter.empty()) {
-      SWIFTKV_ASSIGN_OR_RETURN(const std::string adapter_hash, HashModel(flags_.model.adapter));
-      hash = Sha256(hash + adapter_hash);
-    }
-    add(Mode::kStudent, hash);
     return Ok();
   }
 
   Status Measure() {
-    for (const auto& task : tasks_) {
-      SWIFTKV_ASSIGN_OR_RETURN(run_.tasks.emplace_back(), EvaluateTask(*task, run_.variants, run_.options));
-    }
-    for (const NamedText& text : texts_) {
-      if (Wants(kPerplexity)) SWIFTKV_RETURN_IF_ERROR(MeasurePerplexities(text));
-      if (Wants(kFidelity)) SWIFTKV_RETURN_IF_ERROR(MeasureFidelityOf(text));
+    SWIFTKV_ASSIGN_OR_RETURN(const std::string path, ResolveModelPath(flags_.model.model));
+    SWIFTKV_ASSIGN_OR_RETURN(const std::string hash, HashModel(path));
+    for (size_t i = 0; i < names_.size(); ++i) {
+      if (i > 0 && flags_.model.mode == "base") break;
+      const std::string adapter = flags_.adapters.empty() ? "" : flags_.adapters[i];
+      SWIFTKV_RETURN_IF_ERROR(LoadModelWith(adapter, /*first=*/i == 0));
+      SWIFTKV_ASSIGN_OR_RETURN(const std::vector<Variant> variants, MakeVariants(names_[i], adapter, hash, i == 0));
+      SWIFTKV_RETURN_IF_ERROR(MeasureVariants(variants, names_[i]));
     }
     return Ok();
   }
 
-  Status MeasurePerplexities(const NamedText& text) {
-    for (const Variant& variant : run_.variants) {
+  Status LoadModelWith(const std::string& adapter, bool first) {
+    model_ = {};  // two models at once might not fit into memory
+    ModelFlags flags = flags_.model;
+    flags.adapter = adapter;
+    if (!first && !Wants(kFidelity)) flags.mode = ModeName(Mode::kStudent);
+    SWIFTKV_ASSIGN_OR_RETURN(model_, flags.Load(/*both_modes=*/first || Wants(kFidelity)));
+    if (Wants(kFidelity) && !model_.weights.config.is_swiftkv()) {
+      return InvalidInput("fidelity compares SwiftKV with its base model; give --adapter or a SwiftKV checkpoint");
+    }
+    return Ok();
+  }
+
+  // Of the model that is loaded; base only of the first.
+  Result<std::vector<Variant>> MakeVariants(const std::string& name, const std::string& adapter,
+                                            const std::string& base_hash, bool first) {
+    std::vector<Variant> variants;
+    const auto add = [&](const std::string& of_name, Mode mode, std::string hash) {
+      const Quantization quantization = ParseQuantization(flags_.model.quantization, flags_.model.dtype);
+      variants.push_back(
+          {of_name, &model_.weights, &model_.text, mode, std::move(hash), std::string(QuantizationName(quantization))});
+      run_.variants.push_back(Describe(variants.back(), adapter, run_.options));
+    };
+    if (first && flags_.model.mode != "swiftkv") add(std::string(ModeName(Mode::kTeacher)), Mode::kTeacher, base_hash);
+    if (flags_.model.mode == "base" || !model_.weights.config.is_swiftkv()) return variants;
+    std::string hash = base_hash;
+    if (!adapter.empty()) {
+      SWIFTKV_ASSIGN_OR_RETURN(const std::string adapter_hash, HashModel(adapter));
+      hash = Sha256(base_hash + adapter_hash);
+    }
+    add(name, Mode::kStudent, hash);
+    return variants;
+  }
+
+  Status MeasureVariants(const std::vector<Variant>& variants, const std::string& name) {
+    run_.tasks.resize(tasks_.size());
+    for (size_t t = 0; t < tasks_.size(); ++t) {
+      SWIFTKV_ASSIGN_OR_RETURN(TaskResult result, EvaluateTask(*tasks_[t], variants, run_.options));
+      std::move(run_.tasks[t].variants.begin(), run_.tasks[t].variants.end(),
+                std::inserter(result.variants, result.variants.begin()));
+      run_.tasks[t] = std::move(result);
+    }
+    for (const NamedText& text : texts_) {
+      if (Wants(kPerplexity)) SWIFTKV_RETURN_IF_ERROR(MeasurePerplexities(variants, text));
+      if (Wants(kFidelity)) SWIFTKV_RETURN_IF_ERROR(MeasureFidelityOf(text, name));
+    }
+    return Ok();
+  }
+
+  Status MeasurePerplexities(const std::vector<Variant>& variants, const NamedText& text) {
+    for (const Variant& variant : variants) {
       SWIFTKV_ASSIGN_OR_RETURN(run_.perplexities.emplace_back(), MeasurePerplexity(variant, text, run_.options));
     }
     return Ok();
   }
 
-  Status MeasureFidelityOf(const NamedText& text) {
-    const FidelityOptions options{
-        .window_tokens = flags_.window_tokens,
-        .max_tokens = flags_.text_tokens,
-        .cancelled = run_.options.cancelled,
-        .on_progress = [this](const std::string& name, int64_t done, int64_t total) { bar_.Draw(name, done, total); }};
+  Status MeasureFidelityOf(const NamedText& text, const std::string& name) {
+    const FidelityOptions options{.window_tokens = flags_.window_tokens,
+                                  .max_tokens = flags_.text_tokens,
+                                  .cancelled = run_.options.cancelled,
+                                  .on_progress = [this](const std::string& of_text, int64_t done, int64_t total) {
+                                    bar_.Draw(of_text, done, total);
+                                  }};
     SWIFTKV_ASSIGN_OR_RETURN(run_.fidelities.emplace_back(),
                              MeasureFidelity(model_.weights, *model_.text.tokenizer, text, options));
+    run_.fidelities.back().variant = name;
     return Ok();
   }
 
@@ -178,7 +228,7 @@ class EvalCommand {
                                           SampleLines(result, v)));
       }
     }
-    if (run_.variants.size() > 1) {
+    if (!run_.compared().empty()) {
       SWIFTKV_RETURN_IF_ERROR(WriteFile(path("comparison.json"), pretty(ComparisonJson(run_))));
     }
     SWIFTKV_RETURN_IF_ERROR(WriteFile(path("report.md"), MarkdownReport(run_)));
@@ -188,6 +238,7 @@ class EvalCommand {
   const Flags& flags_;
   ProgressBar bar_;
   LoadedModel model_;
+  std::vector<std::string> names_;  // of the SwiftKV models, by Flags::adapters
   std::vector<std::unique_ptr<Task>> tasks_;
   std::vector<NamedText> texts_;
   RunResults run_;
@@ -198,7 +249,14 @@ class EvalCommand {
 RunCommand AddEvalCommand(CLI::App* program) {
   auto flags = std::make_shared<Flags>();
   CLI::App* command = program->add_subcommand("eval", "Score a model on the model card's evaluations");
-  flags->model.AddAll(command);
+  flags->model.AddModelArgument(command);
+  command
+      ->add_option("--adapter", flags->adapters,
+                   "Folder of a SwiftKV adapter to compare with the model; may be repeated")
+      ->type_name("DIR")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  flags->model.AddRunning(command);
   std::vector<std::string> names = TaskNames();
   names.insert(names.end(), {kPerplexity, kFidelity});
   command->add_option("--tasks", flags->tasks, "Separated by commas; absent: the seven evaluations")
@@ -244,6 +302,7 @@ RunCommand AddEvalCommand(CLI::App* program) {
                 "Examples:\n"
                 "  swiftkv eval smollm2-135m --adapter my-adapter --data eval-sets --limit 100\n"
                 "  swiftkv eval smollm2-135m --data eval-sets --tasks winogrande,gsm8k --output-path out --resume\n"
+                "  swiftkv eval smollm2-135m --adapter one --adapter another --data eval-sets --output-path out\n"
                 "  swiftkv eval smollm2-135m --adapter my-adapter --tasks fidelity --text book.txt\n");
   return [flags] { return EvalCommand(*flags).Run(); };
 }

@@ -55,16 +55,40 @@ Quantization ParseQuantization(const std::string& quantization, const std::strin
   return quantization == "int8" ? Quantization::kInt8 : Quantization::kNone;
 }
 
-void ModelFlags::AddModel(CLI::App* command) {
+std::string_view QuantizationName(Quantization quantization) {
+  switch (quantization) {
+    case Quantization::kNone:
+      break;
+    case Quantization::kStored:
+      return "gguf";
+    case Quantization::kQ8_0:
+      return "q8_0";
+    case Quantization::kQ4_1:
+      return "q4_1";
+    case Quantization::kInt8:
+      return "int8";
+  }
+  return "none";
+}
+
+void ModelFlags::AddModelArgument(CLI::App* command) {
   command
       ->add_option("model,-m,--model", model,
                    "Hugging Face folder, .gguf file, org/name in the hub cache, or smollm2-135m")
       ->capture_default_str();
+}
+
+void ModelFlags::AddModel(CLI::App* command) {
+  AddModelArgument(command);
   command->add_option("--adapter", adapter, "Folder of a SwiftKV adapter to apply to the model")->type_name("DIR");
 }
 
 void ModelFlags::AddAll(CLI::App* command) {
   AddModel(command);
+  AddRunning(command);
+}
+
+void ModelFlags::AddRunning(CLI::App* command) {
   command
       ->add_option("--mode", mode,
                    "base: the unconverted model; swiftkv: prompt tokens skip the later layers; auto: swiftkv where the "

@@ -22,6 +22,8 @@ namespace swiftkv {
 // --quantization, and what its value means beside --dtype's.
 void AddQuantizationFlag(CLI::App* command, std::string* quantization);
 Quantization ParseQuantization(const std::string& quantization, const std::string& dtype);
+// As the flag spells it.
+std::string_view QuantizationName(Quantization quantization);
 
 // The model and how to run it.
 struct ModelFlags {
@@ -37,7 +39,9 @@ struct ModelFlags {
   int threads = 0;
   std::string log_level = "warning";
 
-  void AddModel(CLI::App* command);  // the model and --adapter alone
+  void AddModelArgument(CLI::App* command);
+  void AddModel(CLI::App* command);    // the model and --adapter
+  void AddRunning(CLI::App* command);  // all flags but these
   void AddAll(CLI::App* command);
   // Sets log level and number of threads, and loads. `both_modes`: the weights of base and SwiftKV, to compare them.
   Result<LoadedModel> Load(bool both_modes = false) const;

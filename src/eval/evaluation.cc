@@ -44,6 +44,7 @@ Json JobOf(const Task& task, const Variant& variant, const EvaluationOptions& op
           {"model_sha256", variant.hash},
           {"mode", variant.mode == Mode::kTeacher ? "base" : "swiftkv"},
           {"dtype", Name(variant.weights->dtype)},
+          {"quantization", variant.quantization},
           {"kv_cache_dtype", Name(KvCacheDType(variant, options))},
           {"max_model_len", MaxModelLen(variant, options)},
           {"max_gen_toks", options.scorer.max_gen_toks},
@@ -136,6 +137,15 @@ class VariantRun {
 };
 
 }  // namespace
+
+int64_t VariantResult::truncated() const {
+  return std::accumulate(responses.begin(), responses.end(), int64_t{0},
+                         [](int64_t sum, const Response& response) { return sum + response.truncated; });
+}
+
+int64_t VariantResult::at_length() const {
+  return std::count_if(responses.begin(), responses.end(), [](const Response& response) { return response.at_length; });
+}
 
 std::vector<double> TaskResult::Scores(size_t variant, size_t metric) const {
   std::vector<double> scores;

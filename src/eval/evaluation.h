@@ -24,11 +24,12 @@ namespace swiftkv {
 
 // A model in one of its modes.
 struct Variant {
-  std::string name;  // "base", "swiftkv"
+  std::string name;  // "base", "swiftkv", an adapter's; part of files' names
   const Weights* weights = nullptr;
   const TextModel* text = nullptr;
   Mode mode = Mode::kTeacher;
-  std::string hash;  // of its files
+  std::string hash;                   // of its files
+  std::string quantization = "none";  // how its weights are kept, as --quantization spells it
 };
 
 struct EvaluationOptions {
@@ -50,7 +51,10 @@ struct VariantResult {
   std::vector<Outcome> outcomes;    // by TaskResult::documents
   ScorerStats stats;                // of this run, without what was resumed
   int64_t resumed = 0;              // documents
-  double seconds = 0;
+  double seconds = 0;               // of this run
+
+  int64_t truncated() const;  // prompts cut on their left
+  int64_t at_length() const;  // answers that max_gen_toks or the context ended
 };
 
 struct TaskResult {

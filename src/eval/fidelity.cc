@@ -167,7 +167,8 @@ Result<TextFidelity> MeasureFidelity(const Weights& weights, const Tokenizer& to
     if (options.on_progress) options.on_progress(text.name, std::min(begin + length, total), total);
   }
 
-  TextFidelity result{.text = text.name, .all = Summarize(0, std::min(length, total), all), .by_position = {}};
+  TextFidelity result{
+      .text = text.name, .variant = {}, .all = Summarize(0, std::min(length, total), all), .by_position = {}};
   int64_t begin = 0;
   int64_t end = kFirstBucket;
   for (const std::vector<Position>& bucket : buckets) {

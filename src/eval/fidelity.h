@@ -31,7 +31,8 @@ struct Fidelity {
 };
 
 struct TextFidelity {
-  std::string text;  // its name
+  std::string text;     // its name
+  std::string variant;  // the SwiftKV one; the caller's to set
   Fidelity all;
   std::vector<Fidelity> by_position;  // windows' positions 0-127, 128-255, 256-511, ... doubling
 };

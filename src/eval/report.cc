@@ -20,7 +20,7 @@ std::string PercentWithError(const Estimate& estimate) {
   return fmt::format("{:.2f} ± {:.2f}", 100 * estimate.mean, 100 * estimate.standard_error);
 }
 
-std::string Title(const Variant& variant) { return variant.name == "swiftkv" ? "SwiftKV" : variant.name; }
+std::string Title(const VariantInfo& variant) { return variant.name == "swiftkv" ? "SwiftKV" : variant.name; }
 
 // The mean of several tasks' estimates, each counting the same.
 Estimate Average(const std::vector<Estimate>& estimates) {
@@ -66,16 +66,16 @@ Table PerplexityTable(const RunResults& run) {
 }
 
 Table FidelityTable(const RunResults& run) {
-  Table table{
-      .title = "Fidelity of SwiftKV to base",
-      .header = {"text", "positions", "tokens", "mean KL", "p99 KL", "top-1", "top-5", "base ppl", "SwiftKV ppl"},
-      .rows = {},
-      .note =
-          "KL(base || SwiftKV) in nats; agreement of the most likely token and of the five most likely, in "
-          "percent; positions in a prompt."};
+  Table table{.title = "Fidelity of SwiftKV to base",
+              .header = {"text", "model", "positions", "tokens", "mean KL", "p99 KL", "top-1", "top-5", "base ppl",
+                         "SwiftKV ppl"},
+              .rows = {},
+              .note =
+                  "KL(base || SwiftKV) in nats; agreement of the most likely token and of the five most likely, in "
+                  "percent; positions in a prompt."};
   for (const TextFidelity& text : run.fidelities) {
     const auto add = [&](const Fidelity& fidelity, const std::string& positions) {
-      table.rows.push_back({text.text, positions, fmt::format("{}", fidelity.tokens),
+      table.rows.push_back({text.text, text.variant, positions, fmt::format("{}", fidelity.tokens),
                             fmt::format("{:.4f} ± {:.4f}", fidelity.mean_kl, fidelity.kl_standard_error),
                             fmt::format("{:.3f}", fidelity.p99_kl), Percent(fidelity.top1_agreement),
                             Percent(fidelity.top5_agreement), fmt::format("{:.2f}", std::exp(fidelity.base_nll)),
@@ -87,6 +87,10 @@ Table FidelityTable(const RunResults& run) {
   return table;
 }
 
+std::string Cell(const nlohmann::ordered_json& value) {
+  return value.is_string() ? value.get<std::string>() : value.dump();
+}
+
 Table SettingsTable(const RunResults& run) {
   Table table{.title = "Settings", .header = {"setting", "value"}, .rows = {}};
   const nlohmann::ordered_json settings = SettingsJson(run);
@@ -94,10 +98,10 @@ Table SettingsTable(const RunResults& run) {
     if (name == "tasks") continue;
     if (value.is_object()) {
       for (const auto& [inner, inner_value] : value.items()) {
-        table.rows.push_back({fmt::format("{} ({})", name, inner), inner_value.get<std::string>()});
+        table.rows.push_back({fmt::format("{} ({})", name, inner), Cell(inner_value)});
       }
     } else {
-      table.rows.push_back({name, value.is_string() ? value.get<std::string>() : value.dump()});
+      table.rows.push_back({name, Cell(value)});
     }
   }
   return table;
@@ -109,6 +113,54 @@ std::vector<Table> Tables(const RunResults& run) {
   if (!run.perplexities.empty()) tables.push_back(PerplexityTable(run));
   if (!run.fidelities.empty()) tables.push_back(FidelityTable(run));
   return tables;
+}
+
+// Three rows: a variant's paired differences from base, their standard errors, McNemar's p.
+void AddDifferences(const RunResults& run, size_t variant, Table* table) {
+  std::vector<Estimate> differences;
+  std::vector<std::string> tests = {"McNemar p"};
+  for (const TaskResult& result : run.tasks) {
+    const std::vector<double> base = result.Scores(0, 0);
+    const std::vector<double> swiftkv = result.Scores(variant, 0);
+    differences.push_back(MeanDifference(base, swiftkv));
+    const bool binary = result.task->info().metrics[0].is_binary;
+    tests.push_back(binary ? fmt::format("{:.3f}", TestMcNemar(base, swiftkv).p) : "-");
+  }
+  differences.push_back(Average(differences));
+  tests.emplace_back("-");
+  const bool single = run.compared().size() == 1;
+  std::vector<std::string> means = {single ? "difference" : Title(run.variants[variant]) + " - base"};
+  std::vector<std::string> errors = {"± standard error"};
+  for (const Estimate& difference : differences) {
+    means.push_back(Signed(difference.mean));
+    errors.push_back(Percent(difference.standard_error));
+  }
+  table->rows.insert(table->rows.end(), {means, errors, tests});
+}
+
+// One evaluation's metric for one variant.
+std::vector<std::string> DetailRow(const RunResults& run, const TaskResult& result, size_t m, size_t variant) {
+  const TaskInfo& info = result.task->info();
+  const Metric& metric = info.metrics[m];
+  const VariantResult& of_variant = result.variants[variant];
+  const std::vector<double> scores = result.Scores(variant, m);
+  std::vector<std::string> row = {info.name,
+                                  metric.filter == "none" ? metric.name : metric.name + ", " + metric.filter,
+                                  std::to_string(info.num_fewshot),
+                                  std::to_string(result.documents.size()),
+                                  Title(run.variants[variant]),
+                                  PercentWithError(MeanOf(scores))};
+  if (!run.compared().empty()) {
+    const std::vector<double> base = result.Scores(0, m);
+    const McNemar test = TestMcNemar(base, scores);
+    const bool tested = variant > 0 && metric.is_binary;
+    row.push_back(variant > 0 ? PercentWithError(MeanDifference(base, scores)) : "-");
+    row.push_back(tested ? std::to_string(test.only_first) : "-");
+    row.push_back(tested ? std::to_string(test.only_second) : "-");
+  }
+  row.insert(row.end(), {std::to_string(of_variant.truncated()), std::to_string(of_variant.at_length()),
+                         fmt::format("{:.1f}", of_variant.seconds)});
+  return row;
 }
 
 }  // namespace
@@ -126,58 +178,17 @@ Table ScoreTable(const RunResults& run) {
     }
     row.push_back(Percent(Average(estimates).mean));
   }
-  if (run.variants.size() < 2) return table;
-  std::vector<Estimate> differences;
-  std::vector<std::string> tests = {"McNemar p"};
-  for (const TaskResult& result : run.tasks) {
-    const std::vector<double> base = result.Scores(0, 0);
-    const std::vector<double> swiftkv = result.Scores(1, 0);
-    differences.push_back(MeanDifference(base, swiftkv));
-    const bool binary = result.task->info().metrics[0].is_binary;
-    tests.push_back(binary ? fmt::format("{:.3f}", TestMcNemar(base, swiftkv).p) : "-");
-  }
-  differences.push_back(Average(differences));
-  tests.emplace_back("-");
-  std::vector<std::string> means = {"difference"};
-  std::vector<std::string> errors = {"± standard error"};
-  for (const Estimate& difference : differences) {
-    means.push_back(Signed(difference.mean));
-    errors.push_back(Percent(difference.standard_error));
-  }
-  table.rows.insert(table.rows.end(), {means, errors, tests});
+  for (const size_t variant : run.compared()) AddDifferences(run, variant, &table);
   return table;
 }
 
 Table DetailTable(const RunResults& run) {
-  Table table{.title = "Evaluations", .header = {"task", "metric", "shots", "documents"}, .rows = {}};
-  const bool paired = run.variants.size() > 1;
-  for (const Variant& variant : run.variants) table.header.push_back(Title(variant));
-  if (paired) table.header.insert(table.header.end(), {"difference", "only base", "only SwiftKV"});
-  table.header.insert(table.header.end(), {"cut prompts", "cut answers", "seconds"});
+  Table table{.title = "Evaluations", .header = {"task", "metric", "shots", "documents", "model", "score"}, .rows = {}};
+  if (!run.compared().empty()) table.header.insert(table.header.end(), {"difference", "only base", "only SwiftKV"});
+  table.header.insert(table.header.end(), {"cut prompts", "cut answers", "seconds of this run"});
   for (const TaskResult& result : run.tasks) {
-    const TaskInfo& info = result.task->info();
-    for (size_t m = 0; m < info.metrics.size(); ++m) {
-      const Metric& metric = info.metrics[m];
-      std::vector<std::string>& row = table.rows.emplace_back();
-      row = {info.name, metric.filter == "none" ? metric.name : fmt::format("{}, {}", metric.name, metric.filter),
-             fmt::format("{}", info.num_fewshot), fmt::format("{}", result.documents.size())};
-      int64_t cut_prompts = 0;
-      int64_t cut_answers = 0;
-      double seconds = 0;
-      for (size_t v = 0; v < run.variants.size(); ++v) {
-        row.push_back(PercentWithError(MeanOf(result.Scores(v, m))));
-        cut_prompts += result.variants[v].stats.truncated;
-        cut_answers += result.variants[v].stats.at_length;
-        seconds += result.variants[v].seconds;
-      }
-      if (paired) {
-        const McNemar test = TestMcNemar(result.Scores(0, m), result.Scores(1, m));
-        row.push_back(PercentWithError(MeanDifference(result.Scores(0, m), result.Scores(1, m))));
-        row.push_back(metric.is_binary ? fmt::format("{}", test.only_first) : "-");
-        row.push_back(metric.is_binary ? fmt::format("{}", test.only_second) : "-");
-      }
-      row.insert(row.end(),
-                 {fmt::format("{}", cut_prompts), fmt::format("{}", cut_answers), fmt::format("{:.1f}", seconds)});
+    for (size_t m = 0; m < result.task->info().metrics.size(); ++m) {
+      for (size_t v = 0; v < run.variants.size(); ++v) table.rows.push_back(DetailRow(run, result, m, v));
     }
   }
   return table;

@@ -19,10 +19,10 @@ struct Table {
   std::string note = {};                       // below it
 };
 
-// A row for each model and a column for each evaluation, in percent, with their average; then the paired difference,
-// its standard error and McNemar's p.
+// A row for each model and a column for each evaluation, in percent, with their average; then, for each SwiftKV model,
+// the paired difference from base, its standard error and McNemar's p.
 Table ScoreTable(const RunResults& run);
-// A row for each evaluation and metric: documents, shots, scores with standard errors, differences.
+// A row for each evaluation, metric and model: documents, shots, score with its standard error, difference from base.
 Table DetailTable(const RunResults& run);
 
 std::string TextReport(const RunResults& run);

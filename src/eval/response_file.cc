@@ -44,6 +44,11 @@ std::optional<Row> ParseRow(std::string_view line) {
   const Json& hash = (*json)["prompt_hash"];
   std::optional<Response> response = ParseResponse((*json)["resps"]);
   if (!document.is_number_integer() || !hash.is_string() || !response) return std::nullopt;
+  if (const auto truncated = json->find("truncated"); truncated != json->end()) {
+    if (!truncated->is_number_integer()) return std::nullopt;
+    response->truncated = truncated->get<int64_t>();
+  }
+  response->at_length = json->contains("at_length");
   return Row{document.get<int64_t>(), hash.get<std::string>(), std::move(*response)};
 }
 
@@ -92,8 +97,10 @@ const Response* ResponseFile::Find(int64_t document, std::string_view prompt_has
 }
 
 Status ResponseFile::Append(int64_t document, std::string_view prompt_hash, const Response& response) {
-  SWIFTKV_RETURN_IF_ERROR(
-      file_.Append(Line({{"doc_id", document}, {"prompt_hash", prompt_hash}, {"resps", ResponseJson(response)}})));
+  Json row = {{"doc_id", document}, {"prompt_hash", prompt_hash}, {"resps", ResponseJson(response)}};
+  if (response.truncated > 0) row["truncated"] = response.truncated;
+  if (response.at_length) row["at_length"] = true;
+  SWIFTKV_RETURN_IF_ERROR(file_.Append(Line(row)));
   responses_[document] = {std::string(prompt_hash), response};
   return Ok();
 }

@@ -92,6 +92,24 @@ Json EstimateJson(const Estimate& estimate) {
   return {{"mean", estimate.mean}, {"stderr", estimate.standard_error}, {"n", estimate.count}};
 }
 
+// By metric; base is variant 0.
+Json TaskComparison(const TaskResult& result, size_t variant) {
+  Json json = Json::object();
+  const std::vector<Metric>& metrics = result.task->info().metrics;
+  for (size_t m = 0; m < metrics.size(); ++m) {
+    const std::vector<double> base = result.Scores(0, m);
+    const std::vector<double> swiftkv = result.Scores(variant, m);
+    Json& entry = json[fmt::format("{},{}", metrics[m].name, metrics[m].filter)];
+    entry = {{"base", EstimateJson(MeanOf(base))},
+             {"swiftkv", EstimateJson(MeanOf(swiftkv))},
+             {"difference", EstimateJson(MeanDifference(base, swiftkv))}};
+    if (!metrics[m].is_binary) continue;
+    const McNemar test = TestMcNemar(base, swiftkv);
+    entry["mcnemar"] = {{"only_base", test.only_first}, {"only_swiftkv", test.only_second}, {"p", test.p}};
+  }
+  return json;
+}
+
 Json FidelityJson(const Fidelity& fidelity) {
   return {{"positions", Json::array({fidelity.begin, fidelity.end})},
           {"tokens", fidelity.tokens},
@@ -106,30 +124,59 @@ Json FidelityJson(const Fidelity& fidelity) {
 
 }  // namespace
 
+VariantInfo Describe(const Variant& variant, const std::string& adapter, const EvaluationOptions& options) {
+  const ModelConfig& config = variant.weights->config;
+  const bool is_base = variant.mode == Mode::kTeacher;
+  return {.name = variant.name,
+          .mode = variant.mode,
+          .adapter = is_base ? "" : adapter,
+          .hash = variant.hash,
+          .num_hidden_layers = config.num_hidden_layers,
+          .num_key_value_layers = is_base ? config.num_hidden_layers : config.num_key_value_layers,
+          .key_value_group_size = is_base ? 1 : config.key_value_group_size,
+          .dtype = variant.weights->dtype,
+          .kv_cache_dtype = KvCacheDType(variant, options),
+          .quantization = variant.quantization,
+          .isa = std::string(variant.weights->backend->name()),
+          .max_model_len = MaxModelLen(variant, options)};
+}
+
+std::vector<size_t> RunResults::compared() const {
+  std::vector<size_t> compared;
+  if (variants.empty() || variants.front().mode != Mode::kTeacher) return compared;
+  for (size_t v = 1; v < variants.size(); ++v) compared.push_back(v);
+  return compared;
+}
+
 Json SettingsJson(const RunResults& run) {
-  const Variant& first = run.variants.front();
-  const ModelConfig& config = first.weights->config;
+  const VariantInfo& first = run.variants.front();
   Json json = {{"model", run.model},
-               {"adapter", run.adapter},
                {"protocol", Name(run.protocol)},
-               {"num_hidden_layers", config.num_hidden_layers},
-               {"num_key_value_layers", config.num_key_value_layers},
-               {"key_value_group_size", config.key_value_group_size},
+               {"num_hidden_layers", first.num_hidden_layers},
+               {"adapter", Json::object()},
+               {"num_key_value_layers", Json::object()},
+               {"key_value_group_size", Json::object()},
                {"model_sha256", Json::object()},
-               {"dtype", Name(first.weights->dtype)},
-               {"kv_cache_dtype", Name(KvCacheDType(first, run.options))},
-               {"isa", first.weights->backend->name()},
+               {"dtype", Name(first.dtype)},
+               {"quantization", first.quantization},
+               {"kv_cache_dtype", Name(first.kv_cache_dtype)},
+               {"isa", first.isa},
                {"threads", Threads()},
                {"data", run.data_folder},
                {"limit", run.options.limit},
                {"seed", run.options.seed},
                {"add_bos_token", run.options.scorer.add_bos_token},
-               {"max_model_len", MaxModelLen(first, run.options)},
+               {"max_model_len", first.max_model_len},
                {"max_gen_toks", run.options.scorer.max_gen_toks},
                {"truncation", "left"},
                {"tasks", Json::object()},
                {"version", SWIFTKV_VERSION}};
-  for (const Variant& variant : run.variants) json["model_sha256"][variant.name] = variant.hash;
+  for (const VariantInfo& variant : run.variants) {
+    if (!variant.adapter.empty()) json["adapter"][variant.name] = variant.adapter;
+    json["num_key_value_layers"][variant.name] = variant.num_key_value_layers;
+    json["key_value_group_size"][variant.name] = variant.key_value_group_size;
+    json["model_sha256"][variant.name] = variant.hash;
+  }
   for (const TaskResult& result : run.tasks) {
     Json& task = json["tasks"][result.task->info().name];
     task = {{"num_fewshot", result.task->info().num_fewshot},
@@ -143,8 +190,8 @@ Json SettingsJson(const RunResults& run) {
                                     {"cached_prompt_tokens", of_variant.stats.cached_tokens},
                                     {"scored_tokens", of_variant.stats.scored_tokens},
                                     {"generated_tokens", of_variant.stats.generated_tokens},
-                                    {"truncated_prompts", of_variant.stats.truncated},
-                                    {"answers_cut_at_length", of_variant.stats.at_length}};
+                                    {"truncated_prompts", of_variant.truncated()},
+                                    {"answers_cut_at_length", of_variant.at_length()}};
     }
   }
   return json;
@@ -165,19 +212,21 @@ Json ResultsJson(const RunResults& run, size_t variant) {
     json["n-samples"][info.name] = {{"original", result.task->size()}, {"effective", result.documents.size()}};
   }
   AddPerplexities(run, variant, &json["results"]);
-  const Variant& of_variant = run.variants[variant];
+  const VariantInfo& of_variant = run.variants[variant];
   const EvaluationOptions& options = run.options;
-  json["config"] = {{"model", "swiftkv"},
-                    {"model_args", fmt::format("pretrained={},adapter={},mode={},dtype={},add_bos_token={}", run.model,
-                                               run.adapter, of_variant.name, Name(of_variant.weights->dtype),
-                                               options.scorer.add_bos_token ? "True" : "False")},
-                    {"batch_size", options.scorer.max_num_seqs},
-                    {"limit", options.limit > 0 ? Json(options.limit) : Json()},
-                    {"bootstrap_iters", 0},
-                    {"gen_kwargs", {{"max_gen_toks", options.scorer.max_gen_toks}}},
-                    {"random_seed", options.seed}};
+  json["config"] = {
+      {"model", "swiftkv"},
+      {"model_args",
+       fmt::format("pretrained={},adapter={},mode={},dtype={},quantization={},add_bos_token={}", run.model,
+                   of_variant.adapter, of_variant.mode == Mode::kTeacher ? "base" : "swiftkv", Name(of_variant.dtype),
+                   of_variant.quantization, options.scorer.add_bos_token ? "True" : "False")},
+      {"batch_size", options.scorer.max_num_seqs},
+      {"limit", options.limit > 0 ? Json(options.limit) : Json()},
+      {"bootstrap_iters", 0},
+      {"gen_kwargs", {{"max_gen_toks", options.scorer.max_gen_toks}}},
+      {"random_seed", options.seed}};
   json["date"] = run.start_time;
-  json["max_length"] = MaxModelLen(of_variant, options);
+  json["max_length"] = of_variant.max_model_len;
   json["model_source"] = "swiftkv";
   json["model_name"] = run.model;
   json["model_sha"] = of_variant.hash;
@@ -188,23 +237,12 @@ Json ResultsJson(const RunResults& run, size_t variant) {
 
 Json ComparisonJson(const RunResults& run) {
   Json json = Json::object();
-  if (run.variants.size() < 2) return json;
-  for (const TaskResult& result : run.tasks) {
-    const std::vector<Metric>& metrics = result.task->info().metrics;
-    for (size_t m = 0; m < metrics.size(); ++m) {
-      const std::vector<double> base = result.Scores(0, m);
-      const std::vector<double> swiftkv = result.Scores(1, m);
-      Json& entry = json[result.task->info().name][fmt::format("{},{}", metrics[m].name, metrics[m].filter)];
-      entry = {{"base", EstimateJson(MeanOf(base))},
-               {"swiftkv", EstimateJson(MeanOf(swiftkv))},
-               {"difference", EstimateJson(MeanDifference(base, swiftkv))}};
-      if (!metrics[m].is_binary) continue;
-      const McNemar test = TestMcNemar(base, swiftkv);
-      entry["mcnemar"] = {{"only_base", test.only_first}, {"only_swiftkv", test.only_second}, {"p", test.p}};
-    }
+  for (const size_t variant : run.compared()) {
+    Json& of_variant = json[run.variants[variant].name];
+    for (const TaskResult& result : run.tasks) of_variant[result.task->info().name] = TaskComparison(result, variant);
   }
   for (const TextFidelity& text : run.fidelities) {
-    Json& entry = json["fidelity " + text.text];
+    Json& entry = json[text.variant]["fidelity " + text.text];
     entry["all"] = FidelityJson(text.all);
     for (const Fidelity& bucket : text.by_position) entry["by_position"].push_back(FidelityJson(bucket));
   }

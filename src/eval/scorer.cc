@@ -62,7 +62,7 @@ Scorer::Item Scorer::ScoringItem(const ScoredText& text) {
   const int64_t scored = std::max<int64_t>(Size(ids) - static_cast<int64_t>(context_tokens), 0);
   stats_.prompt_tokens += Size(ids);
   stats_.scored_tokens += scored;
-  if (CutLeft(engine_->max_model_len(), &ids)) ++stats_.truncated;
+  item.truncated = CutLeft(engine_->max_model_len(), &ids);
   item.request.sampling = {.temperature = 0,
                            .max_tokens = 0,
                            .prompt_logprobs = 0,
@@ -86,7 +86,7 @@ Result<Scorer::Item> Scorer::AnsweringItem(const Task& task, const Prompt& promp
   std::vector<int32_t>& ids = item.request.prompt_token_ids;
   ids = text_->tokenizer->Encode(text, {.add_special_tokens = options_.add_bos_token});
   stats_.prompt_tokens += Size(ids);
-  if (CutLeft(room, &ids)) ++stats_.truncated;
+  item.truncated = CutLeft(room, &ids);
   item.request.sampling = {
       .temperature = 0, .max_tokens = options_.max_gen_toks, .stop = task.info().until, .skip_special_tokens = false};
   return item;
@@ -107,6 +107,7 @@ Result<Scorer::Window> Scorer::MakeWindow(const Task& task, std::span<const int6
       }
       item.document = document;
       item.choice = choice;
+      if (item.truncated) ++pending_[document].response.truncated;
       window.items.push_back(std::move(item));
     }
   }
@@ -149,7 +150,7 @@ Status Scorer::Take(RequestOutput output, const OnResponse& on_response) {
 
   stats_.generated_tokens += Size(running.completion.token_ids);
   if (pending.response.choices.empty()) {
-    if (running.completion.finish_reason == FinishReason::kLength) ++stats_.at_length;
+    pending.response.at_length = running.completion.finish_reason == FinishReason::kLength;
     pending.response.text = std::move(running.completion.text);
   }
   const int64_t document = running.document;

@@ -34,8 +34,6 @@ struct ScorerStats {
   int64_t cached_tokens = 0;     // of them, found in the cache
   int64_t scored_tokens = 0;     // of continuations
   int64_t generated_tokens = 0;  // of answers
-  int64_t truncated = 0;         // prompts cut on their left
-  int64_t at_length = 0;         // answers that max_gen_toks or the context ended
 };
 
 class Scorer {
@@ -59,6 +57,7 @@ class Scorer {
   struct Item {
     int64_t document = 0;
     size_t choice = 0;
+    bool truncated = false;
     Request request;
   };
   // Items that begin alike.

@@ -67,7 +67,7 @@ class ScorerTest : public testing::Test {
   }
 
   Variant MakeVariant(Mode mode) const {
-    return {mode == Mode::kTeacher ? "base" : "swiftkv", &weights_, &text_, mode, "hash"};
+    return {mode == Mode::kTeacher ? "base" : "swiftkv", &weights_, &text_, mode, "hash", "none"};
   }
   EvaluationOptions Options() const { return {.scorer = {.max_gen_toks = 12, .max_num_seqs = 4}}; }
   std::vector<Response> Responses(const Task& task, const EvaluationOptions& options, Mode mode = Mode::kStudent) {
@@ -138,7 +138,7 @@ TEST_F(ScorerTest, CutsOnTheLeftWhatTheContextDoesNotHold) {
   const MadeUpTask scored(/*answered=*/false);
   const Variant variant = MakeVariant(Mode::kStudent);
   const auto result = *EvaluateTask(scored, {&variant, 1}, options);
-  EXPECT_EQ(result.variants[0].stats.truncated, 21);
+  EXPECT_EQ(result.variants[0].truncated(), 21);
   const auto engine = *Engine::Create(weights_, Mode::kStudent, text_.tokenizer.get(), {});
   const Prompt prompt = scored.MakePrompt(0);
   auto ids = text_.tokenizer->Encode(prompt.choices[2].context + prompt.choices[2].continuation,
@@ -168,10 +168,18 @@ TEST_F(ScorerTest, ResumesFromResponses) {
   options.limit = 0;
   const Variant variant = MakeVariant(Mode::kStudent);
   const auto result = *EvaluateTask(task, {&variant, 1}, options);
+  const auto fresh_result = *EvaluateTask(task, {&variant, 1}, Options());
   EXPECT_EQ(result.variants[0].resumed, 4);
-  const std::vector<Response> fresh = Responses(task, Options());
+  EXPECT_EQ(result.variants[0].at_length(), fresh_result.variants[0].at_length());
+  EXPECT_GT(result.variants[0].at_length(), 0);
+  const std::vector<Response>& fresh = fresh_result.variants[0].responses;
   for (size_t i = 0; i < fresh.size(); ++i) EXPECT_EQ(result.variants[0].responses[i].text, fresh[i].text);
 
+  Variant other_weights = variant;
+  other_weights.quantization = "int8";
+  const auto of_other_weights = EvaluateTask(task, {&other_weights, 1}, options);
+  ASSERT_FALSE(of_other_weights.has_value());
+  EXPECT_THAT(of_other_weights.error().message, HasSubstr("its responses are of another run"));
   options.scorer.max_gen_toks = 13;
   const auto refused = EvaluateTask(task, {&variant, 1}, options);
   ASSERT_FALSE(refused.has_value());
@@ -228,9 +236,10 @@ TEST_F(ScorerTest, ReportsSayWhatWasMeasured) {
   const MadeUpTask task(/*answered=*/false);
   RunResults run;
   run.model = "tiny<model>";
-  run.variants = {MakeVariant(Mode::kTeacher), MakeVariant(Mode::kStudent)};
   run.options = Options();
-  run.tasks.push_back(*EvaluateTask(task, run.variants, run.options));
+  const std::vector<Variant> variants = {MakeVariant(Mode::kTeacher), MakeVariant(Mode::kStudent)};
+  for (const Variant& variant : variants) run.variants.push_back(Describe(variant, "adapters/mine", run.options));
+  run.tasks.push_back(*EvaluateTask(task, variants, run.options));
   const std::string text = TextReport(run);
   for (const char* part : {"base", "SwiftKV", "difference", "± standard error", "McNemar p", "Made up", "Avg"}) {
     EXPECT_THAT(text, HasSubstr(part));
@@ -242,7 +251,10 @@ TEST_F(ScorerTest, ReportsSayWhatWasMeasured) {
   EXPECT_TRUE(json["results"]["scored"].contains("acc_stderr,none"));
   EXPECT_EQ(json["n-samples"]["scored"]["effective"], 7);
   EXPECT_EQ(json["swiftkv"]["add_bos_token"], false);
-  EXPECT_TRUE(ComparisonJson(run)["scored"]["acc,none"].contains("mcnemar"));
+  EXPECT_TRUE(ComparisonJson(run)["swiftkv"]["scored"]["acc,none"].contains("mcnemar"));
+  EXPECT_EQ(json["swiftkv"]["quantization"], "none");
+  EXPECT_EQ(json["swiftkv"]["num_key_value_layers"]["swiftkv"], 2);
+  EXPECT_EQ(json["swiftkv"]["num_key_value_layers"]["base"], 4);
   const std::string samples = SampleLines(run.tasks[0], 1);
   EXPECT_EQ(std::count(samples.begin(), samples.end(), '\n'), 7);
 }

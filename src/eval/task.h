@@ -51,6 +51,8 @@ struct ScoredChoice {
 struct Response {
   std::vector<ScoredChoice> choices = {};  // by Prompt::choices
   std::string text = {};                   // without the stop string
+  int64_t truncated = 0;                   // of its prompts, how many were cut on their left
+  bool at_length = false;                  // max_gen_toks or the context ended the text
 };
 
 struct Outcome {

@@ -52,10 +52,10 @@ TEST_F(EvalTest, AllSevenSideBySide) {
   const ProcessResult result = EvalSets({"--limit", "2", "--output-path", Path("out"), "--log-samples"});
   ASSERT_EQ(result.exit_code, 0) << result.err;
   for (const char* part : {"ARC-Challenge", "Winogrande", "HellaSwag", "TruthfulQA", "MMLU", "MMLU-CoT", "GSM8K",
-                           "base", "SwiftKV", "difference", "McNemar p"}) {
+                           "base", "adapter", "difference", "McNemar p"}) {
     EXPECT_THAT(result.out, HasSubstr(part));
   }
-  for (const char* variant : {"base", "swiftkv"}) {
+  for (const char* variant : {"base", "adapter"}) {
     const Json json = Json::parse(Read(std::string("out/results_") + variant + ".json"));
     EXPECT_EQ(json["n-samples"]["winogrande"]["effective"], 2);
     EXPECT_TRUE(json["results"]["gsm8k_cot_llama_3.1_instruct"].contains("exact_match_stderr,strict-match"));
@@ -80,6 +80,38 @@ TEST_F(EvalTest, GoesOnFromResponses) {
   EXPECT_EQ(b["settings"]["tasks"]["winogrande"]["base"]["resumed_documents"], 3);
 }
 
+// The base model answers once; a second adapter joins the table later, and nothing that is known is asked again.
+TEST_F(EvalTest, SeveralAdaptersAgainstOneBase) {
+  WriteTinyModel(Path("second"), {.swiftkv = true, .adapter_only = true});
+  const std::vector<std::string> both = {"--adapter",     Path("second") + "/", "--tasks", "winogrande,gsm8k",
+                                         "--output-path", Path("out"),          "--json"};
+  const ProcessResult together = EvalSets(both);
+  ASSERT_EQ(together.exit_code, 0) << together.err;
+  const Json json = Json::parse(together.out);
+  ASSERT_TRUE(json["comparison"].contains("adapter"));
+  ASSERT_TRUE(json["comparison"].contains("second"));
+  EXPECT_EQ(json["settings"]["adapter"]["second"], Path("second") + "/");
+
+  const ProcessResult alone = EvalSets({"--tasks", "winogrande,gsm8k", "--output-path", Path("alone"), "--json"});
+  ASSERT_EQ(alone.exit_code, 0) << alone.err;
+  EXPECT_EQ(Json::parse(alone.out)["comparison"]["adapter"], json["comparison"]["adapter"]);
+  std::vector<std::string> later = both;
+  later[5] = Path("alone");
+  later.emplace_back("--resume");
+  const ProcessResult joined = EvalSets(later);
+  ASSERT_EQ(joined.exit_code, 0) << joined.err;
+  const Json of_joined = Json::parse(joined.out);
+  EXPECT_EQ(of_joined["comparison"], json["comparison"]);
+  EXPECT_EQ(of_joined["settings"]["tasks"]["winogrande"]["base"]["resumed_documents"], 3);
+  EXPECT_EQ(of_joined["settings"]["tasks"]["winogrande"]["adapter"]["resumed_documents"], 3);
+  EXPECT_EQ(of_joined["settings"]["tasks"]["winogrande"]["second"]["resumed_documents"], 0);
+
+  const ProcessResult table =
+      EvalSets({"--adapter", Path("second"), "--tasks", "perplexity,fidelity", "--text", Path("text.txt")});
+  ASSERT_EQ(table.exit_code, 0) << table.err;
+  EXPECT_THAT(table.out, AllOf(HasSubstr("adapter"), HasSubstr("second")));
+}
+
 TEST_F(EvalTest, PerplexityAndFidelityOfAnyText) {
   const ProcessResult result =
       Eval({"--adapter", Path("adapter"), "--tasks", "perplexity,fidelity", "--text", Path("text.txt")});
@@ -99,6 +131,9 @@ TEST_F(EvalTest, SaysWhatIsMissing) {
   expect_refused({"--data", Path("none"), "--tasks", "gsm8k"}, Path("none") + "/gsm8k/test.jsonl");
   expect_refused({"--tasks", "perplexity"}, "perplexity and fidelity need --text FILE");
   expect_refused({"--tasks", "fidelity", "--text", Path("text.txt")}, "fidelity compares SwiftKV with its base model");
+  expect_refused({"--adapter", Path("adapter"), "--adapter", Path("adapter") + "/", "--tasks", "fidelity", "--text",
+                  Path("text.txt")},
+                 "results are named after the folder, and adapter is taken already");
   expect_refused({"--tasks", "boolq"}, "boolq");
 }
 
