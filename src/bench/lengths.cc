@@ -1,14 +1,19 @@
 #include "bench/lengths.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <charconv>
 #include <chrono>
 #include <cmath>
+#include <nlohmann/json.hpp>
 #include <random>
 #include <span>
+#include <utility>
 
 #include "base/file.h"
+#include "checkpoint/json_file.h"
 #include "checkpoint/printable.h"
 
 namespace swiftkv {
@@ -138,6 +143,37 @@ Result<std::vector<RequestLengths>> ReadLengthsFile(const std::string& path, boo
                    [](const RequestLengths& a, const RequestLengths& b) { return a.arrival < b.arrival; });
   const double first = rows.front().arrival;
   for (RequestLengths& row : rows) row.arrival -= first;
+  return rows;
+}
+
+Result<std::vector<RequestLengths>> ReadPromptsFile(const std::string& path, int64_t output_tokens) {
+  SWIFTKV_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxLengthsFileBytes));
+  std::vector<RequestLengths> rows;
+  int64_t number = 0;
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find('\n', begin), text.size());
+    const std::string_view line = std::string_view(text).substr(begin, end - begin);
+    begin = end + 1;
+    ++number;
+    if (line.empty() || line == "\r") continue;
+    SWIFTKV_ASSIGN_OR_RETURN(const nlohmann::ordered_json json,
+                             ParseJsonObject(line, fmt::format("{}:{}", path, number)));
+    RequestLengths row{.output_tokens = output_tokens};
+    const auto prompt = json.find("prompt");
+    if (prompt == json.end() || !prompt->is_string() || *prompt == "") {
+      return InvalidInput("{}:{}: the field \"prompt\" must hold a text", path, number);
+    }
+    row.prompt = prompt->get<std::string>();
+    if (const auto tokens = json.find("output_tokens"); tokens != json.end()) {
+      row.output_tokens = tokens->is_number_integer() ? tokens->get<int64_t>() : 0;
+    }
+    if (row.output_tokens < 1 || row.output_tokens > kMaxRequestTokens) {
+      return InvalidInput("{}:{}: the field \"output_tokens\" must hold a number from 1 to {}", path, number,
+                          kMaxRequestTokens);
+    }
+    rows.push_back(std::move(row));
+  }
+  if (rows.empty()) return InvalidInput("{}: there is no prompt", path);
   return rows;
 }
 

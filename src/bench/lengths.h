@@ -21,7 +21,8 @@ inline constexpr int64_t kMaxRequestTokens = int64_t{1} << 24;  // of one prompt
 struct RequestLengths {
   int64_t prompt_tokens = 0;
   int64_t output_tokens = 0;
-  double arrival = 0;  // seconds after the trace's first request
+  double arrival = 0;       // seconds after the trace's first request
+  std::string prompt = {};  // where a file has it; then its tokens are not counted yet
 };
 
 // Uniform in [len (1 - range_ratio), len (1 + range_ratio)], at least 1; range_ratio in [0, 1).
@@ -34,6 +35,10 @@ std::vector<RequestLengths> RandomLengths(int64_t count, int64_t prompt_tokens, 
 // A trace is sorted by arrival. Rows without prompt or output tokens are left out.
 // Errors, with file and line: kNotFound, kIo, kInvalidInput (a missing column, a value out of range).
 Result<std::vector<RequestLengths>> ReadLengthsFile(const std::string& path, bool with_arrivals);
+
+// JSON lines, each an object with "prompt" and, if it is not `output_tokens`, "output_tokens": vLLM's custom dataset.
+// Errors, with file and line: kNotFound, kIo, kInvalidInput (no prompt, a value out of range).
+Result<std::vector<RequestLengths>> ReadPromptsFile(const std::string& path, int64_t output_tokens);
 
 // "2023-11-16 18:17:03.9799600" or "1234.5": seconds since a point that is the same for all; nullopt if it is neither.
 std::optional<double> ParseTimestamp(std::string_view text);

@@ -261,6 +261,47 @@ TEST(SweepTest, MeasuresLengthsTimesRates) {
   EXPECT_NE(prompts[1], prompts[2]);  // no point repeats another's
 }
 
+TEST(SweepTest, GoesOnFromPointsOfAFile) {
+  SweepOptions options{.input_lens = {8}, .output_len = 3, .num_prompts = 4, .relative_rates = {0.3}, .vocab_size = 50};
+  const MeasureLoad with_failure = [](Mode mode, const std::vector<LoadRequest>& requests) {
+    auto run = FakeLoad(mode, requests);
+    run->outcomes[1].failure = RequestFailure{"timeout", "after 1 s"};
+    return run;
+  };
+  const auto first = *RunSweep({Mode::kTeacher, Mode::kStudent}, options, with_failure);
+  const std::string path = testing::TempDir() + "swiftkv_points_" + std::to_string(getpid());
+  std::string lines;
+  for (const SweepPoint& point : first) lines += SweepPointLine(point, "this machine");
+  ASSERT_TRUE(WriteFile(path, lines + "{\"mode\": \"ba").has_value());  // as a killed run leaves it
+  const auto known = ReadSweepPoints(path, "this machine");
+  ASSERT_TRUE(known.has_value()) << known.error().message;
+  ASSERT_EQ(known->size(), first.size());
+  for (size_t i = 0; i < first.size(); ++i) EXPECT_EQ(SweepPointJson((*known)[i]), SweepPointJson(first[i]));
+
+  options.known = *known;
+  options.input_lens = {8, 16};
+  int measured = 0;
+  const MeasureLoad counted = [&](Mode mode, const std::vector<LoadRequest>& requests) {
+    ++measured;
+    EXPECT_EQ(requests.front().prompt_tokens, 16);
+    return FakeLoad(mode, requests);
+  };
+  const auto second = *RunSweep({Mode::kTeacher, Mode::kStudent}, options, counted);
+  EXPECT_EQ(measured, 4);
+  ASSERT_EQ(second.size(), 8u);
+  EXPECT_EQ(SweepText({second.begin(), second.begin() + 4}), SweepText(first));
+
+  const auto other = ReadSweepPoints(path, "another machine");
+  ASSERT_FALSE(other.has_value());
+  EXPECT_THAT(other.error().message, HasSubstr("points are of another sweep"));
+  ASSERT_TRUE(WriteFile(path, "{\"job\": \"this machine\", \"mode\": \"base\"}\n").has_value());
+  const auto wrong = ReadSweepPoints(path, "this machine");
+  ASSERT_FALSE(wrong.has_value());
+  EXPECT_THAT(wrong.error().message, HasSubstr("byte 0 begins no point"));
+  EXPECT_TRUE(ReadSweepPoints(path + "_none", "this machine")->empty());
+  std::filesystem::remove(path);
+}
+
 TEST(SweepTest, LeavesFiguresPicturesAndOnePage) {
   const SweepOptions options{.input_lens = {8, 16}, .output_len = 3, .num_prompts = 4, .vocab_size = 50};
   Sweep sweep;

@@ -201,6 +201,53 @@ Json ServeReportJson(const ServeReport& report) {
   return json;
 }
 
+Result<ServeReport> ParseServeReport(const Json& json) {
+  std::string missing;
+  const auto number = [&](const std::string& name) {
+    const auto field = json.find(name);
+    if (field != json.end() && field->is_number()) return field->get<double>();
+    missing = name;
+    return 0.0;
+  };
+  const auto whole = [&](const char* name) { return static_cast<int64_t>(number(name)); };
+  ServeReport report;
+  const auto rate = json.find("request_rate");
+  if (rate == json.end() || *rate != "inf") report.options.request_rate = number("request_rate");
+  report.options.burstiness = number("burstiness");
+  report.completed = whole("completed");
+  report.duration = number("duration");
+  report.prompt_tokens = whole("total_input_tokens");
+  report.output_tokens = whole("total_output_tokens");
+  report.max_concurrent = whole("max_concurrent_requests");
+  report.max_output_tokens_per_second = number("max_output_tokens_per_s");
+  report.mean_start_delay = number("mean_start_delay_ms");
+  report.max_start_delay = number("max_start_delay_ms");
+  if (const int64_t failed = whole("failed"); failed > 0) {
+    const Json failures = json.value("failures", Json::object());
+    for (const auto& [kind, count] : failures.items()) {
+      if (count.is_number_integer()) report.failures[kind] = count.get<int64_t>();
+    }
+    if (report.failed() != failed) missing = "failures";
+  }
+  const auto summary = [&](const std::string& name) {
+    const std::string suffix = "_" + name + "_ms";
+    Summary values{.mean = number("mean" + suffix),
+                   .median = number("median" + suffix),
+                   .standard_deviation = number("std" + suffix),
+                   .percentiles = {}};
+    for (const double percent : report.options.percents) {
+      values.percentiles.push_back(number(fmt::format("p{:g}{}", percent, suffix)));
+    }
+    return values;
+  };
+  report.ttft = summary("ttft");
+  report.tpot = summary("tpot");
+  report.itl = summary("itl");
+  report.e2el = summary("e2el");
+  if (!missing.empty()) return InvalidInput("the field {} of a result is missing", missing);
+  return report;
+}
+
 Json DetailsJson(const LoadRun& run) {
   Json json = {{"input_lens", Json::array()}, {"output_lens", Json::array()},    {"start_times", Json::array()},
                {"ttfts", Json::array()},      {"itls", Json::array()},           {"latencies", Json::array()},

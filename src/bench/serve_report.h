@@ -72,6 +72,8 @@ ServeReport MakeServeReport(const std::vector<LoadRequest>& requests, const Load
 std::string ServeReportText(const ServeReport& report);
 // Field names of vllm's result file.
 nlohmann::ordered_json ServeReportJson(const ServeReport& report);
+// What ServeReportJson wrote, with the usual percentiles and without goodput. Error kInvalidInput: a field is missing.
+Result<ServeReport> ParseServeReport(const nlohmann::ordered_json& json);
 // --save-detailed: input_lens, output_lens, start_times, ttfts, itls, generated_texts, errors; by request, seconds.
 nlohmann::ordered_json DetailsJson(const LoadRun& run);
 

@@ -27,6 +27,10 @@ class Sweeper {
                                                               .seed = seed}));
     FillWithTokenIds(options_.vocab_size, seed, &workload.requests);
     for (const Mode mode : modes) {
+      if (const SweepPoint* known = FindKnown(mode, input_len, request_rate)) {
+        points_.push_back(*known);
+        continue;
+      }
       SWIFTKV_ASSIGN_OR_RETURN(const LoadRun run, measure_(mode, workload.requests));
       points_.push_back({.mode = mode,
                          .input_len = input_len,
@@ -42,6 +46,16 @@ class Sweeper {
   std::vector<SweepPoint> TakePoints() { return std::move(points_); }
 
  private:
+  const SweepPoint* FindKnown(Mode mode, int64_t input_len, double request_rate) const {
+    for (const SweepPoint& point : options_.known) {
+      const bool same = point.mode == mode && point.input_len == input_len && point.output_len == options_.output_len &&
+                        point.request_rate == request_rate &&
+                        point.report.completed + point.report.failed() == options_.num_prompts;
+      if (same) return &point;
+    }
+    return nullptr;
+  }
+
   const SweepOptions& options_;
   const MeasureLoad& measure_;
   const std::function<Status(const SweepPoint&)>& seen_;

@@ -24,6 +24,14 @@ namespace swiftkv {
 // Runs requests, which have token ids, in one mode: in an engine of this process, or on a server.
 using MeasureLoad = std::function<Result<LoadRun>(Mode mode, const std::vector<LoadRequest>& requests)>;
 
+struct SweepPoint {
+  Mode mode = Mode::kTeacher;
+  int64_t input_len = 0;
+  int64_t output_len = 0;
+  double request_rate = 0;  // infinite: all at once
+  ServeReport report;
+};
+
 struct SweepOptions {
   std::vector<int64_t> input_lens = {512, 2000, 4000, 7500};
   int64_t output_len = 256;
@@ -34,14 +42,7 @@ struct SweepOptions {
   std::vector<double> relative_rates = {0.25, 0.5, 0.75, 1, 1.25};
   int64_t vocab_size = 0;
   uint64_t seed = 0;
-};
-
-struct SweepPoint {
-  Mode mode = Mode::kTeacher;
-  int64_t input_len = 0;
-  int64_t output_len = 0;
-  double request_rate = 0;  // infinite: all at once
-  ServeReport report;
+  std::vector<SweepPoint> known = {};  // of an earlier run: taken where they are of the same setting
 };
 
 // `on_point` sees each point as it is measured. Every point has prompts of its own, for a server may keep prefixes;
@@ -69,6 +70,11 @@ Result<std::string> WriteSweepReport(const std::string& folder, const Sweep& swe
 std::string SweepData(const std::vector<SweepPoint>& points);
 std::string SweepScript(const std::vector<SweepPoint>& points);
 nlohmann::ordered_json SweepPointJson(const SweepPoint& point);
+// A line of the file that outlives a sweep's end; `job` is what its figures follow from besides the points' settings.
+std::string SweepPointLine(const SweepPoint& point, const std::string& job);
+// Such lines, but for a last one that is not whole; none where there is no file. Errors: kIo; kInvalidInput if they are
+// of another job or something else.
+Result<std::vector<SweepPoint>> ReadSweepPoints(const std::string& path, const std::string& job);
 // `pictures`: SVG documents, may be fewer than three.
 std::string SweepHtml(const Sweep& sweep, const std::vector<std::string>& pictures);
 // Markdown: combined throughput of both modes and their ratio by input length, then TTFT and TPOT by rate.

@@ -32,10 +32,14 @@ Status CheckOptions(const WorkloadOptions& options) {
   if (options.dataset != Dataset::kRandom && options.path.empty()) {
     return InvalidInput("this dataset needs a file: --dataset-path");
   }
+  if (options.dataset == Dataset::kCustom && options.max_model_len > 0) {
+    return InvalidInput("--max-model-len is for lengths, and this dataset has prompts");
+  }
   return Ok();
 }
 
 Result<std::vector<RequestLengths>> AllLengths(const WorkloadOptions& options) {
+  if (options.dataset == Dataset::kCustom) return ReadPromptsFile(options.path, options.output_tokens);
   if (options.dataset != Dataset::kRandom) return ReadLengthsFile(options.path, options.dataset == Dataset::kTrace);
   return RandomLengths(options.num_prompts, options.prompt_tokens, options.output_tokens, options.range_ratio,
                        options.seed);
@@ -47,7 +51,8 @@ Result<Dataset> ParseDataset(const std::string& name) {
   if (name == "random") return Dataset::kRandom;
   if (name == "lengths-file") return Dataset::kLengthsFile;
   if (name == "trace") return Dataset::kTrace;
-  return InvalidInput("the dataset {} is unknown; there are random, lengths-file and trace", Printable(name));
+  if (name == "custom") return Dataset::kCustom;
+  return InvalidInput("the dataset {} is unknown; there are random, lengths-file, trace and custom", Printable(name));
 }
 
 Result<Workload> MakeWorkload(const WorkloadOptions& options) {
@@ -73,6 +78,7 @@ Result<Workload> MakeWorkload(const WorkloadOptions& options) {
   const std::vector<double> arrivals = ArrivalTimes(std::ssize(lengths), options.arrivals);
   for (size_t i = 0; i < lengths.size(); ++i) {
     LoadRequest request;
+    request.prompt = std::move(lengths[i].prompt);
     request.prompt_tokens = lengths[i].prompt_tokens;
     request.output_tokens = lengths[i].output_tokens;
     request.arrival = is_trace ? (lengths[i].arrival - lengths.front().arrival) / options.speedup : arrivals[i];
@@ -86,7 +92,7 @@ Result<Workload> MakeWorkload(const WorkloadOptions& options) {
 Status FillWithText(const Tokenizer& tokenizer, uint64_t seed, std::vector<LoadRequest>* requests) {
   SWIFTKV_ASSIGN_OR_RETURN(PromptMaker maker, PromptMaker::Create(tokenizer, seed));
   for (LoadRequest& request : *requests) {
-    request.prompt = maker.MakeText(request.prompt_tokens);
+    if (request.prompt.empty()) request.prompt = maker.MakeText(request.prompt_tokens);
     request.prompt_tokens = std::ssize(tokenizer.Encode(request.prompt, {.add_special_tokens = true}));
   }
   return Ok();

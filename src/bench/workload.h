@@ -20,8 +20,9 @@ enum class Dataset {
   kRandom,       // lengths drawn around prompt_tokens and output_tokens
   kLengthsFile,  // lengths drawn without repetition from a file, in the file's order
   kTrace,        // a file's first requests with their own times of arrival
+  kCustom,       // a file's first prompts
 };
-// "random", "lengths-file", "trace"
+// "random", "lengths-file", "trace", "custom"
 Result<Dataset> ParseDataset(const std::string& name);
 
 inline constexpr int64_t kMaxPrompts = 10'000'000;
@@ -45,10 +46,12 @@ struct Workload {
   double request_rate = 0;            // the mean one, requests a second; may be infinite
 };
 
-// Without prompts. Errors: those of ReadLengthsFile; kInvalidInput (a number out of range, nothing left).
+// Without prompts, but those of a file. Errors: those of ReadLengthsFile and ReadPromptsFile; kInvalidInput (a number
+// out of range, nothing left).
 Result<Workload> MakeWorkload(const WorkloadOptions& options);
 
-// Sets prompt, and prompt_tokens to what the text really encodes to. Errors: those of PromptMaker::Create.
+// Sets prompt where there is none, and prompt_tokens to what the text really encodes to. Errors: those of
+// PromptMaker::Create.
 Status FillWithText(const Tokenizer& tokenizer, uint64_t seed, std::vector<LoadRequest>* requests);
 // Sets prompt_token_ids.
 void FillWithTokenIds(int64_t vocab_size, uint64_t seed, std::vector<LoadRequest>* requests);

@@ -164,6 +164,33 @@ TEST(WorkloadTest, ALengthsFileIsDrawnFromWithoutRepetition) {
   EXPECT_GT(*lengths.rbegin(), 10);  // not the head
 }
 
+TEST(WorkloadTest, PromptsOfAFileAreSentAsTheyStand) {
+  const std::string path = TestFile("prompts.jsonl",
+                                    "{\"prompt\": \"ab cd\"}\n\n{\"prompt\": \"d\\na\", \"output_tokens\": 7}\n"
+                                    "{\"prompt\": \"a\"}");
+  auto workload = MakeWorkload({.dataset = Dataset::kCustom, .path = path, .num_prompts = 2, .output_tokens = 5});
+  ASSERT_TRUE(workload.has_value()) << workload.error().message;
+  ASSERT_EQ(workload->requests.size(), 2u);
+  const auto tokenizer = WordTokenizer();
+  ASSERT_TRUE(FillWithText(*tokenizer, 1, &workload->requests));
+  EXPECT_EQ(workload->requests[0].prompt, "ab cd");
+  EXPECT_EQ(workload->requests[0].prompt_tokens, 3);
+  EXPECT_EQ(workload->requests[0].output_tokens, 5);
+  EXPECT_EQ(workload->requests[1].prompt, "d\na");
+  EXPECT_EQ(workload->requests[1].output_tokens, 7);
+
+  for (const auto& [line, part] :
+       {std::pair("[]", "wrong.jsonl:1"),
+        {"{\"prompt\": 1}", "\"prompt\" must hold a text"},
+        {"\n", "there is no prompt"},
+        {"{\"prompt\": \"a\", \"output_tokens\": 1.5}", "\"output_tokens\" must hold a number from 1"}}) {
+    const auto wrong = ReadPromptsFile(TestFile("wrong.jsonl", line), 1);
+    ASSERT_FALSE(wrong.has_value()) << line;
+    EXPECT_THAT(wrong.error().message, HasSubstr(part));
+  }
+  EXPECT_FALSE(MakeWorkload({.dataset = Dataset::kCustom, .path = path, .max_model_len = 100}));
+}
+
 TEST(WorkloadTest, NumbersOutOfRangeAreRefused) {
   EXPECT_FALSE(MakeWorkload({.num_prompts = 0}));
   EXPECT_FALSE(MakeWorkload({.prompt_tokens = 0}));

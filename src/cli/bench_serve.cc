@@ -63,6 +63,9 @@ Result<LoadGeneratorOptions> MakeLoadOptions(const Flags& flags) {
   if (load.endpoint.ends_with("/chat/completions") && flags.prompt_format != "text") {
     return InvalidInput("--prompt-format {}: a chat's messages are text", flags.prompt_format);
   }
+  if (flags.dataset == "custom" && flags.prompt_format != "text") {
+    return InvalidInput("--prompt-format {}: the file's prompts are text", flags.prompt_format);
+  }
   load.keep_text = flags.save_detailed;
   load.cancelled = [] { return Interrupted() != 0; };
   return load;
@@ -108,7 +111,10 @@ Result<Plan> MakePlan(const Flags& flags) {
 Status WarmUp(const Flags& flags, const Plan& plan) {
   if (flags.warm_ups == 0) return Ok();
   std::vector<LoadRequest> requests(static_cast<size_t>(flags.warm_ups), plan.workload.requests.front());
-  for (LoadRequest& request : requests) request.arrival = 0;
+  for (LoadRequest& request : requests) {
+    request.arrival = 0;
+    request.prompt.clear();  // another one of the same length
+  }
   SWIFTKV_RETURN_IF_ERROR(FillPrompts(flags, plan.text, flags.workload.seed ^ kWarmUpSeed, &requests));
   SWIFTKV_ASSIGN_OR_RETURN(const LoadRun run, RunLoad(requests, plan.load));
   for (const RequestOutcome& outcome : run.outcomes) {
@@ -179,14 +185,16 @@ void AddServerFlags(CLI::App* command, Flags* flags) {
 }
 
 void AddWorkloadFlags(CLI::App* command, Flags* flags) {
-  command->add_option("--dataset-name", flags->dataset, "random, lengths-file or trace")
-      ->check(CLI::IsMember({"random", "lengths-file", "trace"}))
+  command->add_option("--dataset-name", flags->dataset, "random, lengths-file, trace, or custom: prompts of a file")
+      ->check(CLI::IsMember({"random", "lengths-file", "trace", "custom"}))
       ->capture_default_str();
-  command->add_option("--dataset-path", flags->workload.path, "CSV file of lengths, or of a trace (docs/bench.md)")
+  command
+      ->add_option("--dataset-path", flags->workload.path,
+                   "CSV file of lengths or of a trace, JSON lines of prompts (docs/bench.md)")
       ->type_name("FILE");
   command->add_option("--num-prompts", flags->workload.num_prompts, "Requests")->capture_default_str();
   command->add_option("--random-input-len", flags->workload.prompt_tokens, "Tokens of a prompt")->capture_default_str();
-  command->add_option("--random-output-len", flags->workload.output_tokens, "Tokens of an output")
+  command->add_option("--random-output-len,--custom-output-len", flags->workload.output_tokens, "Tokens of an output")
       ->capture_default_str();
   command
       ->add_option("--random-range-ratio", flags->workload.range_ratio,

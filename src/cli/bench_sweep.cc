@@ -28,6 +28,7 @@ struct Flags {
   SweepOptions sweep;
   EngineLoadOptions engine;
   int threads = 0;
+  bool resume = false;
   OutputFlags output;
 };
 
@@ -36,10 +37,21 @@ std::string CommandText(const Flags& flags, const MeasuredModel& model) {
   const std::string rates = flags.request_rates.empty() ? "" : " --request-rate " + flags.request_rates;
   return fmt::format(
       "swiftkv bench sweep, {}: --random-input-len {} --random-output-len {} --num-prompts {}{} "
-      "--max-num-batched-tokens {} --max-num-seqs {} --seed {}, dtype {}",
+      "--max-num-batched-tokens {} --max-num-seqs {} --seed {}, dtype {}, quantization {}, kv-cache-dtype {}",
       model.origin, flags.input_lens, flags.sweep.output_len, flags.sweep.num_prompts, rates,
       flags.engine.scheduler.max_num_batched_tokens, flags.engine.scheduler.max_num_seqs, flags.sweep.seed,
-      Name(model.weights.dtype));
+      Name(model.weights.dtype), flags.model.quantization,
+      Name(flags.engine.kv_cache_dtype.value_or(model.weights.dtype)));
+}
+
+// What a point's figures follow from besides its own setting.
+std::string JobText(const Flags& flags, const MeasuredModel& model, const MachineInfo& machine) {
+  const ModelConfig& config = model.weights.config;
+  return fmt::format(
+      "{}, {}, {}, {} threads, n = {}, g = {}, {}, {}, {}, batches of {} and {}, seed {}", model.origin, machine.cpu,
+      machine.isa, machine.threads, config.num_key_value_layers, config.key_value_group_size, Name(model.weights.dtype),
+      flags.model.quantization, Name(flags.engine.kv_cache_dtype.value_or(model.weights.dtype)),
+      flags.engine.scheduler.max_num_batched_tokens, flags.engine.scheduler.max_num_seqs, flags.sweep.seed);
 }
 
 Status MakeFolder(const std::string& folder) {
@@ -73,13 +85,21 @@ Status RunSweepCommand(const Flags& flags) {
   EngineLoadOptions engine = flags.engine;
   engine.cancelled = [] { return Interrupted() != 0; };
   // What was measured outlives an end before the sweep's.
-  SWIFTKV_ASSIGN_OR_RETURN(AppendFile log, AppendFile::Open(flags.output_folder + "/points.jsonl"));
+  const std::string job = JobText(flags, model, sweep.machine);
+  const std::string path = flags.output_folder + "/points.jsonl";
+  if (flags.resume) {
+    SWIFTKV_ASSIGN_OR_RETURN(options.known, ReadSweepPoints(path, job));
+  }
+  std::string known;
+  for (const SweepPoint& point : options.known) known += SweepPointLine(point, job);
+  SWIFTKV_RETURN_IF_ERROR(WriteFile(path, known));
+  SWIFTKV_ASSIGN_OR_RETURN(AppendFile log, AppendFile::Open(path));
   {
     ProgressLine line("bench sweep", flags.output.quiet);
     const auto seen = [&](const SweepPoint& point) {
       line.Show(fmt::format("{}, input {}, {:.3g} req/s: {:.1f} tok/s", ModeLabel(point.mode), point.input_len,
                             point.request_rate, point.report.total_token_throughput()));
-      return log.Append(JsonLine(SweepPointJson(point)));
+      return log.Append(SweepPointLine(point, job));
     };
     const auto measure = [&](Mode mode, const std::vector<LoadRequest>& requests) {
       return RunEngineLoad(model.weights, mode, requests, engine);
@@ -116,6 +136,7 @@ RunCommand AddBenchSweepCommand(CLI::App* bench) {
   command->add_option("-o,--output-dir", flags->output_folder, "Folder for figures, pictures and report")
       ->type_name("DIR")
       ->capture_default_str();
+  command->add_flag("--resume", flags->resume, "Go on from the points in --output-dir");
   AddEngineFlags(command, &flags->engine);
   command->add_option("-t,--threads", flags->threads, "Threads; 0: the cores that this process may use")
       ->check(CLI::Range(0, 1024))

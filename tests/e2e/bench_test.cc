@@ -60,10 +60,17 @@ TEST_F(BenchCliTest, ThroughputAndSweep) {
       Bench("throughput", {"--input-len", "20", "--output-len", "3", "--num-prompts", "2", "--json"});
   ASSERT_EQ(throughput.exit_code, 0) << throughput.err;
   EXPECT_EQ(Json::parse(throughput.out)[1]["total_num_tokens"], 46);
-  const ProcessResult sweep = Bench("sweep", {"--input-len", "8,16", "--output-len", "2", "--num-prompts", "2",
-                                              "--request-rate", "100", "-o", Path("sweep"), "--json", "-q"});
+  std::vector<std::string> arguments = {"--output-len", "2",           "--num-prompts", "2",  "--request-rate", "100",
+                                        "-o",           Path("sweep"), "--json",        "-q", "--input-len",    "8"};
+  const ProcessResult part = Bench("sweep", arguments);
+  ASSERT_EQ(part.exit_code, 0) << part.err;
+  arguments.back() = "8,16";
+  arguments.emplace_back("--resume");
+  const ProcessResult sweep = Bench("sweep", arguments);
   ASSERT_EQ(sweep.exit_code, 0) << sweep.err;
-  EXPECT_EQ(Json::parse(sweep.out).size(), 8u);
+  const Json points = Json::parse(sweep.out);
+  EXPECT_EQ(points.size(), 8u);
+  EXPECT_EQ(points[0], Json::parse(part.out)[0]);
   EXPECT_TRUE(std::filesystem::exists(Path("sweep") + "/report.html"));
 }
 
