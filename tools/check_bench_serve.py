@@ -51,8 +51,7 @@ def ask_swiftkv(options, prompts, _):
 
 def ask_guidellm(options, prompts, folder):
     path = f"{folder}/guidellm.json"
-    run([options.guidellm, "run", "--backend",
-         f"kind=openai_http,target={options.url},model={options.model},request_format=/v1/completions",
+    run([options.guidellm, "run", "--backend", f"kind=openai_http,target={options.url},request_format=/v1/completions",
          "--profile", f"kind=concurrent,streams={options.concurrency}", "--constraint",
          f"kind=max_requests,count={options.requests}", "--tokenizer",
          f"kind=huggingface_auto,model={options.tokenizer}", "--data", f"kind=json_file,path={prompts}", "--output",
@@ -71,7 +70,6 @@ def main():
     parser.add_argument("--swiftkv", default="swiftkv")
     parser.add_argument("--guidellm", default="guidellm")
     parser.add_argument("--tokenizer", required=True, help="Hugging Face folder, for GuideLLM")
-    parser.add_argument("--model", default="", help="name of the model, as the server calls it")
     parser.add_argument("--requests", type=int, default=24)
     parser.add_argument("--concurrency", type=int, default=2)
     parser.add_argument("--words", type=int, default=500)

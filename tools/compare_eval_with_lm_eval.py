@@ -2,7 +2,7 @@
 """Asks lm-eval's `hf` backend the prompts of a `swiftkv eval` run, and compares document by document.
 
     swiftkv eval MODEL --mode base --dtype f32 --data SETS --limit 200 --output-path OURS --log-samples
-    python3 tools/compare_eval_with_lm_eval.py MODEL OURS THEIRS [--tasks NAME,NAME]
+    python3 tools/compare_eval_with_lm_eval.py MODEL OURS THEIRS [--tasks NAME,NAME] [--documents N]
     swiftkv eval MODEL --mode base --dtype f32 --data SETS --limit 200 --output-path THEIRS --resume
 
 MODEL is a Hugging Face folder. Log-likelihoods come from HFLM.loglikelihood, answers from HFLM.generate_until, greedy,
@@ -124,6 +124,7 @@ def main():
     parser.add_argument("ours", type=pathlib.Path)
     parser.add_argument("theirs", type=pathlib.Path)
     parser.add_argument("--tasks", help="beginnings of names; absent: all of the run")
+    parser.add_argument("--documents", type=int, help="the first of a task; absent: all of the run")
     parser.add_argument("--batch-size", type=int, default=4)
     options = parser.parse_args()
     results = json.loads((options.ours / "results_base.json").read_text(encoding="utf-8"))
@@ -137,7 +138,7 @@ def main():
             if not task.startswith(wanted):
                 continue
             print(task, flush=True)
-            samples = documents(path)
+            samples = documents(path)[:options.documents]
             file = f"responses_{task}_base.jsonl"
             theirs = ask_all(model, samples, options.ours / file, options.theirs / file,
                              results["configs"][task].get("generation_kwargs"))

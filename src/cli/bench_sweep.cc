@@ -24,6 +24,7 @@ struct Flags {
   MeasuredModelFlags model;
   std::string input_lens = "512,2000,4000,7500";
   std::string request_rates;
+  std::string relative_rates = "0.25,0.5,0.75,1,1.25";
   std::string output_folder = "swiftkv-sweep";
   SweepOptions sweep;
   EngineLoadOptions engine;
@@ -34,7 +35,8 @@ struct Flags {
 
 // What was asked for, without what does not shape the figures.
 std::string CommandText(const Flags& flags, const MeasuredModel& model) {
-  const std::string rates = flags.request_rates.empty() ? "" : " --request-rate " + flags.request_rates;
+  const std::string rates = flags.request_rates.empty() ? " --relative-request-rate " + flags.relative_rates
+                                                        : " --request-rate " + flags.request_rates;
   return fmt::format(
       "swiftkv bench sweep, {}: --random-input-len {} --random-output-len {} --num-prompts {}{} "
       "--max-num-batched-tokens {} --max-num-seqs {} --seed {}, dtype {}, quantization {}, kv-cache-dtype {}",
@@ -64,6 +66,7 @@ Status MakeFolder(const std::string& folder) {
 Status RunSweepCommand(const Flags& flags) {
   SweepOptions options = flags.sweep;
   SWIFTKV_ASSIGN_OR_RETURN(options.input_lens, ParseNumbers("--random-input-len", flags.input_lens, 1));
+  SWIFTKV_ASSIGN_OR_RETURN(options.relative_rates, ParseRates("--relative-request-rate", flags.relative_rates));
   if (!flags.request_rates.empty()) {
     SWIFTKV_ASSIGN_OR_RETURN(options.request_rates, ParseRates("--request-rate", flags.request_rates));
   }
@@ -129,7 +132,11 @@ RunCommand AddBenchSweepCommand(CLI::App* bench) {
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
       ->capture_default_str();
   command->add_option("--request-rate", flags->request_rates,
-                      "Requests a second; absent: 0.25 to 1.25 times what base reaches with all requests at once");
+                      "Requests a second; absent: as --relative-request-rate says");
+  command
+      ->add_option("--relative-request-rate", flags->relative_rates,
+                   "Shares of the requests a second that base reaches with all requests at once")
+      ->capture_default_str();
   command->add_option("--num-prompts", flags->sweep.num_prompts, "Requests of each point")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
       ->capture_default_str();

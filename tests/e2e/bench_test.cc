@@ -72,6 +72,14 @@ TEST_F(BenchCliTest, ThroughputAndSweep) {
   EXPECT_EQ(points.size(), 8u);
   EXPECT_EQ(points[0], Json::parse(part.out)[0]);
   EXPECT_TRUE(std::filesystem::exists(Path("sweep") + "/report.html"));
+  const ProcessResult relative =
+      Bench("sweep", {"--output-len", "2", "--num-prompts", "2", "--input-len", "8", "--relative-request-rate", "0.5",
+                      "-o", Path("relative"), "--json", "-q"});
+  ASSERT_EQ(relative.exit_code, 0) << relative.err;
+  const Json of_relative = Json::parse(relative.out);
+  ASSERT_EQ(of_relative.size(), 4u);
+  EXPECT_NEAR(of_relative[2]["request_rate"].get<double>(), of_relative[0]["request_throughput"].get<double>() / 2,
+              1e-9);
 }
 
 TEST_F(BenchCliTest, WrongUsageIsASentence) {
