@@ -160,7 +160,7 @@ Result<std::vector<RequestLengths>> ReadPromptsFile(const std::string& path, int
                              ParseJsonObject(line, fmt::format("{}:{}", path, number)));
     RequestLengths row{.output_tokens = output_tokens};
     const auto prompt = json.find("prompt");
-    if (prompt == json.end() || !prompt->is_string() || *prompt == "") {
+    if (prompt == json.end() || !prompt->is_string()) {
       return InvalidInput("{}:{}: the field \"prompt\" must hold a text", path, number);
     }
     row.prompt = prompt->get<std::string>();
