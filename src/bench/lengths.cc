@@ -160,10 +160,8 @@ Result<std::vector<RequestLengths>> ReadPromptsFile(const std::string& path, int
                              ParseJsonObject(line, fmt::format("{}:{}", path, number)));
     RequestLengths row{.output_tokens = output_tokens};
     const auto prompt = json.find("prompt");
-    if (prompt == json.end() || !prompt->is_string()) {
-      return InvalidInput("{}:{}: the field \"prompt\" must hold a text", path, number);
-    }
-    row.prompt = prompt->get<std::string>();
+    if (prompt != json.end() && prompt->is_string()) row.prompt = prompt->get<std::string>();
+    if (row.prompt.empty()) return InvalidInput("{}:{}: the field \"prompt\" must hold a text", path, number);
     if (const auto tokens = json.find("output_tokens"); tokens != json.end()) {
       row.output_tokens = tokens->is_number_integer() ? tokens->get<int64_t>() : 0;
     }

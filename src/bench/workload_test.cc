@@ -182,6 +182,7 @@ TEST(WorkloadTest, PromptsOfAFileAreSentAsTheyStand) {
   for (const auto& [line, part] :
        {std::pair("[]", "wrong.jsonl:1"),
         {"{\"prompt\": 1}", "\"prompt\" must hold a text"},
+        {"{\"prompt\": \"\"}", "\"prompt\" must hold a text"},
         {"\n", "there is no prompt"},
         {"{\"prompt\": \"a\", \"output_tokens\": 1.5}", "\"output_tokens\" must hold a number from 1"}}) {
     const auto wrong = ReadPromptsFile(TestFile("wrong.jsonl", line), 1);
