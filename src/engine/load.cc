@@ -30,7 +30,9 @@ int64_t PackedBytes(const ModelFiles& files, Mode mode, const LoadModelOptions& 
       options.both_modes ? costs.base_parameters + costs.swiftkv_parameters : costs.parameters(mode);
   const auto bytes = [](int64_t elements, DType dtype) { return elements / BlockElements(dtype) * BlockBytes(dtype); };
   if (options.quantization == Quantization::kQ8_0) return bytes(parameters, DType::kQ8_0);
-  if (options.quantization == Quantization::kQ4_1) return bytes(parameters, DType::kQ4_1);
+  if (options.quantization == Quantization::kQ4_1 || options.quantization == Quantization::kInt4) {
+    return bytes(parameters, DType::kQ4_1);
+  }
   const DType dtype = options.dtype.value_or(DType::kBF16);
   int64_t total = bytes(parameters, dtype);
   if (options.quantization == Quantization::kNone) return total;

@@ -31,11 +31,12 @@ void ReportFlops(benchmark::State& state, double flops_per_iteration) {
   state.counters["FLOP"] = benchmark::Counter(flops_per_iteration, benchmark::Counter::kIsIterationInvariantRate);
 }
 
-void Gemm(benchmark::State& state, const Backend* ops, DType dtype, int64_t m, int64_t k, int64_t n) {
+void Gemm(benchmark::State& state, const Backend* ops, DType dtype, bool int8_inputs, int64_t m, int64_t k, int64_t n) {
   std::vector<int32_t> exact(kMaxExactFeatures);
   std::iota(exact.begin(), exact.end(), 0);
   Result<PackedMatrix> w = dtype == DType::kI8 ? ops->AllocateInt8(n, k, exact) : ops->AllocatePacked(n, k, dtype);
   if (!w) return state.SkipWithError(w.error().message.c_str());
+  w->int8_inputs = int8_inputs;
   const std::vector<float> rows = Random(64 * k, 1);
   const std::vector<int8_t> codes(static_cast<size_t>(64 * k), 7);
   const std::vector<uint16_t> halves(static_cast<size_t>(64 * k / kQuantizedBlock), 0x2000);
@@ -221,10 +222,13 @@ constexpr Shape kShapes[] = {
 
 void RegisterGemm(const Backend* ops, const std::string& name) {
   for (const Shape& shape : kShapes) {
-    for (const int64_t m : {1, 8, 512}) {
+    for (const int64_t m : {1, 8, 16, 64, 512}) {
       for (const DType dtype : {DType::kBF16, DType::kF32, DType::kQ8_0, DType::kQ4_1, DType::kI8}) {
-        Register("Gemm/" + name + "/" + std::string(Name(dtype)) + "/" + shape.name + "/m" + std::to_string(m), Gemm,
-                 ops, dtype, m, shape.k, shape.n);
+        const std::string type(Name(dtype));
+        const std::string size = std::string("/") + shape.name + "/m" + std::to_string(m);
+        Register("Gemm/" + name + "/" + type + size, Gemm, ops, dtype, false, m, shape.k, shape.n);
+        if (dtype != DType::kQ8_0 && dtype != DType::kQ4_1) continue;
+        Register("Gemm/" + name + "/" + type + "xI8" + size, Gemm, ops, dtype, true, m, shape.k, shape.n);
       }
     }
   }

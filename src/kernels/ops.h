@@ -38,7 +38,10 @@ inline constexpr int64_t kMaxExactFeatures = 32;  // of a kI8 matrix
 // A weight matrix [n, k] (output features, input features) in the layout of the backend that allocated it.
 // The layout is one for every m, so that weights exist once. The activation type of quantized ones is kBF16, too.
 //
-// Block-quantized ones (kQ4_1, kQ8_0) become bf16 in flight, rounded as if they had been packed in it.
+// Block-quantized ones (kQ4_1, kQ8_0) become bf16 in flight, rounded as if they had been packed in it. With int8_inputs
+// they are multiplied as they are: each 32 inputs of a row are quantized, too, with a scale of their own (quantize.h),
+// and the sums of 32 products, exact in int32, are scaled and added up in float32 from the first input feature to the
+// last (ref/ref_quantized.cc).
 //
 // kI8: products of int8 with sums in int32. An output feature has one scale for its weights, a row of inputs one for
 // its values; both are the largest magnitude over 127 (quantize.h). A few input features are left out of that and
@@ -47,6 +50,7 @@ struct PackedMatrix {
   int64_t n = 0;
   int64_t k = 0;
   DType dtype = DType::kF32;                 // kF32, kBF16, kQ4_1, kQ8_0 or kI8
+  bool int8_inputs = false;                  // of kQ4_1 and kQ8_0; free to set at any time
   std::vector<int32_t> exact_features = {};  // of kI8: input features in bf16, ascending
   AlignedBuffer data = {};
 

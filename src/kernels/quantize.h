@@ -8,6 +8,9 @@
 
 namespace swiftkv::kernels {
 
+// Below this, vectors are zeros: 127 over their largest magnitude might be infinite.
+inline constexpr float kLeastMagnitude = 0x1p-100f;
+
 // Returns the scale: the largest magnitude over 127. Where a value is NaN or infinite, zeros and a scale that makes all
 // of the vector NaN.
 inline float QuantizeVector(const float* values, int64_t size, int8_t* out) {
@@ -17,7 +20,7 @@ inline float QuantizeVector(const float* values, int64_t size, int8_t* out) {
     largest = std::max(largest, std::fabs(values[i]));
     finite &= std::isfinite(values[i]);
   }
-  if (!finite || largest == 0) {
+  if (!finite || largest < kLeastMagnitude) {
     std::fill_n(out, size, int8_t{0});
     return finite ? 0.0f : NAN;
   }

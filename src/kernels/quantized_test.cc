@@ -1,12 +1,15 @@
-// Block-quantized weights: to the last bit the products of the same values packed as bf16.
+// Block-quantized weights: with inputs in bf16 to the last bit the products of the same values packed as bf16; with
+// quantized inputs to the last bit the reference's.
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "base/float16.h"
+#include "base/parallel.h"
 #include "kernels/ops.h"
 #include "kernels/test_data.h"
 
@@ -83,6 +86,120 @@ TEST_P(QuantizedTest, ProductsAreThoseOfTheSameValuesInBf16) {
       ops.UnpackRows(exact, ids.data(), 3, expected.data());
       ops.UnpackRows(quantized, ids.data(), 3, actual.data());
       EXPECT_EQ(actual, expected);
+    }
+  }
+}
+
+// y [rows, n + 1] of rows of x from `row`; it begins as ones and is accumulated into.
+std::vector<float> MultiplyInt8(const Backend& ops, const PackedMatrix& w, const std::vector<BFloat16>& x, int64_t row,
+                                int64_t rows) {
+  const std::vector<float> bias = RandomFloats(w.n, 3);
+  std::vector<float> y(static_cast<size_t>(rows * (w.n + 1)), 1.0f);
+  ops.Gemm({.x = x.data() + row * w.k,
+            .x_stride = w.k,
+            .m = rows,
+            .w = &w,
+            .bias = bias.data(),
+            .y = y.data(),
+            .y_stride = w.n + 1,
+            .accumulate = true});
+  return y;
+}
+
+PackedMatrix WithInt8Inputs(PackedMatrix w) {
+  w.int8_inputs = true;
+  return w;
+}
+
+TEST_P(QuantizedTest, ProductsOfInt8InputsAreTheReferences) {
+  const Backend& ops = *GetParam();
+  for (const DType dtype : {DType::kQ4_1, DType::kQ8_0}) {
+    for (const auto& shape : {std::pair<int64_t, int64_t>{64, 32}, {200, 576}, {131, 1536}, {1, 64}, {70, 2080}}) {
+      const QuantizedProblem problem(shape.first, shape.second, dtype);
+      const PackedMatrix w = WithInt8Inputs(problem.Pack(ops, dtype));
+      const PackedMatrix reference = WithInt8Inputs(problem.Pack(RefBackend(), dtype));
+      for (const int64_t m : {1, 2, 7, 16, 17, 33, 70}) {
+        const std::vector<BFloat16> x = ToBFloat16(RandomFloats(m * problem.k, 9));
+        ASSERT_EQ(MultiplyInt8(ops, w, x, 0, m), MultiplyInt8(RefBackend(), reference, x, 0, m))
+            << Name(dtype) << " m " << m << " n " << problem.n << " k " << problem.k;
+      }
+    }
+  }
+}
+
+// The largest codes of all there are: nothing overflows on the way.
+TEST_P(QuantizedTest, ExtremeCodesDoNotOverflow) {
+  const Backend& ops = *GetParam();
+  for (const DType dtype : {DType::kQ4_1, DType::kQ8_0}) {
+    QuantizedProblem problem(64, 64, dtype);
+    std::fill(problem.codes.begin(), problem.codes.end(), static_cast<int8_t>(dtype == DType::kQ4_1 ? 15 : -128));
+    const PackedMatrix w = WithInt8Inputs(problem.Pack(ops, dtype));
+    const PackedMatrix reference = WithInt8Inputs(problem.Pack(RefBackend(), dtype));
+    for (const float value : {-3.0f, 3.0f}) {
+      const std::vector<BFloat16> x(static_cast<size_t>(17 * problem.k), swiftkv::ToBFloat16(value));
+      EXPECT_EQ(MultiplyInt8(ops, w, x, 0, 17), MultiplyInt8(RefBackend(), reference, x, 0, 17));
+    }
+  }
+}
+
+TEST_P(QuantizedTest, ProductsOfInt8InputsAreNearThoseOfBf16) {
+  const Backend& ops = *GetParam();
+  for (const DType dtype : {DType::kQ4_1, DType::kQ8_0}) {
+    const QuantizedProblem problem(70, 576, dtype);
+    PackedMatrix w = problem.Pack(ops, dtype);
+    std::vector<float> values = RandomFloats(9 * 576, 4);
+    for (float& value : values) value = std::clamp(value, -3.0f, 3.0f);
+    const std::vector<BFloat16> x = ToBFloat16(values);
+    const std::vector<float> expected = MultiplyInt8(ops, w, x, 0, 9);
+    w.int8_inputs = true;
+    const std::vector<float> actual = MultiplyInt8(ops, w, x, 0, 9);
+    double error = 0;
+    double size = 0;
+    for (size_t i = 0; i < actual.size(); ++i) {
+      error += std::pow(actual[i] - expected[i], 2);
+      size += std::pow(expected[i], 2);
+    }
+    EXPECT_LT(std::sqrt(error / size), 0.01) << Name(dtype);
+  }
+}
+
+TEST_P(QuantizedTest, BytesOfARowOfInt8InputsDependOnThatRowAlone) {
+  const Backend& ops = *GetParam();
+  const int threads = Threads();
+  for (const DType dtype : {DType::kQ4_1, DType::kQ8_0}) {
+    const QuantizedProblem problem(136, 1536, dtype);
+    const PackedMatrix w = WithInt8Inputs(problem.Pack(ops, dtype));
+    const std::vector<BFloat16> x = ToBFloat16(RandomFloats(200 * problem.k, 9));
+    SetThreads(1);
+    const std::vector<float> all = MultiplyInt8(ops, w, x, 0, 200);
+    for (const int64_t m : {1, 3, 16, 17, 64, 75}) {
+      SetThreads(static_cast<int>(m % 3) + 1);
+      const std::vector<float> some = MultiplyInt8(ops, w, x, 100, m);
+      for (size_t i = 0; i < some.size(); ++i) ASSERT_EQ(some[i], all[100 * 137 + i]) << "m " << m << " at " << i;
+    }
+  }
+  SetThreads(threads);
+}
+
+TEST_P(QuantizedTest, AnInputThatIsNotFiniteMakesItsRowNaNAndNoOther) {
+  const Backend& ops = *GetParam();
+  const QuantizedProblem problem(66, 64, DType::kQ4_1);
+  const PackedMatrix w = WithInt8Inputs(problem.Pack(ops, DType::kQ4_1));
+  for (const int64_t m : {3, 19}) {
+    std::vector<BFloat16> x(static_cast<size_t>(m * 64));
+    x[64 + 5] = swiftkv::ToBFloat16(std::numeric_limits<float>::infinity());
+    x[128] = swiftkv::ToBFloat16(0x1p-126f);  // 127 over it would be infinite
+    const std::vector<float> y = MultiplyInt8(ops, w, x, 0, m);
+    const std::vector<float> bias = RandomFloats(66, 3);
+    for (int64_t row = 0; row < m; ++row) {
+      for (int64_t j = 0; j < 66; ++j) {
+        const float value = y[static_cast<size_t>(row * 67 + j)];
+        if (row == 1) {
+          EXPECT_TRUE(std::isnan(value));
+        } else {
+          EXPECT_EQ(value, bias[static_cast<size_t>(j)] + 1);
+        }
+      }
     }
   }
 }

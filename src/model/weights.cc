@@ -157,13 +157,15 @@ DType WeightsBuilder::PackedType(const std::vector<Part>& parts, const std::vect
                                  int64_t columns) const {
   if (options_.quantization == Quantization::kNone || columns % kernels::kQuantizedBlock != 0) return options_.dtype;
   if (options_.quantization == Quantization::kQ8_0) return DType::kQ8_0;
-  if (options_.quantization == Quantization::kQ4_1) {
-    return parts.front().rows == config_.vocab_size ? DType::kQ8_0 : DType::kQ4_1;
-  }
-  const std::optional<DType> type = readers.front().block_type;
+  const bool is_vocabulary = parts.front().rows == config_.vocab_size;
+  if (options_.quantization == Quantization::kQ4_1) return is_vocabulary ? DType::kQ8_0 : DType::kQ4_1;
+  const std::optional<DType> first = readers.front().block_type;
   const bool same =
-      std::all_of(readers.begin(), readers.end(), [&](const RowReader& reader) { return reader.block_type == type; });
-  return type && same ? *type : options_.dtype;
+      std::all_of(readers.begin(), readers.end(), [&](const RowReader& reader) { return reader.block_type == first; });
+  const DType stored = first && same ? *first : options_.dtype;  // with the file's own bits
+  if (options_.quantization == Quantization::kStored) return stored;
+  const bool keeps_8_bits = is_vocabulary || parts.front().name.find("_swiftkv") != std::string::npos;
+  return stored == DType::kQ4_1 || !keeps_8_bits ? DType::kQ4_1 : DType::kQ8_0;
 }
 
 Status WeightsBuilder::Matrix(const std::vector<Part>& parts, int64_t columns, PackedMatrix* out) {
@@ -178,6 +180,7 @@ Status WeightsBuilder::Matrix(const std::vector<Part>& parts, int64_t columns, P
   const bool keeps_bits =
       std::all_of(readers.begin(), readers.end(), [&](const RowReader& reader) { return reader.block_type == type; });
   SWIFTKV_ASSIGN_OR_RETURN(*out, weights_.backend->AllocatePacked(rows, columns, type));
+  out->int8_inputs = options_.quantization == Quantization::kInt4 && type != options_.dtype;
 
   const int64_t task_rows = std::max<int64_t>(1, kTaskElements / columns / kPackRows) * kPackRows;
   std::mutex mutex;
@@ -384,7 +387,10 @@ double BytesPerWeight(const Weights& weights) {
   return bytes / elements;
 }
 
-DType ProductDType(const Weights& weights) { return weights.lm_head.dtype == DType::kI8 ? DType::kI8 : weights.dtype; }
+DType ProductDType(const Weights& weights) {
+  const bool multiplies_int8 = weights.lm_head.dtype == DType::kI8 || weights.lm_head.int8_inputs;
+  return multiplies_int8 ? DType::kI8 : weights.dtype;
+}
 
 Result<Weights> LoadWeights(const ModelConfig& config, const TensorSource& base, const TensorSource* adapter,
                             const LoadOptions& options) {

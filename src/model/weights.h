@@ -63,6 +63,9 @@ enum class Quantization {
   kQ8_0,    // 8 bits, a scale for each 32 input features
   kQ4_1,    // 4 bits, a scale and a minimum for each 32; embeddings and lm_head in Q8_0
   kInt8,    // int8 weights and inputs, any number of columns (model/int8_weights.h)
+  // Products of 4-bit weights as the file has them (Q4_0, Q4_1), or made so, with int8 inputs. In 8 bits: embeddings,
+  // lm_head, and what SwiftKV added.
+  kInt4,
 };
 
 struct LoadOptions {
@@ -75,7 +78,7 @@ struct LoadOptions {
 
 // Bytes of memory an element of the packed matrices has on average, scales included.
 double BytesPerWeight(const Weights& weights);
-// What products multiply: kI8 where weights are kInt8, else the weights' dtype.
+// What products multiply: kI8 where weights are kInt8 or kInt4, else the weights' dtype.
 DType ProductDType(const Weights& weights);
 
 // Reads tensors under their Hugging Face names from `base`, SwiftKV ones from `adapter` first where it is not null.

@@ -205,6 +205,27 @@ TEST(WeightsTest, RefusesWhatBFloat16CannotHold) {
   EXPECT_FALSE(LoadWeights(SmallConfig(), tensors, nullptr, options).has_value());
 }
 
+TEST(WeightsTest, Int4KeepsEightBitsForTheVocabularyAndSwiftKv) {
+  ModelConfig config = SmallConfig();
+  config.hidden_size = 64;
+  config.intermediate_size = 96;
+  const LoadOptions options = {.quantization = Quantization::kInt4, .teacher = true};
+  const auto weights = RandomWeights(config, 1, options);
+  ASSERT_TRUE(weights.has_value()) << weights.error().message;
+  for (const auto* matrix : {&weights->layers[0].qkv_proj, &weights->layers[2].down_proj}) {
+    EXPECT_EQ(matrix->dtype, DType::kQ4_1);
+    EXPECT_TRUE(matrix->int8_inputs);
+  }
+  for (const auto* matrix : {&weights->lm_head, &weights->embed_tokens, &weights->later.kv_proj}) {
+    EXPECT_EQ(matrix->dtype, DType::kQ8_0);
+    EXPECT_TRUE(matrix->int8_inputs);
+  }
+  // 30 input features are no whole blocks.
+  EXPECT_EQ(weights->layers[1].o_proj.dtype, DType::kBF16);
+  EXPECT_FALSE(weights->layers[1].o_proj.int8_inputs);
+  EXPECT_EQ(ProductDType(*weights), DType::kI8);
+}
+
 TEST(WeightsTest, RandomWeightsDependOnTheSeedAlone) {
   const int before = Threads();
   std::vector<std::vector<float>> columns;

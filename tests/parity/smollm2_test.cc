@@ -148,22 +148,31 @@ TEST(SmolLm2Test, TheFilesOwnBitsGiveTheSameLogits) {
   }
 }
 
-// W8A8 with exact features: near FP32, and the same bytes however a prompt is cut.
-TEST(SmolLm2Test, Int8IsNearFloat32) {
+struct IntegerProducts {
+  const char* name;
+  Quantization quantization;
+  double bytes_per_weight;  // at most
+  double kl;                // below
+};
+
+class SmolLm2IntegerTest : public testing::TestWithParam<IntegerProducts> {};
+
+// Near FP32, and the same bytes however a prompt is cut.
+TEST_P(SmolLm2IntegerTest, IsNearFloat32) {
   const auto files = OpenModelFiles(std::string(kDefaultModel), "");
   if (!files) GTEST_SKIP() << files.error().message;
   const auto golden_file = OpenSafetensors(kGoldens);
   ASSERT_TRUE(golden_file.has_value()) << golden_file.error().message;
   const Goldens goldens(**golden_file);
   const auto float32 = LoadWeights(files->config, *files->base, nullptr, {.dtype = DType::kF32});
-  const auto int8 = LoadWeights(files->config, *files->base, nullptr, {.quantization = Quantization::kInt8});
-  ASSERT_TRUE(float32.has_value() && int8.has_value());
-  EXPECT_LT(BytesPerWeight(*int8), 1.15);
+  const auto integers = LoadWeights(files->config, *files->base, nullptr, {.quantization = GetParam().quantization});
+  ASSERT_TRUE(float32.has_value() && integers.has_value());
+  EXPECT_LT(BytesPerWeight(*integers), GetParam().bytes_per_weight);
   const auto vocab = static_cast<size_t>(files->config.vocab_size);
   constexpr int32_t kTokens = 256;
   Runner exact(*float32, Mode::kTeacher, kTokens);
-  Runner rounded(*int8, Mode::kTeacher, kTokens);
-  Runner chunked(*int8, Mode::kTeacher, kTokens);
+  Runner rounded(*integers, Mode::kTeacher, kTokens);
+  Runner chunked(*integers, Mode::kTeacher, kTokens);
   const auto feed = [&](int32_t begin, int32_t end) {
     Runner::Feed rows = {0, {goldens.token_ids.begin() + begin, goldens.token_ids.begin() + end}, {}};
     for (int32_t row = 0; row < end - begin; ++row) rows.logit_rows.push_back(row);
@@ -192,11 +201,16 @@ TEST(SmolLm2Test, Int8IsNearFloat32) {
     };
     agreeing += best(expected) == best(actual) ? 1 : 0;
   }
-  fmt::print("INT8: mean KL {:.3e}, top-1 {:.3f} over {} positions\n", sum / kTokens, agreeing / double{kTokens},
-             kTokens);
-  EXPECT_LT(sum / kTokens, 1e-2);
+  fmt::print("{}: mean KL {:.3e}, top-1 {:.3f} over {} positions\n", GetParam().name, sum / kTokens,
+             agreeing / double{kTokens}, kTokens);
+  EXPECT_LT(sum / kTokens, GetParam().kl);
   EXPECT_GT(agreeing, kTokens * 90 / 100);
 }
+
+INSTANTIATE_TEST_SUITE_P(Weights, SmolLm2IntegerTest,
+                         testing::Values(IntegerProducts{"int8", Quantization::kInt8, 1.15, 1e-2},
+                                         IntegerProducts{"int4", Quantization::kInt4, 0.73, 1e-2}),
+                         [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace
 }  // namespace swiftkv

@@ -500,13 +500,4 @@ void RunAmxGemm(const typename Op::Args& args) {
   });
 }
 
-inline void AmxGemm(const GemmArgs& args) {
-  if (args.m == 0 || args.w->n == 0) return;
-  if (args.w->dtype == DType::kI8) {
-    RunAmxGemm<AmxInt8>(QuantizeInputs(args));
-  } else {
-    RunAmxGemm<AmxBf16>(args);
-  }
-}
-
 }  // namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE

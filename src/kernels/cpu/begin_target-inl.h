@@ -11,3 +11,9 @@ SWIFTKV_PUSH_TARGET(SWIFTKV_TARGET)
 #pragma GCC push_options
 SWIFTKV_PUSH_TARGET(SWIFTKV_TARGET)
 #endif
+
+#if defined(__clang__)
+#define SWIFTKV_UNROLL _Pragma("unroll")
+#else
+#define SWIFTKV_UNROLL _Pragma("GCC unroll 16")
+#endif

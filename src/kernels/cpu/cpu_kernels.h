@@ -23,6 +23,7 @@
 #include "kernels/cpu/quantized_layout.h"
 #include "kernels/cpu/scratch.h"
 #include "kernels/ops.h"
+#include "kernels/quantize.h"
 
 namespace swiftkv::kernels::cpu {
 

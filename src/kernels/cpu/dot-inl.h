@@ -5,12 +5,6 @@
 // accumulations in the order of the summed axis, whatever the shape of the tile: batch invariance rests on this.
 namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE {
 
-#if defined(__clang__)
-#define SWIFTKV_UNROLL _Pragma("unroll")
-#else
-#define SWIFTKV_UNROLL _Pragma("GCC unroll 16")
-#endif
-
 struct DotF32 {
   using Args = GemmArgs;
   using Sum = Vec;

@@ -63,13 +63,13 @@ void FinishSum(const Int8Args& args, int64_t row, int64_t column, IntVec sum, co
   FinishVector(args, row, column, ScaledSum(args, row, column, sum, exact.sums[i][j]));
 }
 
-// As QuantizeVector; `size` is a multiple of 64.
+// As QuantizeVector; `size` is a multiple of 32.
 inline float QuantizeRow(const BFloat16* x, int64_t size, int8_t* out) {
   const BFloat16 largest = LargestMagnitude(x, size);
   const float max = ToFloat(largest);
-  if (!std::isfinite(max) || max == 0) {
+  if (!std::isfinite(max) || max < kLeastMagnitude) {
     std::memset(out, 0, static_cast<size_t>(size));
-    return max == 0 ? 0 : std::numeric_limits<float>::quiet_NaN();
+    return std::isfinite(max) ? 0 : std::numeric_limits<float>::quiet_NaN();
   }
   const Vec inverse = Set(127 / max);
   for (int64_t k = 0; k < size; k += kLanes) StoreRounded(out + k, Load(x + k) * inverse);
@@ -114,17 +114,6 @@ inline Int8Args QuantizeInputs(const GemmArgs& args) {
   out.excess = parts.excess;
   out.exact_w = parts.exact;
   return out;
-}
-
-inline void Gemm(const GemmArgs& args) {
-  if (args.m == 0 || args.w->n == 0) return;
-  if (args.w->dtype == DType::kI8) {
-    RunGemm<DotInt8>(QuantizeInputs(args));
-  } else if (args.w->activation_dtype() == DType::kBF16) {
-    RunGemm<DotBf16>(args);
-  } else {
-    RunGemm<DotF32>(args);
-  }
 }
 
 }  // namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE

@@ -26,7 +26,7 @@ struct QuantizedUnit {
   static constexpr int64_t kBytes = kCodeBytes + (kBits == 4 ? 2 : 1) * kScaleBytes;
   // The word that holds code `k` of an output feature.
   static constexpr int64_t WordIndex(int64_t column, int64_t k) {
-    return (column / kUnitColumns * kWords + k / kCodesPerWord) * kUnitColumns + column % kUnitColumns;
+    return column % kUnitColumns + (column - column % kUnitColumns) * kWords + k / kCodesPerWord * kUnitColumns;
   }
 };
 

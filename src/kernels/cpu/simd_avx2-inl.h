@@ -172,14 +172,52 @@ inline FourVec WidenFours(__m256i fours) {
 inline FourVec LoadFours(const int8_t* p) {
   return WidenFours(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
-inline FourVec BroadcastFour(const int8_t* p) {
+inline __m256i BroadcastCodes(const int8_t* p) {
   int32_t four;
   std::memcpy(&four, p, sizeof(four));
-  return WidenFours(_mm256_set1_epi32(four));
+  return _mm256_set1_epi32(four);
 }
+inline FourVec BroadcastFour(const int8_t* p) { return WidenFours(BroadcastCodes(p)); }
 inline IntVec DotFours(FourVec x, FourVec w, IntVec sum) {
   const __m256i pairs = _mm256_add_epi32(_mm256_madd_epi16(x.even, w.even), _mm256_madd_epi16(x.odd, w.odd));
   return {_mm256_add_epi32(sum.v, pairs)};
+}
+
+struct NibbleBlock {
+  __m256i fours[8];
+};
+inline NibbleBlock LoadNibbleBlock(const uint32_t* words, int64_t stride) {
+  const __m256i mask = _mm256_set1_epi8(15);
+  NibbleBlock w;
+  SWIFTKV_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    const __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(words + i * stride));
+    w.fours[2 * i] = _mm256_and_si256(codes, mask);
+    w.fours[2 * i + 1] = _mm256_and_si256(_mm256_srli_epi32(codes, 4), mask);
+  }
+  return w;
+}
+inline IntVec DotBlock(const NibbleBlock& w, const int8_t* x, int32_t /*excess*/) {
+  __m256i pairs = _mm256_setzero_si256();  // at most 16 products of 15 and 127: they fit int16
+  SWIFTKV_UNROLL
+  for (int i = 0; i < 8; ++i) {
+    pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(w.fours[i], BroadcastCodes(x + 4 * i)));
+  }
+  return {_mm256_madd_epi16(pairs, _mm256_set1_epi16(1))};
+}
+struct ByteBlock {
+  FourVec fours[8];
+};
+inline ByteBlock LoadByteBlock(const uint32_t* words, int64_t stride) {
+  ByteBlock w;
+  for (int i = 0; i < 8; ++i) w.fours[i] = LoadFours(reinterpret_cast<const int8_t*>(words + i * stride));
+  return w;
+}
+inline IntVec DotBlock(const ByteBlock& w, const int8_t* x, int32_t /*excess*/) {
+  IntVec sum = {_mm256_setzero_si256()};
+  SWIFTKV_UNROLL
+  for (int i = 0; i < 8; ++i) sum = DotFours(BroadcastFour(x + 4 * i), w.fours[i], sum);
+  return sum;
 }
 
 inline Vec EvenOfPairs(const BFloat16* p) {

@@ -161,6 +161,11 @@ inline BFloat16 LargestMagnitude(const BFloat16* p, int64_t count) {
       _mm512_max_epi32(_mm512_srli_epi32(largest, 16), _mm512_and_si512(largest, _mm512_set1_epi32(0x7fff)));
   return {static_cast<uint16_t>(_mm512_reduce_max_epi32(wide))};
 }
+inline __m512i BroadcastCodes(const int8_t* p) {
+  int32_t four;
+  std::memcpy(&four, p, sizeof(four));
+  return _mm512_set1_epi32(four);
+}
 #if defined(SWIFTKV_HAS_DPBF16)
 // VPDPBUSD takes the inputs as unsigned, so they are moved up by 128.
 inline constexpr bool kMovesInputsUp = true;
@@ -183,16 +188,89 @@ inline FourVec WidenFours(__m512i fours) {
   return {_mm512_srai_epi16(_mm512_slli_epi16(fours, 8), 8), _mm512_srai_epi16(fours, 8)};
 }
 inline FourVec LoadFours(const int8_t* p) { return WidenFours(_mm512_loadu_si512(p)); }
-inline FourVec BroadcastFour(const int8_t* p) {
-  int32_t four;
-  std::memcpy(&four, p, sizeof(four));
-  return WidenFours(_mm512_set1_epi32(four));
-}
+inline FourVec BroadcastFour(const int8_t* p) { return WidenFours(BroadcastCodes(p)); }
 inline IntVec DotFours(FourVec x, FourVec w, IntVec sum) {
   const __m512i pairs = _mm512_add_epi32(_mm512_madd_epi16(x.even, w.even), _mm512_madd_epi16(x.odd, w.odd));
   return {_mm512_add_epi32(sum.v, pairs)};
 }
 #endif
+
+// The codes of a block of 32 input features (quantized_layout.h) of one vector of output features, and the sum of their
+// products with a row of inputs x. Nibbles want each eight inputs in the order 0 2 4 6 1 3 5 7. `excess`: 128 times the
+// sum of x.
+#if defined(SWIFTKV_HAS_DPBF16)
+struct NibbleBlock {
+  __m512i fours[8];  // without sign
+};
+inline IntVec DotBlock(const NibbleBlock& w, const int8_t* x, int32_t /*excess*/) {
+  IntVec even = {_mm512_setzero_si512()};
+  IntVec odd = even;
+  SWIFTKV_UNROLL
+  for (int i = 0; i < 8; i += 2) {
+    even.v = _mm512_dpbusd_epi32(even.v, w.fours[i], BroadcastCodes(x + 4 * i));
+    odd.v = _mm512_dpbusd_epi32(odd.v, w.fours[i + 1], BroadcastCodes(x + 4 * i + 4));
+  }
+  return {_mm512_add_epi32(even.v, odd.v)};
+}
+struct ByteBlock {
+  __m512i fours[8];  // moved up by 128
+};
+inline ByteBlock LoadByteBlock(const uint32_t* words, int64_t stride) {
+  ByteBlock w;
+  for (int i = 0; i < 8; ++i) {
+    w.fours[i] =
+        _mm512_xor_si512(_mm512_loadu_si512(words + i * stride), _mm512_set1_epi32(static_cast<int>(0x80808080u)));
+  }
+  return w;
+}
+inline IntVec DotBlock(const ByteBlock& w, const int8_t* x, int32_t excess) {
+  IntVec even = {_mm512_set1_epi32(-excess)};
+  IntVec odd = {_mm512_setzero_si512()};
+  SWIFTKV_UNROLL
+  for (int i = 0; i < 8; i += 2) {
+    even.v = _mm512_dpbusd_epi32(even.v, w.fours[i], BroadcastCodes(x + 4 * i));
+    odd.v = _mm512_dpbusd_epi32(odd.v, w.fours[i + 1], BroadcastCodes(x + 4 * i + 4));
+  }
+  return {_mm512_add_epi32(even.v, odd.v)};
+}
+#else
+struct NibbleBlock {
+  __m512i fours[8];  // without sign
+};
+inline IntVec DotBlock(const NibbleBlock& w, const int8_t* x, int32_t /*excess*/) {
+  __m512i pairs = _mm512_setzero_si512();  // at most 16 products of 15 and 127: they fit int16
+  SWIFTKV_UNROLL
+  for (int i = 0; i < 8; ++i) {
+    pairs = _mm512_add_epi16(pairs, _mm512_maddubs_epi16(w.fours[i], BroadcastCodes(x + 4 * i)));
+  }
+  return {_mm512_madd_epi16(pairs, _mm512_set1_epi16(1))};
+}
+struct ByteBlock {
+  FourVec fours[8];
+};
+inline ByteBlock LoadByteBlock(const uint32_t* words, int64_t stride) {
+  ByteBlock w;
+  for (int i = 0; i < 8; ++i) w.fours[i] = LoadFours(reinterpret_cast<const int8_t*>(words + i * stride));
+  return w;
+}
+inline IntVec DotBlock(const ByteBlock& w, const int8_t* x, int32_t /*excess*/) {
+  IntVec sum = {_mm512_setzero_si512()};
+  SWIFTKV_UNROLL
+  for (int i = 0; i < 8; ++i) sum = DotFours(BroadcastFour(x + 4 * i), w.fours[i], sum);
+  return sum;
+}
+#endif
+inline NibbleBlock LoadNibbleBlock(const uint32_t* words, int64_t stride) {
+  const __m512i mask = _mm512_set1_epi8(15);
+  NibbleBlock w;
+  SWIFTKV_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    const __m512i codes = _mm512_loadu_si512(words + i * stride);
+    w.fours[2 * i] = _mm512_and_si512(codes, mask);
+    w.fours[2 * i + 1] = _mm512_and_si512(_mm512_srli_epi32(codes, 4), mask);
+  }
+  return w;
+}
 
 // Sixteen columns of two adjacent bf16 rows, as float32: the even row and the odd row.
 inline Vec EvenOfPairs(const BFloat16* p) {

@@ -6,12 +6,12 @@
 #include <utility>
 #include <vector>
 
-#include "base/float16.h"
 #include "kernels/ops.h"
 #include "kernels/ref/ref_attention.h"
 #include "kernels/ref/ref_backward.h"
 #include "kernels/ref/ref_int8.h"
 #include "kernels/ref/ref_math.h"
+#include "kernels/ref/ref_quantized.h"
 
 namespace swiftkv::kernels {
 namespace {
@@ -31,9 +31,9 @@ class Ref final : public Backend {
  public:
   std::string_view name() const override { return "ref"; }
 
-  // Packed is row-major [n, k] here, and quantized weights are what their bits say, in bf16.
+  // Packed is row-major [n, k] here.
   Result<PackedMatrix> AllocatePacked(int64_t n, int64_t k, DType dtype) const override {
-    if (dtype != DType::kF32) dtype = DType::kBF16;
+    if (ref::IsQuantized(dtype)) return ref::AllocateQuantized(n, k, dtype);
     PackedMatrix w{.n = n, .k = k, .dtype = dtype};
     SWIFTKV_ASSIGN_OR_RETURN(w.data, AlignedBuffer::Allocate(n * k * ref::ElementBytes(dtype), "packed weights"));
     return w;
@@ -50,11 +50,7 @@ class Ref final : public Backend {
 
   void PackQuantizedRows(const QuantizedRows& rows, int64_t row_begin, int64_t row_count,
                          PackedMatrix* w) const override {
-    for (int64_t i = 0; i < row_count * w->k; ++i) {
-      const float scale = HalfToFloat(rows.scales[i / kQuantizedBlock]);
-      const float minimum = rows.minima == nullptr ? 0 : HalfToFloat(rows.minima[i / kQuantizedBlock]);
-      Store(w->data.data(), row_begin * w->k + i, w->dtype, static_cast<float>(rows.codes[i]) * scale + minimum);
-    }
+    ref::PackQuantizedRows(rows, row_begin, row_count, w);
   }
 
   void UnpackRows(const PackedMatrix& w, const int32_t* ids, int64_t count, float* out) const override {
@@ -63,19 +59,19 @@ class Ref final : public Backend {
         ref::UnpackInt8Row(w, ids[r], out + r * w.k);
         continue;
       }
-      for (int64_t i = 0; i < w.k; ++i) out[r * w.k + i] = Load(w.data.data(), ids[r] * w.k + i, w.dtype);
+      for (int64_t i = 0; i < w.k; ++i) out[r * w.k + i] = Weight(w, ids[r], i);
     }
   }
 
   void Gemm(const GemmArgs& args) const override {
     const PackedMatrix& w = *args.w;
     if (w.dtype == DType::kI8) return ref::GemmInt8(args);
+    if (w.int8_inputs) return ref::GemmQuantized(args);
     for (int64_t r = 0; r < args.m; ++r) {
       for (int64_t j = 0; j < w.n; ++j) {
         double sum = 0;
         for (int64_t i = 0; i < w.k; ++i) {
-          sum += static_cast<double>(Load(args.x, r * args.x_stride + i, w.dtype)) *
-                 Load(w.data.data(), j * w.k + i, w.dtype);
+          sum += static_cast<double>(Load(args.x, r * args.x_stride + i, w.activation_dtype())) * Weight(w, j, i);
         }
         if (args.bias != nullptr) sum += args.bias[j];
         const int64_t y = r * args.y_stride + j;
@@ -170,6 +166,11 @@ class Ref final : public Backend {
   }
 
   const BackwardOps& backward() const override { return RefBackwardOps(); }
+
+ private:
+  static float Weight(const PackedMatrix& w, int64_t row, int64_t k) {
+    return ref::IsQuantized(w.dtype) ? ref::QuantizedWeight(w, row, k) : Load(w.data.data(), row * w.k + k, w.dtype);
+  }
 };
 
 }  // namespace
