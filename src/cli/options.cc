@@ -68,6 +68,8 @@ std::string_view QuantizationName(Quantization quantization) {
       return "q4_1";
     case Quantization::kInt8:
       return "int8";
+    case Quantization::kInt4:
+      return "int4";
   }
   return "none";
 }
