@@ -8,10 +8,16 @@ schemathesis on /openapi.json.
 For schemathesis add --max-model-len 256: it asks for as many tokens as the description allows, and waits 120 s.
 
 Needs, each for its own check: openai; lm-eval, transformers and torch; schemathesis (the command in PATH). lm-eval's
-log-likelihoods are compared with transformers on the GGUF file that --gguf names, to --tolerance a token.
+log-likelihoods of texts from --data are compared with transformers on the GGUF file that --gguf names: the difference of
+a text's log-likelihood by token must not exceed --tolerance. transformers' own BF16 is shown beside it.
 """
 import argparse
+import hashlib
+import importlib.util
 import json
+import pathlib
+import random
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -94,51 +100,175 @@ def check_openai(url):
     print("openai: ok")
 
 
-def reference_scores(gguf):
-    """Sum of log-probabilities of each continuation and the number of its tokens, by transformers in float32."""
-    import torch
-    from pathlib import Path
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def sample_texts(data, count):
+    """`count` pairs of a context and its continuation: prose, documents with code, chats, choices of evaluations."""
+    rng = random.Random(11)
+    documents = [path.read_text() for path in sorted(data.glob("text/standardebooks/*.txt"))]
+    rows = {path.stem: [json.loads(line) for line in path.open()]
+            for path in [*sorted(data.glob("text/*/*.jsonl")), data / "eval/hellaswag/hellaswag_val.jsonl"]}
+    documents += [row["text"] for name in ("peps", "rust_book", "rust_rfcs") for row in rng.sample(rows[name], 40)]
+    chats = [row["messages"] for name in ("p3_open", "sgd_chat") for row in rng.sample(rows[name], count)]
+    pairs = list(TEXTS)
+    while len(pairs) < count:
+        kind = len(pairs) % 4
+        if kind < 2:
+            text = rng.choice(documents)
+            words = text[(begin := rng.randrange(max(1, len(text) - 2000))):begin + rng.randrange(200, 2000)].split(" ")
+            middle = rng.randrange(1, max(2, len(words)))
+            pairs.append((" ".join(words[:middle]), " " + " ".join(words[middle:])))
+        elif kind == 2:
+            chat = rng.choice(chats)
+            pairs.append((chat[0]["content"][-3000:] + "\n", chat[1]["content"]))
+        else:
+            row = rng.choice(rows["hellaswag_val"])
+            pairs.append((row["ctx"], " " + rng.choice(row["endings"])))
+    return [(context, continuation) for context, continuation in pairs if context.strip() and continuation.strip()]
 
-    path = Path(gguf)
-    tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
-    model = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=torch.float32).eval()
+
+class Reference:
+    """transformers' log-probability of each token of the continuations, in FP32, in BF16, and in FP32 with weights
+    that were rounded to BF16; `file` keeps them."""
+
+    def __init__(self, gguf, file):
+        from transformers import AutoTokenizer
+        self.path, self.file = pathlib.Path(gguf), file
+        self.tokenizer = AutoTokenizer.from_pretrained(str(self.path.parent), gguf_file=self.path.name)
+        self.known = json.loads(file.read_text()) if file and file.exists() else {}
+
+    def scores(self, dtype, tokens):
+        import torch
+        from transformers import AutoModelForCausalLM
+        keys = [f"{self.path} {dtype} " + hashlib.sha256(json.dumps(pair).encode()).hexdigest() for pair in tokens]
+        if any(key not in self.known for key in keys):
+            model = AutoModelForCausalLM.from_pretrained(str(self.path.parent), gguf_file=self.path.name,
+                                                         dtype=getattr(torch, dtype.split()[0])).eval()
+            if dtype == "bfloat16 weights":
+                model = model.float()
+        try:
+            for key, (context, continuation) in zip(keys, tokens):
+                if key in self.known:
+                    continue
+                ids = torch.tensor([context + continuation])
+                with torch.no_grad():
+                    rows = model(ids).logits[0, len(context) - 1:-1].double().log_softmax(-1)
+                self.known[key] = rows.gather(1, ids[0, len(context):, None])[:, 0].tolist()
+        finally:
+            if self.file:
+                self.file.write_text(json.dumps(self.known))
+        return [self.known[key] for key in keys]
+
+
+def token_scores(url, tokens):
+    """The server's log-probability of each token of the continuations."""
     results = []
-    for context, continuation in TEXTS:
-        ids = tokenizer(context + continuation, add_special_tokens=False).input_ids
-        begin = len(tokenizer(context, add_special_tokens=False).input_ids)
-        with torch.no_grad():
-            logits = model(torch.tensor([ids])).logits[0].log_softmax(-1)
-        score = sum(float(logits[i - 1, ids[i]]) for i in range(begin, len(ids)))
-        results.append((score, len(ids) - begin))
-    return tokenizer, results
+    for context, continuation in tokens:
+        answer = post(url + "/v1/completions", {"prompt": context + continuation, "echo": True, "logprobs": 0,
+                                                "max_tokens": 0})
+        results.append(answer["choices"][0]["logprobs"]["token_logprobs"][len(context):])
+    return results
 
 
-def check_lm_eval(url, gguf, tolerance):
+def difference(a, b):
+    """(of the sums of each text, of each token): by token, mean and largest."""
+    texts = [abs(sum(x) - sum(y)) / len(x) for x, y in zip(a, b)]
+    tokens = [abs(v - w) for x, y in zip(a, b) for v, w in zip(x, y)]
+    return texts, tokens
+
+
+def describe(name, a, b):
+    texts, tokens = difference(a, b)
+    above = sum(value > 1e-2 for value in texts)
+    print(f"  {name}: a text's log-likelihood, by token: mean {statistics.mean(texts):.2e}, largest {max(texts):.2e}, "
+          f"{above} of {len(texts)} above 1e-2; single tokens: mean {statistics.mean(tokens):.2e}, largest "
+          f"{max(tokens):.2e}", flush=True)
+    return max(texts)
+
+
+def check_lm_eval(flags):
     from lm_eval.api.instance import Instance
     from lm_eval.models.openai_completions import LocalCompletionsAPI
 
-    tokenizer, expected = reference_scores(gguf)
+    pairs = sample_texts(flags.data, flags.texts) if flags.data else TEXTS
+    reference = Reference(flags.gguf, flags.reference)
     with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
-        model = LocalCompletionsAPI(base_url=url + "/v1/completions", model=served_model(url), tokenizer=folder,
-                                    tokenizer_backend="huggingface", batch_size=2)
-        requests = [Instance("loglikelihood", {}, pair, index) for index, pair in enumerate(TEXTS)]
-        scores = model.loglikelihood(requests)
-    worst = 0.0
-    for (score, _), (reference, tokens) in zip(scores, expected):
-        worst = max(worst, abs(score - reference) / tokens)
-    assert worst <= tolerance, f"log-likelihoods differ by {worst:.2e} a token, more than {tolerance}"
-    print(f"lm-eval: ok, log-likelihoods within {worst:.2e} a token of transformers")
+        reference.tokenizer.save_pretrained(folder)
+        model = LocalCompletionsAPI(base_url=flags.url + "/v1/completions", model=served_model(flags.url),
+                                    tokenizer=folder, tokenizer_backend="huggingface", batch_size=4)
+        tokens = [model._encode_pair(*pair) for pair in pairs]
+        sums = model.loglikelihood([Instance("loglikelihood", {}, pair, index) for index, pair in enumerate(pairs)])
+    ours = token_scores(flags.url, tokens)
+    for (total, _), scores in zip(sums, ours):
+        assert abs(total - sum(scores)) < 1e-4 * len(scores), "lm-eval sums other scores than the server gives"
+    exact, rounded = reference.scores("float32", tokens), reference.scores("bfloat16", tokens)
+    weights = reference.scores("bfloat16 weights", tokens)
+    print(f"lm-eval: {len(tokens)} texts, {sum(len(c) for _, c in tokens)} scored tokens")
+    largest = describe("the server and transformers FP32", ours, exact)
+    describe("the server and transformers BF16", ours, rounded)
+    describe("the server and transformers FP32 with weights rounded to BF16", ours, weights)
+    describe("transformers FP32 with weights rounded to BF16, and FP32", weights, exact)
+    describe("transformers BF16 and FP32", rounded, exact)
+    assert largest <= flags.tolerance, f"log-likelihoods differ by {largest:.2e} a token, more than {flags.tolerance}"
+    print("lm-eval: ok")
+
+
+def check_lm_eval_chat(url):
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.openai_completions import LocalChatCompletion
+
+    model = LocalChatCompletion(base_url=url + "/v1/chat/completions", model=served_model(url), num_concurrent=1)
+    messages = [{"role": "user", "content": "Name three colours."}]
+    chat = model.apply_chat_template(messages)
+    text, = model.generate_until([Instance("generate_until", {}, (chat, {"until": ["\n\n"], "max_gen_toks": 24}), 0)])
+    same = post(url + "/v1/chat/completions", {"messages": messages, "stop": ["\n\n"], "max_tokens": 24, "temperature": 0})
+    assert text and text == same["choices"][0]["message"]["content"], (text, same)
+    print("lm-eval, local-chat-completions: ok")
+
+
+def check_vllm_bench(url, file):
+    """The functions with which `vllm bench serve` asks, on prompts as text, as token ids and as a conversation."""
+    import asyncio
+
+    import aiohttp
+    spec = importlib.util.spec_from_file_location("vllm_bench", file)
+    bench = importlib.util.module_from_spec(spec)
+    sys.modules["vllm_bench"] = bench
+    spec.loader.exec_module(bench)
+
+    async def ask(function, path, prompt):
+        wanted = bench.RequestFuncInput(prompt=prompt, api_url=url + path, prompt_len=4, output_len=20,
+                                        model=served_model(url), ignore_eos=True, request_id="vllm-bench-1")
+        async with aiohttp.ClientSession() as session:
+            return await function(wanted, session)
+
+    for function, path, prompt in (
+            (bench.async_request_openai_completions, "/v1/completions", "Once upon a time"),
+            (bench.async_request_openai_completions, "/v1/completions", [1, 2, 3, 4]),
+            (bench.async_request_openai_chat_completions, "/v1/chat/completions", "Hello")):
+        answer = asyncio.run(ask(function, path, prompt))
+        assert answer.success, answer.error
+        assert answer.output_tokens == 20 and answer.generated_text, answer
+        assert 0 < answer.ttft <= answer.latency and 1 <= len(answer.itl) <= 19, answer
+    print("vllm bench serve's request functions: ok")
+
+
+def post(url, body):
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    return json.load(urllib.request.urlopen(request))
 
 
 def served_model(url):
     return json.load(urllib.request.urlopen(url + "/v1/models"))["data"][0]["id"]
 
 
-def check_schemathesis(url, examples):
-    command = ["schemathesis", "run", url + "/openapi.json", "--url", url, "--checks", "not_a_server_error",
-               "--max-examples", str(examples), "--request-timeout", "120", "--workers", "1", "--exclude-path", "/"]
+def check_schemathesis(flags):
+    """Every phase: values at the edges, random ones, sequences of calls. Besides 5xx, answers must be as described. That
+    the server refuses all that its description forbids, and nothing else, is not asked: unknown models and ids that are
+    no tokens can't be told by a schema."""
+    command = ["schemathesis", "run", flags.url + "/openapi.json", "--url", flags.url, "--checks", "all", "--exclude-checks",
+               "positive_data_acceptance,negative_data_rejection", "--max-time", str(flags.seconds), "--request-timeout", "120",
+               "--workers", "2", "--continue-on-failure", "--seed", str(flags.seed)]
+    if flags.examples:
+        command += ["--max-examples", str(flags.examples)]
     assert subprocess.run(command).returncode == 0, "schemathesis found a failure"
     print("schemathesis: ok")
 
@@ -149,15 +279,25 @@ def main():
                         help="openai, lm-eval, schemathesis; default: all")
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--gguf", help="the served model's file, for lm-eval's reference")
+    parser.add_argument("--data", type=pathlib.Path, help="folder with text/ and eval/; without it lm-eval scores four texts")
+    parser.add_argument("--texts", type=int, default=300, help="texts to take from --data")
+    parser.add_argument("--reference", type=pathlib.Path, help="file that keeps transformers' scores for the next run")
     parser.add_argument("--tolerance", type=float, default=1e-3, help="nats a token: 1e-3 for f32, 1e-2 for bf16")
-    parser.add_argument("--examples", type=int, default=50, help="schemathesis' examples an operation")
+    parser.add_argument("--vllm-bench", type=pathlib.Path,
+                        help="vLLM's benchmarks/lib/endpoint_request_func.py: asks with its functions, too")
+    parser.add_argument("--seconds", type=int, default=300, help="schemathesis' time: it goes on until it is over")
+    parser.add_argument("--examples", type=int, help="schemathesis' examples an operation; default: its own")
+    parser.add_argument("--seed", type=int, default=1, help="schemathesis' seed")
     flags = parser.parse_args()
     if "openai" in flags.checks:
         check_openai(flags.url)
     if "lm-eval" in flags.checks:
-        check_lm_eval(flags.url, flags.gguf, flags.tolerance)
+        check_lm_eval_chat(flags.url)
+        check_lm_eval(flags)
+    if flags.vllm_bench:
+        check_vllm_bench(flags.url, flags.vllm_bench)
     if "schemathesis" in flags.checks:
-        check_schemathesis(flags.url, flags.examples)
+        check_schemathesis(flags)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Starts `swiftkv serve` on loopback, again and again, and checks what a server must keep under load.
 
-    tools/check_server_load.py build/release/swiftkv smollm2-135m [invariance] [load] [faults] [-- serve's flags]
-        [--trace azure_llm_2023_conv.csv] [--seconds 600] [--clients 64]
+    tools/check_server_load.py build/release/swiftkv smollm2-135m [invariance] [load] [faults] [idle]
+        [--trace azure_llm_2023_conv.csv] [--seconds 600] [--clients 64] [-- serve's flags]
 
 invariance  200 requests of mixed length get the same bytes alone, together in another order, with kept prefixes, and with
             one thread and two.
@@ -11,6 +11,7 @@ load        CLIENTS clients at once for SECONDS, lengths of the trace scaled to 
             K/V cache was used once: give serve a small one (-- --kv-cache-memory 1000000000) to see it flat.
 faults      kill -9 under load, then a start on the same port: the same answers as before; clients that vanish leave no
             block behind.
+idle        ready within 2 s of the start, five times; less than 1 % of a core while nothing is asked.
 """
 import argparse
 import csv
@@ -72,6 +73,11 @@ class Server:
     def metric(self, name):
         return sum(float(line.rsplit(" ", 1)[1]) for line in self.get("/metrics")[1].splitlines()
                    if line.startswith(f"swiftkv:{name}"))
+
+    def cpu_seconds(self):
+        with open(f"/proc/{self.process.pid}/stat") as stat:
+            fields = stat.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def resident_mib(self):
         with open(f"/proc/{self.process.pid}/status") as status:
@@ -232,13 +238,31 @@ def check_faults(start):
                 connection.sock.settimeout(0.2)
                 ignore_errors(lambda: connection.sock.recv(100))
             connection.close()
-        begin = time.time()
-        while server.metric("num_requests_running") + server.metric("num_requests_waiting") > 0:
-            assert time.time() - begin < 60, "requests of clients that left still run"
-            time.sleep(0.1)
+        wait_until(lambda: server.metric("num_requests_running") + server.metric("num_requests_waiting") == 0)
         assert server.metric("kv_cache_usage_perc") == 0
         assert [answer(server, body) for body in requests] == before
         print("faults: 200 clients that vanish leave nothing behind", flush=True)
+
+
+def wait_until(condition, seconds=60):
+    begin = time.time()
+    while not condition():
+        assert time.time() - begin < seconds, f"not within {seconds} s"
+        time.sleep(0.1)
+
+
+def check_idle(start):
+    times = []
+    for _ in range(5):
+        with start() as server:
+            times.append(server.start_seconds)
+    with start() as server:
+        time.sleep(2)
+        before = server.cpu_seconds()
+        time.sleep(30)
+        share = (server.cpu_seconds() - before) / 30
+    print(f"idle: ready after {', '.join(f'{t:.2f}' for t in times)} s; {share:.2%} of a core while idle", flush=True)
+    assert max(times) < 2 and share < 0.01
 
 
 def ignore_errors(job):
@@ -254,13 +278,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("binary")
     parser.add_argument("model")
-    parser.add_argument("checks", nargs="*", choices=["invariance", "load", "faults", []])
+    parser.add_argument("checks", nargs="*", choices=["invariance", "load", "faults", "idle", []])
     parser.add_argument("--trace")
     parser.add_argument("--seconds", type=int, default=600)
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--port", type=int, default=20000 + os.getpid() % 10000)
     arguments = parser.parse_args(own)
-    checks = arguments.checks or ["invariance", "load", "faults"]
+    checks = arguments.checks or ["invariance", "load", "faults", "idle"]
 
     def start(threads=None):
         return Server(arguments.binary, arguments.model, flags, arguments.port, threads)
@@ -272,6 +296,8 @@ def main():
         check_load(start, arguments.trace, arguments.seconds, arguments.clients)
     if "faults" in checks:
         check_faults(start)
+    if "idle" in checks:
+        check_idle(start)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ constexpr std::chrono::seconds kFlush(2);
 struct Flags {
   ModelFlags model;
   ServerOptions server;
+  int64_t max_waiting = AsyncEngineOptions().max_waiting;
   int64_t max_num_seqs = 64;
   double kv_cache_memory = 0.25;
   double tpot_target_ms = 0;
@@ -45,15 +46,12 @@ int64_t KvCacheTokens(const Flags& flags, const LoadedModel& model, const Engine
   return std::max(options.max_model_len, static_cast<int64_t>(wanted / static_cast<double>(layout.bytes_per_token())));
 }
 
-ServerOptions MakeServerOptions(const Flags& flags, const LoadedModel& model) {
-  ServerOptions options = flags.server;
-  if (options.served_model_names.empty()) options.served_model_names.push_back(flags.model.model);
-  EngineOptions& engine = options.engine.engine;
-  engine = MakeEngineOptions(flags.model, model);
-  engine.scheduler.max_num_seqs = flags.max_num_seqs;
-  engine.scheduler.enable_prefix_caching = !flags.no_prefix_caching;
-  engine.tpot_target_s = flags.tpot_target_ms / 1000;
-  engine.kv_cache_tokens = KvCacheTokens(flags, model, engine);
+AsyncEngineOptions MakeAsyncEngineOptions(const Flags& flags, const LoadedModel& model) {
+  AsyncEngineOptions options{.engine = MakeEngineOptions(flags.model, model), .max_waiting = flags.max_waiting};
+  options.engine.scheduler.max_num_seqs = flags.max_num_seqs;
+  options.engine.scheduler.enable_prefix_caching = !flags.no_prefix_caching;
+  options.engine.tpot_target_s = flags.tpot_target_ms / 1000;
+  options.engine.kv_cache_tokens = KvCacheTokens(flags, model, options.engine);
   return options;
 }
 
@@ -74,14 +72,21 @@ Status Serve(const Flags& flags) {
   spdlog::set_default_logger(spdlog::stderr_logger_mt("swiftkv-serve"));
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %l %v");
   const Clock::time_point start = Clock::now();
-  SWIFTKV_ASSIGN_OR_RETURN(const LoadedModel model, flags.model.Load());
-  const ServerOptions options = MakeServerOptions(flags, model);
-  SWIFTKV_ASSIGN_OR_RETURN(const auto server, Server::Start(model, options));
+  ServerOptions options = flags.server;
+  if (options.served_model_names.empty()) options.served_model_names.push_back(flags.model.model);
+  const std::string name = options.served_model_names.front();
+  LoadedModel model;  // outlives the server
+  // A port that is taken is found out before the model is loaded, and whoever watches the process finds it alive.
+  SWIFTKV_ASSIGN_OR_RETURN(const auto server, Server::Listen(std::move(options)));
+  spdlog::info("listening at {}, loading {}", server->address(), flags.model.model);
+  SWIFTKV_ASSIGN_OR_RETURN(model, flags.model.Load());
+  const AsyncEngineOptions engine = MakeAsyncEngineOptions(flags, model);
+  SWIFTKV_RETURN_IF_ERROR(server->Serve(model, engine));
   const EngineStats stats = server->stats();
   spdlog::info("ready at {} after {:.2f} s: {} in mode {}, context {} tokens, K/V cache {} tokens ({} MiB)",
-               server->address(), std::chrono::duration<double>(Clock::now() - start).count(),
-               options.served_model_names.front(), ModeName(model.mode), options.engine.engine.max_model_len,
-               stats.kv_cache_tokens, (stats.kv_cache_tokens * stats.kv_cache_bytes_per_token) >> 20);
+               server->address(), std::chrono::duration<double>(Clock::now() - start).count(), name,
+               ModeName(model.mode), engine.engine.max_model_len, stats.kv_cache_tokens,
+               (stats.kv_cache_tokens * stats.kv_cache_bytes_per_token) >> 20);
   while (Interrupted() == 0) std::this_thread::sleep_for(kSignalPoll);
   Drain(server.get(), flags.shutdown_timeout);
   return Ok();
@@ -109,6 +114,11 @@ void AddNetworkFlags(CLI::App* command, Flags* flags) {
   AddListFlag(command, "--allowed-origins", &flags->server.allowed_origins, "ORIGIN",
               "Origin of web pages that may call the server (CORS), such as https://chat.example; *: any; may be "
               "repeated");
+  command
+      ->add_option("--request-timeout", flags->server.request_timeout_s,
+                   "Seconds that a request may wait and run before it ends with an error; 0: no limit")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   command->add_option("--max-connections", http.max_connections, "Connections at one time")
       ->check(CLI::Range(1, 1'000'000))
       ->capture_default_str();
@@ -125,9 +135,7 @@ void AddEngineFlags(CLI::App* command, Flags* flags) {
   command->add_option("--max-num-seqs", flags->max_num_seqs, "Sequences that run at one time")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 16))
       ->capture_default_str();
-  command
-      ->add_option("--max-waiting", flags->server.engine.max_waiting,
-                   "Requests that may wait for their first step; more get 429")
+  command->add_option("--max-waiting", flags->max_waiting, "Requests that may wait for their first step; more get 429")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command

@@ -75,20 +75,30 @@ int64_t Scheduler::NextTokens(const Sequence& sequence, int64_t budget) const {
 // A sequence of a better priority does not wait for the end of worse ones.
 void Scheduler::MakeWay() {
   while (!waiting_.empty() && !running_.empty() && (*waiting_.begin())->priority < (*running_.rbegin())->priority &&
-         !Fits(**waiting_.begin(), Blocks((*waiting_.begin())->length()))) {
+         !CanAdmit(*waiting_.begin())) {
     Preempt(*running_.rbegin());
   }
 }
 
-// Each running sequence may want its next block soon: what is admitted leaves them one.
-bool Scheduler::Fits(const Sequence& sequence, int64_t blocks) const {
+// Whether Admit would take it.
+bool Scheduler::CanAdmit(Sequence* sequence) {
+  FindPrefix(sequence);
+  const bool fits = Fits(*sequence);
+  ReleaseBlocks(sequence);
+  return fits;
+}
+
+// Each running sequence may want its next block soon: what is admitted leaves them one. Blocks that were found are
+// held already.
+bool Scheduler::Fits(const Sequence& sequence) const {
   if (running_.empty()) return true;
+  const int64_t blocks = Blocks(sequence.length()) - static_cast<int64_t>(sequence.block_table.size());
   return running_choices_ + sequence.choices <= options_.max_num_seqs && cache_->free_blocks() >= blocks + running();
 }
 
 bool Scheduler::Admit(Sequence* sequence) {
   FindPrefix(sequence);
-  if (!Fits(*sequence, Blocks(sequence->length()) - static_cast<int64_t>(sequence->block_table.size()))) {
+  if (!Fits(*sequence)) {
     ReleaseBlocks(sequence);
     return false;
   }

@@ -102,7 +102,8 @@ class Scheduler {
 
   int64_t NextTokens(const Sequence& sequence, int64_t budget) const;
   void MakeWay();
-  bool Fits(const Sequence& sequence, int64_t blocks) const;
+  bool CanAdmit(Sequence* sequence);
+  bool Fits(const Sequence& sequence) const;
   bool Admit(Sequence* sequence);
   void FindPrefix(Sequence* sequence);
   bool Grow(Sequence* sequence, int64_t tokens);

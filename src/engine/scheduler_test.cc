@@ -207,5 +207,18 @@ TEST(SchedulerTest, ABetterPriorityTakesTheSeatOfAWorseOne) {
   EXPECT_EQ(patient->computed, 0);
 }
 
+TEST(SchedulerTest, NobodyMakesWayForAPrefixThatIsThere) {
+  KvCache cache = Cache(8);
+  Scheduler scheduler({}, &cache);
+  const auto patient = MakeSequence(Tokens(64), 10);  // 4 blocks, of 8
+  patient->priority = 5;
+  scheduler.Add(patient.get());
+  Compute(&scheduler, scheduler.Schedule());
+  const auto urgent = MakeSequence(Tokens(65), 10);  // 5 blocks, 4 of them the same
+  scheduler.Add(urgent.get());
+  EXPECT_EQ(Compute(&scheduler, scheduler.Schedule()), (std::vector<int64_t>{1, 1}));
+  EXPECT_EQ(scheduler.counters().preemptions, 0);
+}
+
 }  // namespace
 }  // namespace swiftkv

@@ -1,7 +1,7 @@
 // Engine, scheduler and cache under deterministic simulation, as FoundationDB and TigerBeetle test theirs: one seed
-// makes an episode of arrivals, cancellations, deadlines, priorities, failing steps and a cache that is too small,
-// under a clock of its own. After each step everything must add up, and each answer must be the one that the request
-// gets alone.
+// makes an episode of arrivals, cancellations, deadlines, priorities, slow readers, failing steps, allocations that
+// fail and a cache that is too small, under a clock of its own. After each step everything must add up, and each answer
+// must be the one that the request gets alone.
 //
 //   SWIFTKV_SIMULATION_REQUESTS=1000000 build/release/engine_simulation_test    requests in all
 //   SWIFTKV_SIMULATION_SEED=123 build/release/engine_simulation_test            one episode again
@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <map>
 #include <memory>
+#include <new>
 #include <random>
 #include <string>
 #include <vector>
@@ -24,6 +25,7 @@ namespace {
 constexpr int64_t kDefaultRequests = 1'000'000;
 constexpr int64_t kRequestsPerEpisode = 250;
 constexpr int64_t kPatience = 30'000;  // steps in which a request must end
+constexpr int64_t kMaxUnread = 12;  // tokens that a client may leave unread; beyond it is cut off, as the server does
 
 int64_t FromEnvironment(const char* name, int64_t otherwise) {
   const char* text = std::getenv(name);
@@ -62,6 +64,7 @@ class Episode {
       if (!open_.empty() && Chance(60)) Cancel();
       now_ += std::chrono::milliseconds(1);
       for (const RequestOutput& output : engine_->Step()) Take(output);
+      CutOffSlowReaders();
       const Status audit = engine_->Audit();
       EXPECT_TRUE(audit.has_value()) << audit.error().message;
       ++steps_;
@@ -76,6 +79,7 @@ class Episode {
 
   int64_t preemptions() const { return engine_->stats().num_preemptions; }
   int64_t hits() const { return engine_->stats().prefix_cache_hits; }
+  int64_t cut_off() const { return cut_off_; }
 
  private:
   struct Open {
@@ -85,6 +89,8 @@ class Episode {
     std::vector<bool> ended;
     size_t scored = 0;
     int64_t ends = 0;
+    int64_t steps_per_read = 0;  // of one token; 0: reads at once
+    int64_t unread = 0;
   };
 
   int64_t Draw(int64_t below) { return static_cast<int64_t>(random_() % static_cast<uint64_t>(below)); }
@@ -97,6 +103,7 @@ class Episode {
     EXPECT_LE(static_cast<int64_t>(step.chunks.size()), scheduler_.max_num_seqs);
     now_ += std::chrono::microseconds(100 * tokens);
     if (failures_ && Chance(200)) return ResourceExhausted("no memory for the step");
+    if (failures_ && Chance(400)) throw std::bad_alloc();
     return Ok();
   }
 
@@ -122,7 +129,8 @@ class Episode {
     open_[*id] = {.request = request,
                   .arrival = steps_,
                   .tokens = std::vector<std::vector<int32_t>>(choices),
-                  .ended = std::vector<bool>(choices)};
+                  .ended = std::vector<bool>(choices),
+                  .steps_per_read = Chance(10) ? 2 + Draw(10) : 0};
   }
 
   // What a choice gets from an engine that has nothing else to do; greedy ones by the stub's definition.
@@ -140,6 +148,19 @@ class Episode {
     open_.erase(request);
   }
 
+  void CutOffSlowReaders() {
+    for (auto at = open_.begin(); at != open_.end();) {
+      const auto request = at++;
+      Open& open = request->second;
+      if (open.steps_per_read == 0) continue;
+      if (open.unread > 0 && steps_ % open.steps_per_read == 0) --open.unread;
+      if (open.unread <= kMaxUnread) continue;
+      engine_->Abort(request->first);
+      open_.erase(request);
+      ++cut_off_;
+    }
+  }
+
   void Take(const RequestOutput& output) {
     const auto found = open_.find(output.request_id);
     ASSERT_TRUE(found != open_.end()) << "an output after the end";
@@ -154,6 +175,7 @@ class Episode {
     ASSERT_FALSE(open.ended[choice]);
     std::vector<int32_t>& tokens = open.tokens[choice];
     tokens.insert(tokens.end(), output.token_ids.begin(), output.token_ids.end());
+    open.unread += static_cast<int64_t>(output.token_ids.size());
     open.scored += output.prompt_logprobs.size();
     if (output.finish_reason) {
       open.ended[choice] = true;
@@ -175,6 +197,7 @@ class Episode {
   std::unique_ptr<Engine> alone_;
   std::map<int64_t, Open> open_;  // by id, so in the order of arrival
   int64_t arrived_ = 0;
+  int64_t cut_off_ = 0;
   int64_t steps_ = 0;
 };
 
@@ -186,17 +209,20 @@ TEST(EngineSimulationTest, EveryRequestGetsWhatItGetsAlone) {
   int64_t served = 0;
   int64_t preemptions = 0;
   int64_t hits = 0;
+  int64_t cut_off = 0;
   for (int64_t seed = first; served < (one_seed >= 0 ? 1 : requests); ++seed) {
     Episode episode(static_cast<uint64_t>(seed));
     served += episode.Run();
     preemptions += episode.preemptions();
     hits += episode.hits();
+    cut_off += episode.cut_off();
     ASSERT_FALSE(HasFailure()) << "again with SWIFTKV_SIMULATION_SEED=" << seed;
   }
   RecordProperty("requests", std::to_string(served));
   if (one_seed >= 0) return;
   EXPECT_GT(preemptions, served / 100);
   EXPECT_GT(hits, served);
+  EXPECT_GT(cut_off, served / 1000);
 }
 
 }  // namespace

@@ -72,8 +72,10 @@ class Generation : public std::enable_shared_from_this<Generation> {
       choices_[i].tools.emplace(request_.conversation.tools, fmt::format("call-{}-{}", request_id_, i));
     }
     for (size_t i = 0; i < prompts_.size(); ++i) {
-      Request request{
-          .prompt_token_ids = prompts_[i].token_ids, .sampling = request_.sampling, .priority = request_.priority};
+      Request request{.prompt_token_ids = prompts_[i].token_ids,
+                      .sampling = request_.sampling,
+                      .priority = request_.priority,
+                      .timeout_s = context_.request_timeout_s};
       request.constraint = request_.constraint;
       const auto on_output = [self = shared_from_this(), i](RequestOutput output) {
         self->reply_->Post([self, i, output = std::move(output)]() mutable { self->OnOutput(i, std::move(output)); });

@@ -22,6 +22,7 @@ struct ServerContext {
   AsyncEngine* engine = nullptr;
   Metrics* metrics = nullptr;
   std::vector<std::string> model_names;  // the first is the one that answers bear
+  double request_timeout_s = 0;          // after it a prompt's choices end with an error; 0: never
   // Runs work that may take long on a thread where it stalls no connection.
   std::function<void(std::function<void()>)> run_aside;
 };

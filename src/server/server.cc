@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <boost/asio/post.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <boost/beast/core/string.hpp>
@@ -71,31 +72,35 @@ class ReplyWithHeaders final : public HttpReply {
 
 class Server::Impl {
  public:
-  Impl(const LoadedModel& model, ServerOptions options)
+  explicit Impl(ServerOptions options)
       : options_(std::move(options)),
         keys_(options_.api_keys),
         metrics_(options_.served_model_names.front()),
         aside_(kAsideThreads) {
-    context_ = {.model = &model,
-                .metrics = &metrics_,
+    context_ = {.metrics = &metrics_,
                 .model_names = options_.served_model_names,
+                .request_timeout_s = options_.request_timeout_s,
                 .run_aside = [this](std::function<void()> work) { boost::asio::post(aside_, std::move(work)); }};
   }
   Impl(const Impl&) = delete;
   Impl& operator=(const Impl&) = delete;
   ~Impl() { Stop({}); }
 
-  Status Start() {
-    const LoadedModel& model = *context_.model;
-    SWIFTKV_ASSIGN_OR_RETURN(engine_,
-                             AsyncEngine::Start(model.weights, model.mode, model.text.tokenizer.get(), options_.engine,
-                                                [this](int64_t tokens) { metrics_.ObserveStep(tokens); }));
-    context_.engine = engine_.get();
+  Status Listen() {
     HttpOptions http = options_.http;
     http.make_error = [](int status, const std::string& message) { return ErrorResponse(status, message); };
     SWIFTKV_ASSIGN_OR_RETURN(http_, HttpServer::Start(std::move(http), [this](HttpRequest request, HttpReplyPtr reply) {
                                Handle(std::move(request), std::move(reply));
                              }));
+    return Ok();
+  }
+
+  Status Serve(const LoadedModel& model, const AsyncEngineOptions& options) {
+    SWIFTKV_ASSIGN_OR_RETURN(engine_, AsyncEngine::Start(model.weights, model.mode, model.text.tokenizer.get(), options,
+                                                         [this](int64_t tokens) { metrics_.ObserveStep(tokens); }));
+    context_.model = &model;
+    context_.engine = engine_.get();
+    serving_ = true;
     return Ok();
   }
 
@@ -116,7 +121,8 @@ class Server::Impl {
     std::string_view method;
     Handler handler;
     bool aside = false;
-    bool open = false;  // needs no key
+    bool open = false;        // needs no key
+    bool needs_model = true;  // cannot answer before Serve
   };
 
   // A path's route; null if there is nothing.
@@ -127,11 +133,11 @@ class Server::Impl {
         {"/v1/models", "GET", &Impl::Models},
         {"/tokenize", "POST", &Impl::Tokenize, true},
         {"/detokenize", "POST", &Impl::Detokenize, true},
-        {"/health", "GET", &Impl::Health, false, true},
+        {"/health", "GET", &Impl::Health, false, true, false},
         {"/ready", "GET", &Impl::Ready, false, true},
         {"/metrics", "GET", &Impl::MetricsText},
-        {"/openapi.json", "GET", &Impl::OpenApi},
-        {"/", "GET", &Impl::Page},
+        {"/openapi.json", "GET", &Impl::OpenApi, false, false, false},
+        {"/", "GET", &Impl::Page, false, false, false},
     }};
     static constexpr Route kModelRoute = {kModelPath, "GET", &Impl::OneModel};
     if (path.starts_with(kModelPath)) return &kModelRoute;
@@ -183,6 +189,7 @@ class Server::Impl {
       return response;
     }
     if (route->method == "POST" && !IsJson(request)) return ErrorResponse(415, "the body must be application/json");
+    if (route->needs_model && !serving_) return ErrorResponse(503, "the model is still being loaded");
     return std::nullopt;
   }
 
@@ -348,6 +355,7 @@ class Server::Impl {
   std::mutex grammars_mutex_;
   std::optional<GrammarCache> grammars_;  // guarded by grammars_mutex_
   ServerContext context_;
+  std::atomic<bool> serving_ = false;  // set once the context is whole
   int64_t created_ =
       std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
   // The engine goes before the connections whose replies its last events want.
@@ -358,13 +366,15 @@ class Server::Impl {
 Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Server::~Server() = default;
 
-Result<std::unique_ptr<Server>> Server::Start(const LoadedModel& model, ServerOptions options) {
-  if (options.served_model_names.empty()) options.served_model_names.push_back(model.origin);
-  auto impl = std::make_unique<Impl>(model, std::move(options));
-  SWIFTKV_RETURN_IF_ERROR(impl->Start());
+Result<std::unique_ptr<Server>> Server::Listen(ServerOptions options) {
+  auto impl = std::make_unique<Impl>(std::move(options));
+  SWIFTKV_RETURN_IF_ERROR(impl->Listen());
   return std::unique_ptr<Server>(new Server(std::move(impl)));
 }
 
+Status Server::Serve(const LoadedModel& model, const AsyncEngineOptions& options) {
+  return impl_->Serve(model, options);
+}
 void Server::Drain() { impl_->engine().Drain(); }
 bool Server::idle() const { return impl_->engine().idle(); }
 void Server::Stop(std::chrono::milliseconds grace) { impl_->Stop(grace); }

@@ -1,6 +1,8 @@
 // The OpenAI-compatible server: the engine behind HTTP.
 //
-//   SWIFTKV_ASSIGN_OR_RETURN(auto server, Server::Start(model, {.http = {.port = 8000}}));
+//   SWIFTKV_ASSIGN_OR_RETURN(auto server, Server::Listen({.http = {.port = 8000}, .served_model_names = {"tiny"}}));
+//   SWIFTKV_ASSIGN_OR_RETURN(model, LoadModel(options));
+//   SWIFTKV_RETURN_IF_ERROR(server->Serve(model, {}));
 //   ...
 //   server->Drain();
 //   while (!server->idle()) Wait();
@@ -23,21 +25,24 @@ namespace swiftkv {
 
 struct ServerOptions {
   HttpOptions http = {};
-  AsyncEngineOptions engine = {};
-  std::vector<std::string> served_model_names = {};  // empty: what the model's origin calls it
+  std::vector<std::string> served_model_names = {};  // at least one
   std::vector<std::string> api_keys = {};            // any of them opens; empty: no key is asked for
   std::vector<std::string> allowed_origins = {};     // of web pages on other hosts (CORS); "*": any
+  double request_timeout_s = 0;                      // a request may wait and run; 0: for ever
 };
 
 class Server {
  public:
-  // `model` must outlive the server. Errors: those of AsyncEngine::Start and HttpServer::Start.
-  static Result<std::unique_ptr<Server>> Start(const LoadedModel& model, ServerOptions options);
+  // Takes the port. Until Serve, /health says that the process lives, and whatever needs a model gets 503. Errors:
+  // those of HttpServer::Start.
+  static Result<std::unique_ptr<Server>> Listen(ServerOptions options);
   ~Server();
 
-  // From now on /ready and whoever wants an answer get 503; what runs goes on.
+  // Once: from now on requests are taken. `model` must outlive the server. Errors: those of AsyncEngine::Start.
+  Status Serve(const LoadedModel& model, const AsyncEngineOptions& options);
+  // After Serve: from now on /ready and whoever wants an answer get 503; what runs goes on.
   void Drain();
-  // Nothing runs or waits.
+  // After Serve: nothing runs or waits.
   bool idle() const;
   // Lets answers go out for `grace`, then closes every connection and ends what still runs.
   void Stop(std::chrono::milliseconds grace);
@@ -45,7 +50,7 @@ class Server {
   uint16_t port() const;
   std::string address() const;
   int connections() const;
-  EngineStats stats() const;
+  EngineStats stats() const;  // after Serve
 
  private:
   class Impl;

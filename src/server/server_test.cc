@@ -56,13 +56,19 @@ class ServerTest : public ::testing::Test {
  protected:
   ServerTest() {
     options_.served_model_names = {"tiny", "also-tiny"};
-    options_.engine.engine.kv_cache_tokens = 8192;
+    engine_options_.engine.kv_cache_tokens = 8192;
   }
 
   void Start() {
-    auto started = Server::Start(TinyModel(), options_);
-    ASSERT_TRUE(started) << started.error().message;
-    server_ = std::move(*started);
+    Listen();
+    const Status serving = server_->Serve(TinyModel(), engine_options_);
+    ASSERT_TRUE(serving) << serving.error().message;
+  }
+
+  void Listen() {
+    auto listening = Server::Listen(options_);
+    ASSERT_TRUE(listening) << listening.error().message;
+    server_ = std::move(*listening);
   }
 
   TestClient Connect() const { return TestClient(server_->port()); }
@@ -88,6 +94,7 @@ class ServerTest : public ::testing::Test {
   }
 
   ServerOptions options_;
+  AsyncEngineOptions engine_options_;
   std::unique_ptr<Server> server_;
 };
 
@@ -416,6 +423,24 @@ TEST_F(ServerTest, KnowsItsRoutes) {
   EXPECT_TRUE(client.Get("/").Has("Content-Security-Policy"));
 }
 
+TEST_F(ServerTest, IsAliveButNotReadyWhileItsModelIsLoaded) {
+  options_.api_keys = {"secret"};
+  Listen();
+  TestClient client = Connect();
+  const std::string key = "Authorization: Bearer secret\r\n";
+  EXPECT_EQ(client.Get("/health").status, 200);
+  EXPECT_EQ(client.Get("/ready").status, 503);
+  EXPECT_EQ(client.Get("/", key).status, 200);
+  EXPECT_EQ(client.Get("/v1/models").status, 401);
+  EXPECT_EQ(client.Get("/v1/models", key).status, 503);
+  const TestResponse early = client.Post("/v1/completions", R"({"prompt": "a"})", key);
+  EXPECT_EQ(early.status, 503);
+  EXPECT_TRUE(early.Has("Retry-After: "));
+  ASSERT_TRUE(server_->Serve(TinyModel(), engine_options_));
+  EXPECT_EQ(client.Get("/ready").status, 200);
+  EXPECT_EQ(client.Post("/v1/completions", R"({"prompt": "a"})", key).status, 200);
+}
+
 TEST_F(ServerTest, TokenizesBothWays) {
   Start();
   const Json tokens = Answer("/tokenize", {{"prompt", "Hello"}, {"return_token_strs", true}});
@@ -523,8 +548,8 @@ TEST_F(ServerTest, EndsTheRequestOfAClientThatLeaves) {
 }
 
 TEST_F(ServerTest, RefusesWhatItCannotQueue) {
-  options_.engine.max_waiting = 2;
-  options_.engine.engine.scheduler.max_num_seqs = 1;
+  engine_options_.max_waiting = 2;
+  engine_options_.engine.scheduler.max_num_seqs = 1;
   Start();
   std::vector<TestClient> clients;
   const Json body = {{"prompt", "abc"}, {"max_tokens", 400}, {"ignore_eos", true}};
@@ -543,6 +568,15 @@ TEST_F(ServerTest, RefusesWhatItCannotQueue) {
   EXPECT_GT(refused, 0);
   // A request of many prompts that does not fit leaves none of them behind.
   EXPECT_EQ(Post("/v1/completions", {{"prompt", Json(std::vector<std::string>(100, "a"))}}).status, 429);
+  EXPECT_TRUE(Eventually([&] { return server_->idle(); }));
+}
+
+TEST_F(ServerTest, EndsARequestWhoseTimeIsOver) {
+  options_.request_timeout_s = 1e-6;
+  Start();
+  const TestResponse response = Post("/v1/completions", {{"prompt", "abc"}, {"max_tokens", 400}});
+  EXPECT_EQ(response.status, 503);
+  EXPECT_THAT(response.body, HasSubstr("time limit"));
   EXPECT_TRUE(Eventually([&] { return server_->idle(); }));
 }
 

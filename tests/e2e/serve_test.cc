@@ -1,6 +1,8 @@
 // `swiftkv serve` as a process: start, signals, exit codes. What it answers is tested in src/server.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -19,10 +21,26 @@ class ServeTest : public ::testing::Test {
   ServeTest()
       : folder_(std::filesystem::temp_directory_path() / ("swiftkv-serve-test-" + std::to_string(getpid()))),
         model_(WriteTinyModel(folder_)) {}
-  ~ServeTest() override { std::filesystem::remove_all(folder_); }
+  ~ServeTest() override {
+    if (listener_ >= 0) close(listener_);
+    std::filesystem::remove_all(folder_);
+  }
+
+  // A port on which somebody listens as long as the test runs.
+  int TakenPort() {
+    sockaddr_in address = {.sin_family = AF_INET, .sin_port = 0, .sin_addr = {htonl(INADDR_LOOPBACK)}, .sin_zero = {}};
+    socklen_t size = sizeof address;
+    auto* const any = reinterpret_cast<sockaddr*>(&address);
+    listener_ = socket(AF_INET, SOCK_STREAM, 0);
+    EXPECT_EQ(bind(listener_, any, size), 0);
+    EXPECT_EQ(listen(listener_, 1), 0);
+    EXPECT_EQ(getsockname(listener_, any, &size), 0);
+    return ntohs(address.sin_port);
+  }
 
   std::string folder_;
   std::string model_;
+  int listener_ = -1;
 };
 
 TEST_F(ServeTest, StartsAndEndsWithASignal) {
@@ -43,6 +61,9 @@ TEST_F(ServeTest, SaysWhyItCannotStart) {
   EXPECT_THAT(tls.err, HasSubstr("belong together"));
   const ProcessResult host = RunSwiftKv({"serve", model_, "--port", "0", "--host", "no such host"});
   EXPECT_EQ(host.exit_code, 2);
+  const ProcessResult taken = RunSwiftKv({"serve", "no-such-model", "--port", std::to_string(TakenPort())});
+  EXPECT_EQ(taken.exit_code, 1);
+  EXPECT_THAT(taken.err, HasSubstr("can't listen on")) << "before it looks for the model";
   const ProcessResult memory = RunSwiftKv({"serve", model_, "--port", "0", "--kv-cache-memory", "1e18"});
   EXPECT_EQ(memory.exit_code, 1);
   EXPECT_THAT(memory.err, HasSubstr("K/V cache"));
