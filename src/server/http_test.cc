@@ -166,7 +166,7 @@ TEST_F(HttpTest, EchoesPlainRequestIdsOnly) {
   TestClient client = Connect();
   EXPECT_TRUE(client.Get("/", "X-Request-Id: run-7.a_B\r\n").Has("x-request-id: run-7.a_B\r\n"));
   EXPECT_FALSE(client.Get("/", "X-Request-Id: a b\r\n").Has("a b"));
-  EXPECT_FALSE(client.Get("/", "X-Request-Id: " + std::string(200, 'a') + "\r\n").Has("aaa"));
+  EXPECT_FALSE(client.Get("/", "X-Request-Id: " + std::string(200, 'a') + "\r\n").Has(std::string(20, 'a')));
 }
 
 TEST_F(HttpTest, RefusesWhatIsTooLargeOrNoHttp) {
