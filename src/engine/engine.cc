@@ -366,7 +366,8 @@ std::vector<Engine::LogitRow> Engine::PlanStep(const std::vector<Scheduler::Chun
                             .position = static_cast<int32_t>(choice->computed),
                             .block_table = choice->block_table});
     const SamplingParams& sampling = choice->request->sampling;
-    const bool scores = sampling.prompt_logprobs && choice->index == 0;
+    // Once answering, the scores have been given away: a preempted answer's prompt is not scored again.
+    const bool scores = sampling.prompt_logprobs && choice->index == 0 && choice->output_length() == 0;
     for (int64_t i = 0; i < tokens; ++i) {
       const int64_t next = choice->computed + i + 1;
       LogitRow row{.choice = choice};
