@@ -50,6 +50,14 @@ bool TakeNumber(char separator, std::string_view* text, int* value) {
   return true;
 }
 
+// The line of `text` at *begin, which moves behind it.
+std::string_view TakeLine(std::string_view text, size_t* begin) {
+  const size_t end = std::min(text.find('\n', *begin), text.size());
+  const std::string_view line = text.substr(*begin, end - *begin);
+  *begin = end + 1;
+  return line;
+}
+
 // One CSV file, read line by line.
 class LengthsReader {
  public:
@@ -127,9 +135,7 @@ Result<std::vector<RequestLengths>> ReadLengthsFile(const std::string& path, boo
   std::vector<RequestLengths> rows;
   int64_t number = 0;
   for (size_t begin = 0; begin < text.size();) {
-    const size_t end = std::min(text.find('\n', begin), text.size());
-    const std::string_view line = std::string_view(text).substr(begin, end - begin);
-    begin = end + 1;
+    const std::string_view line = TakeLine(text, &begin);
     if (++number == 1) {
       SWIFTKV_RETURN_IF_ERROR(reader.ReadHeader(line));
       continue;
@@ -151,9 +157,7 @@ Result<std::vector<RequestLengths>> ReadPromptsFile(const std::string& path, int
   std::vector<RequestLengths> rows;
   int64_t number = 0;
   for (size_t begin = 0; begin < text.size();) {
-    const size_t end = std::min(text.find('\n', begin), text.size());
-    const std::string_view line = std::string_view(text).substr(begin, end - begin);
-    begin = end + 1;
+    const std::string_view line = TakeLine(text, &begin);
     ++number;
     if (line.empty() || line == "\r") continue;
     SWIFTKV_ASSIGN_OR_RETURN(const nlohmann::ordered_json json,

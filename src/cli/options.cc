@@ -6,9 +6,12 @@
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <charconv>
 #include <chrono>
+#include <utility>
+#include <vector>
 
 #include "base/parallel.h"
 #include "engine/utf8.h"
@@ -34,9 +37,20 @@ Result<std::pair<int32_t, float>> ParseLogitBias(const std::string& text) {
   return InvalidInput("--logit-bias {}: it must be ID=VALUE, a token id and a number, such as 1234=-100", text);
 }
 
+// As --quantization spells them; every one is here.
+constexpr std::array<std::pair<std::string_view, Quantization>, 6> kQuantizationNames = {
+    {{"none", Quantization::kNone},
+     {"gguf", Quantization::kStored},
+     {"q8_0", Quantization::kQ8_0},
+     {"q4_1", Quantization::kQ4_1},
+     {"int8", Quantization::kInt8},
+     {"int4", Quantization::kInt4}}};
+
 }  // namespace
 
 void AddQuantizationFlag(CLI::App* command, std::string* quantization) {
+  std::vector<std::string> names = {"auto"};
+  for (const auto& [name, value] : kQuantizationNames) names.emplace_back(name);
   command
       ->add_option(
           "--quantization", *quantization,
@@ -44,34 +58,21 @@ void AddQuantizationFlag(CLI::App* command, std::string* quantization) {
           "bits: the same answers from less memory); q8_0 or q4_1 (made so); int8 (products in int8 too: the fastest "
           "with prompts); int4 (the file's 4-bit weights times int8 inputs: the fastest with answers); auto: gguf with "
           "bf16, else none")
-      ->check(CLI::IsMember({"auto", "none", "gguf", "q8_0", "q4_1", "int8", "int4"}))
+      ->check(CLI::IsMember(names))
       ->capture_default_str();
 }
 
 Quantization ParseQuantization(const std::string& quantization, const std::string& dtype) {
-  if (quantization == "gguf" || (quantization == "auto" && dtype != "f32")) return Quantization::kStored;
-  if (quantization == "q8_0") return Quantization::kQ8_0;
-  if (quantization == "q4_1") return Quantization::kQ4_1;
-  if (quantization == "int4") return Quantization::kInt4;
-  return quantization == "int8" ? Quantization::kInt8 : Quantization::kNone;
+  for (const auto& [name, value] : kQuantizationNames) {
+    if (quantization == name) return value;
+  }
+  return dtype != "f32" ? Quantization::kStored : Quantization::kNone;  // auto
 }
 
 std::string_view QuantizationName(Quantization quantization) {
-  switch (quantization) {
-    case Quantization::kNone:
-      break;
-    case Quantization::kStored:
-      return "gguf";
-    case Quantization::kQ8_0:
-      return "q8_0";
-    case Quantization::kQ4_1:
-      return "q4_1";
-    case Quantization::kInt8:
-      return "int8";
-    case Quantization::kInt4:
-      return "int4";
-  }
-  return "none";
+  const auto* const named = std::find_if(kQuantizationNames.begin(), kQuantizationNames.end(),
+                                         [&](const auto& entry) { return entry.second == quantization; });
+  return named->first;
 }
 
 void ModelFlags::AddModelArgument(CLI::App* command) {

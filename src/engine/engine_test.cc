@@ -279,6 +279,22 @@ TEST_F(EngineTest, ResultsDoNotDependOnPreemption) {
   }
 }
 
+TEST_F(EngineTest, APreemptedAnswersPromptIsNotScoredAgain) {
+  const auto engine = MakeEngine({.scheduler = {.max_num_seqs = 1}});
+  Request scored{.prompt_token_ids = Prompt(40, 1), .sampling = {.max_tokens = 6, .ignore_eos = true}, .priority = 1};
+  scored.sampling.prompt_logprobs = 0;
+  const Request urgent{.prompt_token_ids = Prompt(4, 2), .sampling = {.max_tokens = 1, .ignore_eos = true}};
+  ASSERT_TRUE(engine->Add(scored).has_value());
+  engine->Step();
+  for (int preemption = 1; preemption <= 2; ++preemption) {
+    ASSERT_TRUE(engine->Add(urgent).has_value());
+    engine->Step();  // the urgent request
+    engine->Step();  // the scored one again, but for two whole blocks
+    EXPECT_EQ(engine->stats().num_preemptions, preemption);
+    EXPECT_EQ(engine->stats().prefix_cache_hits, 32 * preemption);
+  }
+}
+
 TEST_F(EngineTest, ABetterPriorityGoesFirst) {
   const auto engine = MakeEngine({.scheduler = {.max_num_seqs = 1}});
   Request request{.prompt_token_ids = Prompt(40, 1), .sampling = {.max_tokens = 4, .ignore_eos = true}};
