@@ -126,9 +126,11 @@ TEST(AsyncEngineTest, AnAbortedRequestIsSilentAndOthersGoOn) {
 }
 
 TEST(AsyncEngineTest, RefusesWhatIsWrongTooMuchOrTooLate) {
+  std::atomic<bool> began = false;
   std::atomic<bool> may_go_on = false;  // the first step lasts until then, so that what comes meanwhile has to wait
   auto model = std::make_unique<StubModel>();
-  model->before_run = [&may_go_on](const Step&) {
+  model->before_run = [&began, &may_go_on](const Step&) {
+    began = true;
     while (!may_go_on) std::this_thread::yield();
     return Ok();
   };
@@ -138,13 +140,14 @@ TEST(AsyncEngineTest, RefusesWhatIsWrongTooMuchOrTooLate) {
   int refused = 0;
   for (Collector& collector : collectors) {
     const auto id = engine.Submit(MakeRequest(1, 2000), collector.Sink());
+    while (!began) std::this_thread::yield();  // a second one before the first step would run beside the first
     if (!id) {
       ++refused;
       EXPECT_EQ(id.error().code, ErrorCode::kResourceExhausted);
       EXPECT_THAT(id.error().message, HasSubstr("limit"));
     }
   }
-  EXPECT_GE(refused, 5) << "one may run, two may wait";
+  EXPECT_GE(refused, 5) << "one runs, at most two may wait";
   may_go_on = true;
   engine.Drain();
   EXPECT_TRUE(engine.draining());
