@@ -55,7 +55,8 @@ void AddQuantizationFlag(CLI::App* command, std::string* quantization) {
       ->add_option(
           "--quantization", *quantization,
           "Weights in memory: none (as --dtype says); gguf (what a GGUF file has in Q8_0, Q4_0 and Q4_1 keeps its "
-          "bits: the same answers from less memory); q8_0 or q4_1 (made so); int8 (products in int8 too: the fastest "
+          "bits: the same answers from less memory; an adapter's matrices for such ones in Q8_0); q8_0 or q4_1 (made "
+          "so); int8 (products in int8 too: the fastest "
           "with prompts); int4 (the file's 4-bit weights times int8 inputs: the fastest with answers); auto: gguf with "
           "bf16, else none")
       ->check(CLI::IsMember(names))

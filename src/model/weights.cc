@@ -12,6 +12,7 @@
 #include <new>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "base/parallel.h"
@@ -38,6 +39,7 @@ struct Part {
   int64_t rows;
 };
 
+constexpr std::string_view kSwiftKvSuffix = "_swiftkv";
 constexpr int64_t kPackRows = 64;                       // PackRows may run in parallel from multiples of 64
 constexpr int64_t kTaskElements = int64_t{256} * 1024;  // float32 work memory of a packing task, about 1 MiB
 
@@ -56,6 +58,7 @@ class WeightsBuilder {
   // All parts below one another as one packed matrix of `columns` input features.
   Status Matrix(const std::vector<Part>& parts, int64_t columns, PackedMatrix* out);
   DType PackedType(const std::vector<Part>& parts, const std::vector<RowReader>& readers, int64_t columns) const;
+  bool StandInForBlocks(const std::vector<Part>& parts, int64_t columns) const;
   Status PackTask(const std::vector<Part>& parts, const std::vector<RowReader>& readers, int64_t begin, int64_t count,
                   PackedMatrix* out);
   Status PackBlocksTask(const std::vector<Part>& parts, const std::vector<RowReader>& readers, int64_t begin,
@@ -152,6 +155,17 @@ Status WeightsBuilder::PackBlocksTask(const std::vector<Part>& parts, const std:
   return Ok();
 }
 
+// Whether all of these are SwiftKV's, in place of matrices that the file has in blocks.
+bool WeightsBuilder::StandInForBlocks(const std::vector<Part>& parts, int64_t columns) const {
+  return std::all_of(parts.begin(), parts.end(), [&](const Part& part) {
+    const size_t suffix = part.name.find(kSwiftKvSuffix);
+    if (suffix == std::string::npos) return false;
+    const Result<RowReader> own =
+        open_(std::string(part.name).erase(suffix, kSwiftKvSuffix.size()), {part.rows, columns});
+    return own && own->block_type;
+  });
+}
+
 // The type that a matrix is packed in.
 DType WeightsBuilder::PackedType(const std::vector<Part>& parts, const std::vector<RowReader>& readers,
                                  int64_t columns) const {
@@ -162,9 +176,12 @@ DType WeightsBuilder::PackedType(const std::vector<Part>& parts, const std::vect
   const std::optional<DType> first = readers.front().block_type;
   const bool same =
       std::all_of(readers.begin(), readers.end(), [&](const RowReader& reader) { return reader.block_type == first; });
-  const DType stored = first && same ? *first : options_.dtype;  // with the file's own bits
-  if (options_.quantization == Quantization::kStored) return stored;
-  const bool keeps_8_bits = is_vocabulary || parts.front().name.find("_swiftkv") != std::string::npos;
+  const DType stored = first && same ? *first : options_.dtype;     // with the file's own bits
+  if (options_.quantization == Quantization::kInt8) return stored;  // and packed anew from it
+  if (options_.quantization == Quantization::kStored) {
+    return stored == options_.dtype && StandInForBlocks(parts, columns) ? DType::kQ8_0 : stored;
+  }
+  const bool keeps_8_bits = is_vocabulary || parts.front().name.find(kSwiftKvSuffix) != std::string::npos;
   return stored == DType::kQ4_1 || !keeps_8_bits ? DType::kQ4_1 : DType::kQ8_0;
 }
 
@@ -296,7 +313,7 @@ Result<Weights> WeightsBuilder::Build() {
 Result<RowReader> OpenStored(const TensorSource& base, const TensorSource* adapter, const std::string& name,
                              const std::vector<int64_t>& shape) {
   const StoredTensor* tensor = nullptr;
-  if (adapter != nullptr && name.find("_swiftkv") != std::string::npos) tensor = adapter->Find(name);
+  if (adapter != nullptr && name.find(kSwiftKvSuffix) != std::string::npos) tensor = adapter->Find(name);
   if (tensor == nullptr) tensor = base.Find(name);
   if (tensor == nullptr) return NotFound("{}: the checkpoint has no such tensor", name);
   if (tensor->shape != shape) {
@@ -357,11 +374,9 @@ RowReader RandomRows(uint64_t seed, const std::string& name, const std::vector<i
   return reader;
 }
 
-Result<Weights> Build(const ModelConfig& config, LoadOptions options, OpenTensor open) {
-  const bool to_int8 = options.quantization == Quantization::kInt8;
-  if (to_int8) options.quantization = Quantization::kStored;
+Result<Weights> Build(const ModelConfig& config, const LoadOptions& options, OpenTensor open) {
   SWIFTKV_ASSIGN_OR_RETURN(Weights weights, WeightsBuilder(config, options, std::move(open)).Build());
-  if (to_int8) SWIFTKV_RETURN_IF_ERROR(QuantizeToInt8(&weights));
+  if (options.quantization == Quantization::kInt8) SWIFTKV_RETURN_IF_ERROR(QuantizeToInt8(&weights));
   return weights;
 }
 

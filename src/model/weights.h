@@ -58,11 +58,14 @@ struct Weights {
 // How weight matrices are kept; all but kNone need dtype kBF16, and a matrix whose columns are no multiple of 32 stays
 // in it.
 enum class Quantization {
-  kNone,    // in LoadOptions::dtype
-  kStored,  // matrices that the file has in Q8_0, Q4_0 or Q4_1 keep their bits: the results are those of kNone
-  kQ8_0,    // 8 bits, a scale for each 32 input features
-  kQ4_1,    // 4 bits, a scale and a minimum for each 32; embeddings and lm_head in Q8_0
-  kInt8,    // int8 weights and inputs, any number of columns (model/int8_weights.h)
+  kNone,  // in LoadOptions::dtype
+  // Matrices that the file has in Q8_0, Q4_0 or Q4_1 keep their bits: a plain model's results are those of kNone. What
+  // SwiftKV has in place of such ones, in more bits in its own file, is made Q8_0, so that decoding reads no more than
+  // the base's.
+  kStored,
+  kQ8_0,  // 8 bits, a scale for each 32 input features
+  kQ4_1,  // 4 bits, a scale and a minimum for each 32; embeddings and lm_head in Q8_0
+  kInt8,  // int8 weights and inputs, any number of columns (model/int8_weights.h)
   // Products of 4-bit weights as the file has them (Q4_0, Q4_1), or made so, with int8 inputs. In 8 bits: embeddings,
   // lm_head, and what SwiftKV added.
   kInt4,
@@ -82,8 +85,8 @@ double BytesPerWeight(const Weights& weights);
 DType ProductDType(const Weights& weights);
 
 // Reads tensors under their Hugging Face names from `base`, SwiftKV ones from `adapter` first where it is not null.
-// Peak memory at most 1.15 times the packed weights (kInt8: as packed by kStored, and the largest matrix): the pages of
-// a mapped file are given back as they are packed.
+// Peak memory at most 1.15 times the packed weights (kInt8: those it starts from, which are the file's blocks and else
+// BF16, and the largest matrix): the pages of a mapped file are given back as they are packed.
 // Weights with student and teacher for distillation must not be quantized.
 // Errors: kNotFound (a missing tensor), kInvalidInput (a wrong shape, NaN or infinite values), kResourceExhausted.
 Result<Weights> LoadWeights(const ModelConfig& config, const TensorSource& base, const TensorSource* adapter,

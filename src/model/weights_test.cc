@@ -3,15 +3,20 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstring>
 #include <limits>
 #include <map>
 
 #include "base/parallel.h"
+#include "checkpoint/test_blocks.h"
+#include "model/tiny_model.h"
 
 namespace swiftkv {
 namespace {
 
+using testing::Each;
+using testing::ElementsAre;
 using testing::HasSubstr;
 
 // Float32 tensors in memory.
@@ -224,6 +229,52 @@ TEST(WeightsTest, Int4KeepsEightBitsForTheVocabularyAndSwiftKv) {
   EXPECT_EQ(weights->layers[1].o_proj.dtype, DType::kBF16);
   EXPECT_FALSE(weights->layers[1].o_proj.int8_inputs);
   EXPECT_EQ(ProductDType(*weights), DType::kI8);
+}
+
+// The base of `config` with its matrices in blocks.
+class BlockTensors : public TensorSource {
+ public:
+  BlockTensors(const ModelConfig& config, DType dtype) : floats_(TinyTensors(config)) {
+    for (const BaseTensor& tensor : BaseTensors(config)) {
+      if (tensor.shape.size() != 2) continue;
+      std::vector<std::byte>& bytes = bytes_[tensor.name];
+      bytes = RandomBlocks(dtype, tensor.shape[0] * tensor.shape[1], static_cast<uint32_t>(bytes_.size()));
+      tensors_[tensor.name] = {.name = tensor.name, .dtype = dtype, .shape = tensor.shape, .data = bytes};
+    }
+  }
+  const std::vector<std::string>& names() const override { return floats_.names(); }
+  const StoredTensor* Find(std::string_view name) const override {
+    const auto found = tensors_.find(name);
+    return found == tensors_.end() ? floats_.Find(name) : &found->second;
+  }
+
+ private:
+  MemoryTensors floats_;
+  std::map<std::string, std::vector<std::byte>> bytes_;
+  std::map<std::string, StoredTensor, std::less<>> tensors_;
+};
+
+ModelConfig BlockConfig() {
+  ModelConfig config = TinyConfig();
+  config.hidden_size = config.intermediate_size = 256;
+  config.head_dim = 64;
+  return config;
+}
+
+TEST(WeightsTest, StoredMakesOfSwiftKvWhatItStandsInForInBlocks) {
+  const ModelConfig base = BlockConfig();
+  const ModelConfig student = *StudentConfig(base, 4, 2);
+  const MemoryTensors floats = TinyTensors(base);
+  const BlockTensors blocks(base, DType::kQ4_1);
+  const auto types = [&](const TensorSource& source, Quantization quantization) {
+    const auto adapter = InitStudent(student, source, Init::kReference, DType::kBF16);
+    const auto weights = LoadWeights(student, source, &*adapter, {.quantization = quantization});
+    return std::array{weights->layers[0].qkv_proj.dtype, weights->layers[5].q_proj_swiftkv.dtype,
+                      weights->later.kv_proj.dtype};
+  };
+  EXPECT_THAT(types(blocks, Quantization::kStored), ElementsAre(DType::kQ4_1, DType::kQ8_0, DType::kQ8_0));
+  EXPECT_THAT(types(blocks, Quantization::kNone), Each(DType::kBF16));
+  EXPECT_THAT(types(floats, Quantization::kStored), Each(DType::kBF16));
 }
 
 TEST(WeightsTest, RandomWeightsDependOnTheSeedAlone) {
