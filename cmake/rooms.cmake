@@ -39,6 +39,7 @@ function(swiftkv_room_test name)
   add_executable(${name}_test ${ROOM_SOURCES})
   target_link_libraries(${name}_test PRIVATE ${ROOM_DEPS} GTest::gmock GTest::gtest_main)
   target_compile_definitions(${name}_test PRIVATE SWIFTKV_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  target_compile_options(${name}_test PRIVATE $<$<CONFIG:Release>:-O1>)  # they compile longer than they run
   set(labels)
   if(ROOM_LABELS)
     set(labels LABELS ${ROOM_LABELS})
