@@ -1,4 +1,4 @@
-// The choice of a backend: the one place that knows which twins exist.
+// The choice of a backend: the one place that knows which twins exist. And what a twin may leave as it is.
 #include <cstdlib>
 #include <string>
 
@@ -36,6 +36,17 @@ std::string_view ForcedName() {
 const std::vector<const Backend*>& AvailableBackends() {
   static const std::vector<const Backend*> backends = MakeAvailable();
   return backends;
+}
+
+void Backend::GatedGemm(const GatedGemmArgs& args) const {
+  Gemm(args.gemm);
+  SiluMul({.gate_up = args.gemm.y,
+           .gate_up_stride = args.gemm.y_stride,
+           .rows = args.gemm.m,
+           .size = args.gemm.w->n / 2,
+           .out = args.out,
+           .out_stride = args.out_stride,
+           .dtype = args.gemm.y_dtype});
 }
 
 const Backend& DefaultBackend() {

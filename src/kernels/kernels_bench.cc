@@ -31,24 +31,29 @@ void ReportFlops(benchmark::State& state, double flops_per_iteration) {
   state.counters["FLOP"] = benchmark::Counter(flops_per_iteration, benchmark::Counter::kIsIterationInvariantRate);
 }
 
-void Gemm(benchmark::State& state, const Backend* ops, DType dtype, bool int8_inputs, int64_t m, int64_t k, int64_t n) {
+Result<PackedMatrix> MakeMatrix(const Backend& ops, DType dtype, int64_t k, int64_t n) {
   std::vector<int32_t> exact(kMaxExactFeatures);
   std::iota(exact.begin(), exact.end(), 0);
-  Result<PackedMatrix> w = dtype == DType::kI8 ? ops->AllocateInt8(n, k, exact) : ops->AllocatePacked(n, k, dtype);
-  if (!w) return state.SkipWithError(w.error().message.c_str());
-  w->int8_inputs = int8_inputs;
+  SWIFTKV_ASSIGN_OR_RETURN(
+      PackedMatrix w, dtype == DType::kI8 ? ops.AllocateInt8(n, k, std::move(exact)) : ops.AllocatePacked(n, k, dtype));
   const std::vector<float> rows = Random(64 * k, 1);
   const std::vector<int8_t> codes(static_cast<size_t>(64 * k), 7);
   const std::vector<uint16_t> halves(static_cast<size_t>(64 * k / kQuantizedBlock), 0x2000);
   for (int64_t row = 0; row < n; row += 64) {
     const int64_t count = std::min<int64_t>(64, n - row);
-    if (w->dtype == w->activation_dtype() || dtype == DType::kI8) {
-      ops->PackRows(rows.data(), row, count, &*w);
+    if (dtype == w.activation_dtype() || dtype == DType::kI8) {
+      ops.PackRows(rows.data(), row, count, &w);
     } else {
-      ops->PackQuantizedRows({.codes = codes.data(), .scales = halves.data(), .minima = halves.data()}, row, count,
-                             &*w);
+      ops.PackQuantizedRows({.codes = codes.data(), .scales = halves.data(), .minima = halves.data()}, row, count, &w);
     }
   }
+  return w;
+}
+
+void Gemm(benchmark::State& state, const Backend* ops, DType dtype, bool int8_inputs, int64_t m, int64_t k, int64_t n) {
+  Result<PackedMatrix> w = MakeMatrix(*ops, dtype, k, n);
+  if (!w) return state.SkipWithError(w.error().message.c_str());
+  w->int8_inputs = int8_inputs;
   const std::vector<float> x = Random(m * k, 2);
   const std::vector<BFloat16> x_bf16 = ToBFloat16(x);
   std::vector<float> y(static_cast<size_t>(m * n));
@@ -56,6 +61,26 @@ void Gemm(benchmark::State& state, const Backend* ops, DType dtype, bool int8_in
   for (auto _ : state) ops->Gemm({.x = input, .x_stride = k, .m = m, .w = &*w, .y = y.data(), .y_stride = n});
   ReportFlops(state, 2.0 * static_cast<double>(m * n * k));
   state.SetBytesProcessed(state.iterations() * w->data.bytes());
+}
+
+// Half an MLP, silu(gate) * up, in one or in two operations.
+void Gated(benchmark::State& state, const Backend* ops, DType dtype, bool in_one, int64_t m, int64_t k, int64_t size) {
+  Result<PackedMatrix> w = MakeMatrix(*ops, dtype, k, 2 * size);
+  if (!w) return state.SkipWithError(w.error().message.c_str());
+  const std::vector<BFloat16> x = ToBFloat16(Random(m * k, 2));
+  std::vector<BFloat16> gate_up(static_cast<size_t>(m * 2 * size));
+  std::vector<BFloat16> out(static_cast<size_t>(m * size));
+  const GatedGemmArgs args = {.gemm = {.x = x.data(),
+                                       .x_stride = k,
+                                       .m = m,
+                                       .w = &*w,
+                                       .y = gate_up.data(),
+                                       .y_stride = 2 * size,
+                                       .y_dtype = DType::kBF16},
+                              .out = out.data(),
+                              .out_stride = size};
+  for (auto _ : state) in_one ? ops->GatedGemm(args) : ops->Backend::GatedGemm(args);
+  ReportFlops(state, 4.0 * static_cast<double>(m * size * k));
 }
 
 // `rows` queries at the end of a context of `context` tokens.
@@ -254,6 +279,11 @@ const bool kRegistered = [] {
     Register("RopeWithHeadNorm/" + name, Rope, ops, true);
     Register("SiluMul/" + name + "/512x1536", SiluMul, ops, 512, 1536);
     Register("SiluMul/" + name + "/1x1536", SiluMul, ops, 1, 1536);
+    for (const DType dtype : {DType::kBF16, DType::kQ4_1, DType::kI8}) {
+      const std::string suffix = name + "/" + std::string(Name(dtype)) + "/512x576x1536";
+      Register("GatedGemm/" + suffix, Gated, ops, dtype, true, 512, 576, 1536);
+      Register("GemmThenSiluMul/" + suffix, Gated, ops, dtype, false, 512, 576, 1536);
+    }
     Register("UnpackRows/" + name, UnpackRows, ops);
     Register("LogitStats/" + name, LogitStatsOf, ops, false);
     Register("KlDivergence/" + name, LogitStatsOf, ops, true);

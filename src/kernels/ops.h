@@ -77,6 +77,14 @@ struct GemmArgs {
   bool accumulate = false;      // only with y_dtype kF32
 };
 
+// out = silu(x gateᵀ) * (x upᵀ): Gemm with a matrix of gate rows, then as many up rows, and SiluMul of what it gives,
+// in one and with the same bytes.
+struct GatedGemmArgs {
+  GemmArgs gemm;        // y: work memory [m, n] of the activation type, undefined afterwards
+  void* out = nullptr;  // [m, n / 2], gemm.y_dtype
+  int64_t out_stride = 0;
+};
+
 // out[r, i] = x[r, i] / sqrt(mean(x[r]²) + eps) * weight[i]
 struct RmsNormArgs {
   const float* x = nullptr;  // [rows, size]
@@ -185,6 +193,7 @@ class Backend {
   virtual void UnpackRows(const PackedMatrix& w, const int32_t* ids, int64_t count, float* out) const = 0;
 
   virtual void Gemm(const GemmArgs& args) const = 0;
+  virtual void GatedGemm(const GatedGemmArgs& args) const;
   virtual void RmsNorm(const RmsNormArgs& args) const = 0;
   virtual void Rope(const RopeArgs& args) const = 0;
   virtual void SiluMul(const SiluMulArgs& args) const = 0;

@@ -75,6 +75,7 @@ class Forward::Impl {
 
   void Norm(const float* h, const std::vector<float>& weight, int64_t rows, void* out);
   void Gemm(const void* x, int64_t rows, const PackedMatrix& w, const std::vector<float>& bias, void* y, DType y_dtype);
+  void GatedGemm(const void* x, int64_t rows, const PackedMatrix& w, const std::vector<float>& bias, void* out);
   void GemmAdd(const void* x, int64_t rows, const PackedMatrix& w, const std::vector<float>& bias, float* h);
   void Rope(float* x, int64_t stride, int64_t rows, int64_t heads, const int32_t* positions,
             const std::vector<float>& norm);
@@ -177,15 +178,7 @@ void Forward::Impl::TransformerLayer(int64_t j, const StepRows& rows, const Tile
   Attention(j, tile, q, proj.n);                                // attended = softmax(q Kᵀ) V
   GemmAdd(attended_.data(), tile.rows, w.o_proj, w.o_bias, h);  // h += o_proj(attended)
   Norm(h, w.post_attention_layernorm, tile.rows, normed_.data());
-  Gemm(normed_.data(), tile.rows, w.gate_up_proj, w.gate_up_bias, gate_up_.data(), weights_.dtype);
-  const int64_t intermediate = config_.intermediate_size;
-  ops_.SiluMul({.gate_up = gate_up_.data(),
-                .gate_up_stride = 2 * intermediate,
-                .rows = tile.rows,
-                .size = intermediate,
-                .out = activated_.data(),
-                .out_stride = intermediate,
-                .dtype = weights_.dtype});
+  GatedGemm(normed_.data(), tile.rows, w.gate_up_proj, w.gate_up_bias, activated_.data());
   GemmAdd(activated_.data(), tile.rows, w.down_proj, w.down_bias, h);  // h += down(silu(gate) * up)
 }
 
@@ -295,6 +288,21 @@ void Forward::Impl::Gemm(const void* x, int64_t rows, const PackedMatrix& w, con
              .y_stride = w.n,
              .y_dtype = y_dtype,
              .accumulate = false});
+}
+
+void Forward::Impl::GatedGemm(const void* x, int64_t rows, const PackedMatrix& w, const std::vector<float>& bias,
+                              void* out) {
+  if (observer_ != nullptr) observer_->GemmInput(w, x, rows);
+  ops_.GatedGemm({.gemm = {.x = x,
+                           .x_stride = w.k,
+                           .m = rows,
+                           .w = &w,
+                           .bias = OrNull(bias),
+                           .y = gate_up_.data(),
+                           .y_stride = w.n,
+                           .y_dtype = weights_.dtype},
+                  .out = out,
+                  .out_stride = w.n / 2});
 }
 
 void Forward::Impl::GemmAdd(const void* x, int64_t rows, const PackedMatrix& w, const std::vector<float>& bias,

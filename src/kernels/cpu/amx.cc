@@ -16,9 +16,9 @@
 #include "kernels/cpu/gemm-inl.h"
 #include "kernels/cpu/gemm_int8-inl.h"
 #include "kernels/cpu/gemm_quantized-inl.h"
+#include "kernels/cpu/rowwise-inl.h"
 #include "kernels/cpu/amx_gemm-inl.h"
 #include "kernels/cpu/amx_quantized-inl.h"
-#include "kernels/cpu/rowwise-inl.h"
 #include "kernels/cpu/attention_blocks-inl.h"
 #include "kernels/cpu/kv_int8-inl.h"
 #include "kernels/cpu/amx_attention-inl.h"
@@ -38,6 +38,7 @@ const CpuKernels& AmxKernels() {
       if (args.w->activation_dtype() == DType::kBF16) return amx::AmxGemm(args);
       Avx512Bf16Kernels().gemm(args);
     };
+    table.gated_gemm = amx::AmxGatedGemm;
     table.attend = amx::Attend;
     table.attention_backward = amx::AttentionBackward;
     return table;

@@ -9,6 +9,9 @@
 //
 // Every output element is one chain of products over K in steps of a tile, whatever the shape of its block; of int8 the
 // sums are exact, and the exact features (gemm_int8-inl.h) one more step from zero.
+//
+// Of a matrix of gate rows, then up rows, an item can take panels of both: each block of gates is followed by the block
+// of their ups, and silu(gate) * up is stored while the tiles are at work on the next ones.
 namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE {
 
 inline constexpr int64_t kTileSize = 16;      // rows of a tile, and its columns of float32 or int32
@@ -266,9 +269,42 @@ void FinishBlock(const Args& args, int64_t row, int64_t rows, int64_t column, co
   }
 }
 
+// Gates of rows of kColumns sums, as Gemm would have stored them.
+template <int64_t kColumns, class Args>
+void FinishGates(const Args& args, int64_t row, int64_t rows, int64_t column, const float* sums, const float* exact,
+                 BFloat16* gates) {
+  for (int64_t i = 0; i < rows; ++i) {
+    SWIFTKV_UNROLL
+    for (int64_t j = 0; j < kColumns; j += kLanes) {
+      const int64_t offset = i * kColumns + j;
+      Vec gate = ValueOf(args, row + i, column + j, sums + offset, exact == nullptr ? nullptr : exact + offset);
+      if (args.bias != nullptr) gate = gate + Load(args.bias + column + j);
+      Store(gates + offset, gate);
+    }
+  }
+}
+
+// y = silu(gate) * up in bf16 for rows of kColumns sums: `gates` are a block's as Gemm would have stored them, `sums`
+// those of their ups.
+template <int64_t kColumns, class Args>
+void FinishGatedBlock(const Args& args, int64_t row, int64_t rows, int64_t gate_column, int64_t up_column,
+                      const BFloat16* gates, const float* sums, const float* exact) {
+  BFloat16* y = static_cast<BFloat16*>(args.y) + row * args.y_stride + gate_column;
+  for (int64_t i = 0; i < rows; ++i, y += args.y_stride) {
+    SWIFTKV_UNROLL
+    for (int64_t j = 0; j < kColumns; j += kLanes) {
+      const int64_t offset = i * kColumns + j;
+      Vec up = ValueOf(args, row + i, up_column + j, sums + offset, exact == nullptr ? nullptr : exact + offset);
+      if (args.bias != nullptr) up = up + Load(args.bias + up_column + j);
+      Store(y + j, Silu(Load(gates + offset), y) * WidenBits(NarrowBits(up)));
+    }
+  }
+}
+
 // Rows [row, row + rows) times panels [panel, panel + panels). This thread will probably go on with next_panel.
 struct AmxItem {
   int64_t row, rows, panel, panels, next_panel;
+  int64_t up = 0;  // how far behind a panel of gates that of their ups lies; 0: y is the product itself
 };
 
 // Computes one item in blocks of one kind.
@@ -285,19 +321,21 @@ class AmxWorker {
         layout_(layout),
         item_(item),
         strips_((item.rows + Block::kRows - 1) / Block::kRows),
-        strip_blocks_(item.panels * kPanelColumns / Block::kColumns) {
+        strip_blocks_(Panels() * kPanelColumns / Block::kColumns) {
     const int64_t blocks = 1 + (SumsWait() ? strips_ * strip_blocks_ : 2) + (HasExact() ? 2 : 0);
+    const int64_t gate_bytes = IsGated() ? kBlockSums * static_cast<int64_t>(sizeof(BFloat16)) : 0;
     const int64_t sum_bytes = blocks * kBlockSums * static_cast<int64_t>(sizeof(float));
     const int64_t copy_bytes = Op::kIsInt8 ? 0 : Block::kRows * kCopyStride * kBytes;
     // Block-quantized weights: a few rows of inputs use each weight once, so that one step's are enough.
     const int64_t panel_bytes = kMaxSectionK * kPanelColumns * kBytes;
     const bool dequantizes = IsQuantized(args.w->dtype);
-    const int64_t weight_bytes = !dequantizes ? 0 : kIsFlat ? 2 * kPanelStepBytes : item.panels * panel_bytes;
-    std::byte* scratch = ThreadScratch(sum_bytes + copy_bytes + weight_bytes);
+    const int64_t weight_bytes = !dequantizes ? 0 : kIsFlat ? 2 * kPanelStepBytes : Panels() * panel_bytes;
+    std::byte* scratch = ThreadScratch(sum_bytes + gate_bytes + copy_bytes + weight_bytes);
     sums_ = reinterpret_cast<float*>(scratch);
     exact_sums_ = HasExact() ? sums_ + (blocks - 2) * kBlockSums : nullptr;
-    copy_ = reinterpret_cast<BFloat16*>(scratch + sum_bytes);
-    if (dequantizes) dequantized_ = scratch + sum_bytes + copy_bytes;
+    gates_ = reinterpret_cast<BFloat16*>(scratch + sum_bytes);
+    copy_ = reinterpret_cast<BFloat16*>(scratch + sum_bytes + gate_bytes);
+    if (dequantizes) dequantized_ = scratch + sum_bytes + gate_bytes + copy_bytes;
   }
 
   void Run() {
@@ -321,6 +359,19 @@ class AmxWorker {
   static constexpr int64_t kBytes = sizeof(Element);
   static constexpr int64_t kDepth = kTileRowBytes / kBytes;
 
+  bool IsGated() const { return item_.up > 0; }
+  int64_t Panels() const { return IsGated() ? 2 * item_.panels : item_.panels; }
+  // The item's panel i of all, and the inverse.
+  int64_t PanelAt(int64_t i) const { return item_.panel + (i < item_.panels ? i : i - item_.panels + item_.up); }
+  int64_t IndexOf(int64_t panel) const {
+    const int64_t i = panel - item_.panel;
+    return i < item_.panels ? i : i - item_.up + item_.panels;
+  }
+  // First column of a block; if gated, blocks of gates and of ups take turns.
+  int64_t Column(int64_t block) const {
+    if (!IsGated()) return item_.panel * kPanelColumns + block * Block::kColumns;
+    return (item_.panel + block % 2 * item_.up) * kPanelColumns + block / 2 * Block::kColumns;
+  }
   bool SumsWait() const { return layout_.sections() > 1; }
   bool HasExact() const {
     if constexpr (Op::kIsInt8) return args_.exact_x != nullptr;
@@ -330,7 +381,7 @@ class AmxWorker {
   int64_t StripRows(int64_t strip) const { return std::min(Block::kRows, item_.row + item_.rows - StripRow(strip)); }
   const std::byte* Weights(int64_t section, int64_t panel) const {
     if (dequantized_ != nullptr && !kIsFlat) {
-      return dequantized_ + (panel - item_.panel) * layout_.PaddedSectionSize(section) * kPanelColumns * kBytes;
+      return dequantized_ + IndexOf(panel) * layout_.PaddedSectionSize(section) * kPanelColumns * kBytes;
     }
     return args_.w->data.data() + layout_.Offset(section, panel) * kBytes;
   }
@@ -353,11 +404,13 @@ class AmxWorker {
     if (kIsFlat || dequantized_ != nullptr) return {};
     const int64_t next_section = (section + 1) % layout_.sections();
     const int64_t panel = next_section > 0 ? item_.panel : item_.next_panel;
-    if (panel >= layout_.panels()) return {};
-    const int64_t panels = std::min(item_.panels, layout_.panels() - panel);
-    const int64_t bytes = panels * layout_.PaddedSectionSize(next_section) * kPanelColumns * kBytes;
+    const int64_t end = IsGated() ? item_.up : layout_.panels();
+    if (panel >= end) return {};
+    const int64_t panel_bytes = layout_.PaddedSectionSize(next_section) * kPanelColumns * kBytes;
+    const int64_t bytes = std::min(item_.panels, end - panel) * panel_bytes;
     const int64_t lines_per_block_step = kPanelStepBytes * Block::kColumns / kPanelColumns / kTileRowBytes;
-    return {Weights(next_section, panel), 1, bytes, 0, (lines_per_block_step + strips_ - 1) / strips_};
+    return {Weights(next_section, panel), IsGated() ? 2 : 1, bytes, item_.up * panel_bytes,
+            (lines_per_block_step + strips_ - 1) / strips_};
   }
 
   Fetch InputsToFetch(int64_t section, int64_t strip) const {
@@ -375,9 +428,8 @@ class AmxWorker {
     float* before = sums_;              // where the first block leaves what was in the tiles
     float* before_exact = exact_sums_;  // the same of the exact products, which come last in each block
     for (int64_t block = 0; block < strip_blocks_; ++block) {
-      const int64_t column = block * Block::kColumns;
-      const std::byte* w =
-          Weights(section, item_.panel + column / kPanelColumns) + column % kPanelColumns * kColumnBytes;
+      const int64_t column = Column(block);
+      const std::byte* w = Weights(section, column / kPanelColumns) + column % kPanelColumns * kColumnBytes;
       float* sums = sums_ + (1 + (SumsWait() ? strip * strip_blocks_ + block : block % 2)) * kBlockSums;
       const bool in_exact = last && HasExact() && block > 0;  // what the tiles hold
       Block::FirstStep(in, StepWeights(section, block, 0, w), section > 0 ? sums : nullptr,
@@ -406,7 +458,7 @@ class AmxWorker {
   // Takes the block's sums out of the tiles and starts them with the products of the exact features.
   void ExactStep(int64_t strip, int64_t block, float* sums) const {
     if constexpr (Op::kIsInt8) {
-      const int64_t column = item_.panel * kPanelColumns + block * Block::kColumns;
+      const int64_t column = Column(block);
       const auto* x = reinterpret_cast<const std::byte*>(args_.exact_x) + StripRow(strip) * kTileRowBytes;
       const auto* w = reinterpret_cast<const std::byte*>(args_.exact_w + column / kPanelColumns * kExactPanelElements) +
                       column % kPanelColumns * kColumnBytes;
@@ -418,7 +470,8 @@ class AmxWorker {
   const std::byte* StepWeights(int64_t section, int64_t block, int64_t step, const std::byte* w) const {
     if (!kIsFlat || dequantized_ == nullptr) return w + step * kPanelStepBytes;
     std::byte* out = dequantized_ + step % 2 * kPanelStepBytes;
-    DequantizeStep(*args_.w, layout_, section, item_.panel + block, step * kDepth, reinterpret_cast<BFloat16*>(out));
+    const int64_t panel = Column(block) / kPanelColumns;
+    DequantizeStep(*args_.w, layout_, section, panel, step * kDepth, reinterpret_cast<BFloat16*>(out));
     __asm__ volatile("" ::: "memory");
     return out;
   }
@@ -427,16 +480,25 @@ class AmxWorker {
   void Dequantize(int64_t section) {
     const int64_t panel_elements = layout_.PaddedSectionSize(section) * kPanelColumns;
     auto* out = reinterpret_cast<BFloat16*>(dequantized_);
-    for (int64_t i = 0; i < item_.panels; ++i) {
-      DequantizePanel(*args_.w, layout_, section, item_.panel + i, out + i * panel_elements);
+    for (int64_t i = 0; i < Panels(); ++i) {
+      DequantizePanel(*args_.w, layout_, section, PanelAt(i), out + i * panel_elements);
     }
     // GCC's tile loads are not known to the compiler as reads of memory.
     __asm__ volatile("" ::: "memory");
   }
 
   void Finish(int64_t strip, int64_t block, const float* sums, const float* exact) const {
-    FinishBlock<Block::kColumns>(args_, StripRow(strip), StripRows(strip),
-                                 item_.panel * kPanelColumns + block * Block::kColumns, sums, exact);
+    const int64_t row = StripRow(strip);
+    const int64_t rows = StripRows(strip);
+    const int64_t column = Column(block);
+    if (!IsGated()) {
+      FinishBlock<Block::kColumns>(args_, row, rows, column, sums, exact);
+    } else if (block % 2 == 0) {
+      FinishGates<Block::kColumns>(args_, row, rows, column, sums, exact, gates_);
+    } else {
+      FinishGatedBlock<Block::kColumns>(args_, row, rows, column - item_.up * kPanelColumns, column, gates_, sums,
+                                        exact);
+    }
   }
 
   const Args& args_;
@@ -446,8 +508,9 @@ class AmxWorker {
   int64_t strip_blocks_;
   float* sums_;        // [1 + blocks] of kBlockSums
   float* exact_sums_;  // [2] of kBlockSums; null: none
+  BFloat16* gates_;    // a block's, if gated
   BFloat16* copy_;     // [Block::kRows, kCopyStride]
-  // If block-quantized: bf16 [item.panels, section / 2, 64, 2] of the running section; in flat blocks two steps.
+  // If block-quantized: bf16 [panels, section / 2, 64, 2] of the running section; in flat blocks two steps.
   std::byte* dequantized_ = nullptr;
 };
 
@@ -465,16 +528,19 @@ void ComputeAmxItem(const typename Op::Args& args, const PackedLayout& layout, c
   if (flat.rows > 0) AmxWorker<Op, FlatBlock>(args, layout, flat).Run();
 }
 
+// `gated`: w holds as many whole panels of gates as of ups, and y [m, n / 2] in bf16 gets silu(gate) * up.
 template <class Op>
-void RunAmxGemm(const typename Op::Args& args) {
+void RunAmxGemm(const typename Op::Args& args, bool gated) {
   constexpr int64_t kStripRows = SquareBlock<Op>::kRows;
   const PackedLayout layout(*args.w);
+  const int64_t parts = gated ? 2 : 1;
+  const int64_t all_panels = layout.panels() / parts;
   // At most what keeps an item's weights of a section and its waiting sums in an L2 cache of 2 MiB; less, until there
   // is work for all cores. With fewer than four panels a strip's inputs would not be used enough.
-  const int64_t least_panels = args.m > kStripRows ? 4 : 1;
-  int64_t panels = 8;
+  const int64_t least_panels = args.m > kStripRows ? 4 / parts : 1;
+  int64_t panels = 8 / parts;
   int64_t rows = std::min<int64_t>(512, RoundUp(args.m, kStripRows));
-  const auto group_count = [&] { return (layout.panels() + panels - 1) / panels; };
+  const auto group_count = [&] { return (all_panels + panels - 1) / panels; };
   const auto row_count = [&] { return (args.m + rows - 1) / rows; };
   while (group_count() * row_count() < 4 * Threads()) {
     if (panels > least_panels) {
@@ -487,7 +553,7 @@ void RunAmxGemm(const typename Op::Args& args) {
   }
   const int64_t groups = group_count();
   const int64_t row_blocks = row_count();
-  const auto first_panel = [&](int64_t index) { return index / row_blocks * layout.panels() / groups; };
+  const auto first_panel = [&](int64_t index) { return index / row_blocks * all_panels / groups; };
   ParallelFor(groups * row_blocks, [&](int64_t index) {
     const int64_t row = index % row_blocks * rows;
     const int64_t panel = first_panel(index);
@@ -496,7 +562,8 @@ void RunAmxGemm(const typename Op::Args& args) {
                         .rows = std::min(rows, args.m - row),
                         .panel = panel,
                         .panels = first_panel(index + row_blocks) - panel,
-                        .next_panel = first_panel(index + Threads())});
+                        .next_panel = first_panel(index + Threads()),
+                        .up = gated ? all_panels : 0});
   });
 }
 

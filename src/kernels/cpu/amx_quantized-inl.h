@@ -159,12 +159,28 @@ inline void AmxQuantizedGemm(const GemmArgs& args) {
 inline void AmxGemm(const GemmArgs& args) {
   if (args.m == 0 || args.w->n == 0) return;
   if (args.w->dtype == DType::kI8) {
-    RunAmxGemm<AmxInt8>(QuantizeInputs(args));
+    RunAmxGemm<AmxInt8>(QuantizeInputs(args), false);
   } else if (args.w->int8_inputs) {
     AmxQuantizedGemm(args);
   } else {
-    RunAmxGemm<AmxBf16>(args);
+    RunAmxGemm<AmxBf16>(args, false);
   }
+}
+
+// False: not for this matrix.
+inline bool AmxGatedGemm(const GatedGemmArgs& args) {
+  const PackedMatrix& w = *args.gemm.w;
+  if (w.activation_dtype() != DType::kBF16 || w.int8_inputs || w.n % (2 * kPanelColumns) != 0) return false;
+  if (args.gemm.m == 0) return true;
+  GemmArgs product = args.gemm;
+  product.y = args.out;
+  product.y_stride = args.out_stride;
+  if (w.dtype == DType::kI8) {
+    RunAmxGemm<AmxInt8>(QuantizeInputs(product), true);
+  } else {
+    RunAmxGemm<AmxBf16>(product, true);
+  }
+  return true;
 }
 
 }  // namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE

@@ -58,6 +58,9 @@ class CpuBackend final : public Backend {
   }
 
   void Gemm(const GemmArgs& args) const override { kernels_.gemm(args); }
+  void GatedGemm(const GatedGemmArgs& args) const override {
+    if (!kernels_.gated_gemm(args)) Backend::GatedGemm(args);
+  }
   void RmsNorm(const RmsNormArgs& args) const override { kernels_.rms_norm(args); }
   void Rope(const RopeArgs& args) const override { kernels_.rope(args); }
   void SiluMul(const SiluMulArgs& args) const override { kernels_.silu_mul(args); }

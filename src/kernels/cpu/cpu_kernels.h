@@ -47,6 +47,7 @@ inline int64_t GradientPieces(int64_t rows) { return (rows + kGradientRows - 1) 
 // One instruction set's kernels.
 struct CpuKernels {
   void (*gemm)(const GemmArgs& args);
+  bool (*gated_gemm)(const GatedGemmArgs& args);  // false: not for this matrix
   void (*rms_norm)(const RmsNormArgs& args);
   void (*rope)(const RopeArgs& args);
   void (*silu_mul)(const SiluMulArgs& args);
