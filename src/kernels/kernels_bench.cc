@@ -2,6 +2,8 @@
 //   build/release/kernels_bench --benchmark_filter='Gemm/avx512_bf16/.*m512'
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
+#include <cstring>
 #include <numeric>
 #include <random>
 #include <string>
@@ -203,6 +205,43 @@ void SiluMul(benchmark::State& state, const Backend* ops, int64_t rows, int64_t 
   state.SetBytesProcessed(state.iterations() * rows * size * 6);
 }
 
+// One token of each of 16 sequences at the end of 2,016 others, layer after layer, from memory: all layers together are
+// larger than the caches.
+void BatchedDecode(benchmark::State& state, const Backend* ops, DType dtype) {
+  constexpr int64_t kLayers = 30, kSequences = 16, kBlocks = 127, kHeads = 9, kKvHeads = 3, kDim = 64;
+  const int64_t layer_bytes = kSequences * kBlocks * ops->KvBlockBytes(kKvHeads, kDim, dtype);
+  Result<AlignedBuffer> cache = AlignedBuffer::Allocate(kLayers * layer_bytes, "cache");
+  if (!cache) return state.SkipWithError(cache.error().message.c_str());
+  std::memset(cache->data(), 1, static_cast<size_t>(kLayers * layer_bytes));
+  std::vector<int32_t> table(kSequences * kBlocks);
+  std::iota(table.begin(), table.end(), 0);
+  std::shuffle(table.begin(), table.end(), std::minstd_rand(1));
+  const int32_t position = kBlocks * kBlockTokens - 1;
+  std::vector<AttentionSequence> sequences;
+  for (int64_t i = 0; i < kSequences; ++i) {
+    sequences.push_back({.row_begin = i, .rows = 1, .positions = &position, .block_table = table.data() + i * kBlocks});
+  }
+  const std::vector<float> q = Random(kSequences * kHeads * kDim, 4);
+  std::vector<BFloat16> out(q.size());
+  int64_t layer = 0;
+  for (auto _ : state) {
+    ops->Attention({.q = q.data(),
+                    .q_stride = kHeads * kDim,
+                    .heads = kHeads,
+                    .kv_heads = kKvHeads,
+                    .head_dim = kDim,
+                    .scale = 0.125f,
+                    .cache = cache->data() + layer * layer_bytes,
+                    .cache_dtype = dtype,
+                    .sequences = sequences,
+                    .out = out.data(),
+                    .out_stride = kHeads * kDim,
+                    .out_dtype = DType::kBF16});
+    layer = (layer + 1) % kLayers;
+  }
+  state.SetBytesProcessed(state.iterations() * layer_bytes);
+}
+
 void UnpackRows(benchmark::State& state, const Backend* ops) {
   constexpr int64_t kRows = 512, kVocab = 49152, kHidden = 576;
   Result<PackedMatrix> w = ops->AllocatePacked(kVocab, kHidden, DType::kBF16);
@@ -271,6 +310,7 @@ const bool kRegistered = [] {
       Register("Attention/" + suffix + "/8b.prefill2048", Attention, ops, dtype, 2048, 2048, 32, 8, 128);
       Register("Attention/" + suffix + "/smol.decode2048", Attention, ops, dtype, 1, 2048, 9, 3, 64);
       Register("Attention/" + suffix + "/8b.decode8192", Attention, ops, dtype, 1, 8192, 32, 8, 128);
+      if (dtype != DType::kF32) Register("BatchedDecode/" + suffix, BatchedDecode, ops, dtype);
       Register("WriteKv/" + suffix, WriteKv, ops, dtype);
     }
     Register("RmsNorm/" + name + "/512x576", RmsNorm, ops, 512, 576);

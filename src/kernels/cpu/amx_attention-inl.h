@@ -31,13 +31,19 @@ inline void ConfigureWideTiles(int64_t queries, int64_t depth) {
 }
 
 // scores[i, t] = q[i] . k[t] for all queries of the tiles and the first `count` blocks, four blocks at a time; what
-// overshoots is never read.
+// overshoots is never read. Ends with the first blocks of V on their way.
 inline void ScoresOnTiles(const BFloat16* q, int64_t dim, const PartitionBlocks<BFloat16>& blocks, int64_t count,
                           float* scores) {
   constexpr int64_t kScoreBytes = kScoreStride * 4;
+  constexpr int64_t kTileBytes = kTileSize * kTileRowBytes;
   for (int64_t b = 0; b < count; b += kScoreBlocks) {
     const BFloat16* k[kScoreBlocks];
-    for (int64_t j = 0; j < kScoreBlocks; ++j) k[j] = blocks.k[std::min(b + j, count - 1)];
+    const BFloat16* next[kScoreBlocks];
+    for (int64_t j = 0; j < kScoreBlocks; ++j) {
+      const int64_t ahead = b + j + kBlocksAhead;
+      k[j] = blocks.k[std::min(b + j, count - 1)];
+      next[j] = ahead < count ? blocks.k[ahead] : blocks.v[std::min(ahead - count, count - 1)];
+    }
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
@@ -47,12 +53,16 @@ inline void ScoresOnTiles(const BFloat16* q, int64_t dim, const PartitionBlocks<
       _tile_loadd(4, q + i, dim * kElementBytes);
       _tile_loadd(5, k[0] + offset, kTileRowBytes);
       _tile_dpbf16ps(0, 4, 5);
+      FetchLines(next[0] + offset, kTileBytes);
       _tile_loadd(5, k[1] + offset, kTileRowBytes);
       _tile_dpbf16ps(1, 4, 5);
+      FetchLines(next[1] + offset, kTileBytes);
       _tile_loadd(5, k[2] + offset, kTileRowBytes);
       _tile_dpbf16ps(2, 4, 5);
+      FetchLines(next[2] + offset, kTileBytes);
       _tile_loadd(5, k[3] + offset, kTileRowBytes);
       _tile_dpbf16ps(3, 4, 5);
+      FetchLines(next[3] + offset, kTileBytes);
     }
     float* out = scores + b * kBlockTokens;
     _tile_stored(0, out, kScoreBytes);
@@ -105,6 +115,7 @@ inline void WeighValuesOnTiles(const BFloat16* weights, const PartitionBlocks<BF
     _tile_zero(3);
     for (int64_t b = 0; b < count; ++b) {
       const BFloat16* v = blocks.v[b] + 2 * d;
+      if (d == 0) FetchLines(blocks.v[std::min(b + kBlocksAhead, count - 1)], dim * kBlockTokens * kElementBytes);
       _tile_loadd(6, weights + b * kBlockTokens, kWeightStride * kElementBytes);
       _tile_loadd(7, v, 2 * dim * kElementBytes);
       _tile_dpbf16ps(0, 6, 7);

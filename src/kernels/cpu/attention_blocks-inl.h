@@ -24,4 +24,14 @@ struct PartitionBlocks {
   const T* v[kPartitionBlocks];
 };
 
+// How many blocks ahead of the products K and V are fetched. A head's part of a block is too short for the hardware to
+// see what comes next, and few queries are done with it long before memory has sent the next.
+inline constexpr int64_t kBlocksAhead = 8;
+
+inline constexpr int64_t kCacheLineBytes = 64;
+inline void FetchLines(const void* data, int64_t bytes) {
+  const auto* line = static_cast<const char*>(data);
+  for (int64_t i = 0; i < bytes; i += kCacheLineBytes) _mm_prefetch(line + i, _MM_HINT_T1);
+}
+
 }  // namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE

@@ -41,6 +41,9 @@ inline PartitionBlocks<BFloat16> DequantizeBlocks(const AttentionArgs& args, con
     const float* scales = Int8Scales(block, args.kv_heads, args.head_dim) + tile.kv_head * kBlockTokens;
     BFloat16* k = copies + 2 * b * elements;
     BFloat16* v = k + elements;
+    const int64_t next = std::min(b + kBlocksAhead, blocks.count - 1);
+    FetchLines(blocks.k[next], elements);
+    FetchLines(blocks.v[next], elements);
     DequantizeK(blocks.k[b], scales, elements, k);
     DequantizeV(blocks.v[b], scales + args.kv_heads * kBlockTokens, elements, v);
     out.k[b] = k;
