@@ -1,8 +1,10 @@
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 
 #include "base/float16.h"
+#include "checkpoint/block_parts.h"
 #include "checkpoint/printable.h"
 #include "checkpoint/stored_rows.h"
 #include "checkpoint/tensor_source.h"
@@ -11,61 +13,133 @@ namespace swiftkv {
 namespace {
 
 constexpr int64_t kBlock = 32;
-constexpr uint16_t kHalfExponent = 0x7c00;  // all ones: NaN or infinite
 
-uint16_t LoadBits(const uint8_t* from) {
-  uint16_t bits = 0;
-  std::memcpy(&bits, from, sizeof(bits));
-  return bits;
-}
+// Where the parts of one block of a file go; minima is null where the type has none.
+struct BlockOut {
+  int8_t* codes;
+  float* scales;
+  float* minima;
+};
 
-// One block of a file into codes [32], scale and minimum.
-void DecodeBlock(DType dtype, const uint8_t* in, int8_t* codes, uint16_t* scale, uint16_t* minimum) {
-  *scale = LoadBits(in);
-  if (dtype == DType::kQ8_0) {
-    std::memcpy(codes, in + 2, kBlock);
-    return;
-  }
-  const uint8_t* nibbles = in + (dtype == DType::kQ4_1 ? 4 : 2);
-  // Q4_0's d (q - 8) is d q + m with m = -8 d: exact, but for a scale that no real file has.
-  *minimum = dtype == DType::kQ4_1 ? LoadBits(in + 2) : FloatToHalf(-8 * HalfToFloat(*scale));
+void DecodeNibbles(const uint8_t* nibbles, int8_t* codes) {
   for (int64_t i = 0; i < kBlock / 2; ++i) {
     codes[i] = static_cast<int8_t>(nibbles[i] & 15);
     codes[kBlock / 2 + i] = static_cast<int8_t>(nibbles[i] >> 4);
   }
 }
 
-bool IsFinite(const std::vector<uint16_t>& halves) {
-  return std::none_of(halves.begin(), halves.end(),
-                      [](uint16_t bits) { return (bits & kHalfExponent) == kHalfExponent; });
+void DecodeQ8_0(const uint8_t* in, const BlockOut& out) {
+  *out.scales = LoadHalf(in);
+  std::memcpy(out.codes, in + 2, kBlock);
 }
+
+void DecodeQ4_0(const uint8_t* in, const BlockOut& out) {
+  *out.scales = LoadHalf(in);
+  // d (q - 8) is d q + m with m = -8 d, which float16 holds, but for a scale that no real file has: infinite then.
+  *out.minima = HalfToFloat(FloatToHalf(-8 * *out.scales));
+  DecodeNibbles(in + 2, out.codes);
+}
+
+void DecodeQ4_1(const uint8_t* in, const BlockOut& out) {
+  *out.scales = LoadHalf(in);
+  *out.minima = LoadHalf(in + 2);
+  DecodeNibbles(in + 4, out.codes);
+}
+
+void DecodeQ5_0(const uint8_t* in, const BlockOut& out) {
+  *out.scales = LoadHalf(in);
+  int q[kBlock];
+  Unpack5(in + 6, Load<uint32_t>(in + 2), q);
+  for (int64_t i = 0; i < kBlock; ++i) out.codes[i] = static_cast<int8_t>(q[i] - 16);
+}
+
+void DecodeQ5_1(const uint8_t* in, const BlockOut& out) {
+  *out.scales = LoadHalf(in);
+  *out.minima = LoadHalf(in + 2);
+  int q[kBlock];
+  Unpack5(in + 8, Load<uint32_t>(in + 4), q);
+  for (int64_t i = 0; i < kBlock; ++i) out.codes[i] = static_cast<int8_t>(q[i]);
+}
+
+// Q4_K where `high` is null, else Q5_K.
+void DecodeK(const uint8_t* in, const uint8_t* nibbles, const uint8_t* high, const BlockOut& out) {
+  const KScales k = UnpackKScales(in);
+  for (int group = 0; group < 8; ++group) {
+    out.scales[group] = k.scale[group];
+    out.minima[group] = -k.minimum[group];
+    for (int i = 0; i < 32; ++i) {
+      const int fifth = high == nullptr ? 0 : (high[i] >> group & 1) << 4;
+      out.codes[32 * group + i] = static_cast<int8_t>((nibbles[group / 2 * 32 + i] >> (group % 2 * 4) & 15) | fifth);
+    }
+  }
+}
+void DecodeQ4_K(const uint8_t* in, const BlockOut& out) { DecodeK(in, in + 16, nullptr, out); }
+void DecodeQ5_K(const uint8_t* in, const BlockOut& out) { DecodeK(in, in + 48, in + 16, out); }
+
+void DecodeQ6_K(const uint8_t* in, const BlockOut& out) {
+  const float d = LoadHalf(in + 208);
+  for (int i = 0; i < 16; ++i) out.scales[i] = d * static_cast<float>(static_cast<int8_t>(in[192 + i]));
+  for (int i = 0; i < 256; ++i) {
+    const int group = i / 32;
+    const uint8_t low = in[64 * (group / 4) + 32 * (group % 2) + i % 32];
+    const uint8_t high = in[128 + 32 * (group / 4) + i % 32];
+    const int q = (low >> (group % 4 / 2 * 4) & 15) | (high >> (group % 4 * 2) & 3) << 4;
+    out.codes[i] = static_cast<int8_t>(q - 32);
+  }
+}
+
+struct BlockType {
+  DType stored;
+  DType type;  // of its rows
+  void (*decode)(const uint8_t* in, const BlockOut& out);
+};
+constexpr std::array<BlockType, 8> kBlockTypes = {{{DType::kQ8_0, DType::kQ8_0, DecodeQ8_0},
+                                                   {DType::kQ4_0, DType::kQ4_1, DecodeQ4_0},
+                                                   {DType::kQ4_1, DType::kQ4_1, DecodeQ4_1},
+                                                   {DType::kQ5_0, DType::kQ8_0, DecodeQ5_0},
+                                                   {DType::kQ5_1, DType::kQ5_K, DecodeQ5_1},
+                                                   {DType::kQ4_K, DType::kQ4_K, DecodeQ4_K},
+                                                   {DType::kQ5_K, DType::kQ5_K, DecodeQ5_K},
+                                                   {DType::kQ6_K, DType::kQ6_K, DecodeQ6_K}}};
+
+const BlockType* FindBlockType(DType stored) {
+  const auto* const found = std::find_if(kBlockTypes.begin(), kBlockTypes.end(),
+                                         [&](const BlockType& type) { return type.stored == stored; });
+  return found == kBlockTypes.end() ? nullptr : found;
+}
+
+bool IsFinite(const std::vector<float>& values) {
+  return std::all_of(values.begin(), values.end(), [](float value) { return std::isfinite(value); });
+}
+
+int64_t ScalesOfBlock(DType type) { return type == DType::kQ6_K ? 2 : 1; }
 
 void Resize(int64_t rows, int64_t columns, DType type, BlockRows* out) {
-  const auto blocks = static_cast<size_t>(rows * columns / kBlock);
+  const int64_t blocks = rows * columns / kBlock;
+  const bool has_minima = type != DType::kQ8_0 && type != DType::kQ6_K;
   out->codes.resize(static_cast<size_t>(rows * columns));
-  out->scales.resize(blocks);
-  out->minima.resize(type == DType::kQ4_1 ? blocks : 0);
+  out->scales.resize(static_cast<size_t>(blocks * ScalesOfBlock(type)));
+  out->minima.resize(static_cast<size_t>(has_minima ? blocks : 0));
 }
 
-void QuantizeBlock8(const float* values, int8_t* codes, uint16_t* scale) {
+float RoundToHalf(float value) { return HalfToFloat(FloatToHalf(value)); }
+
+void QuantizeBlock8(const float* values, int8_t* codes, float* scale) {
   float largest = 0;
   for (int64_t i = 0; i < kBlock; ++i) largest = std::max(largest, std::fabs(values[i]));
-  *scale = FloatToHalf(largest / 127);
-  const float step = HalfToFloat(*scale);
+  *scale = RoundToHalf(largest / 127);
   for (int64_t i = 0; i < kBlock; ++i) {
-    const float code = step == 0 ? 0 : std::nearbyint(values[i] / step);
+    const float code = *scale == 0 ? 0 : std::nearbyint(values[i] / *scale);
     codes[i] = static_cast<int8_t>(std::clamp(code, -127.0f, 127.0f));
   }
 }
 
-void QuantizeBlock4(const float* values, int8_t* codes, uint16_t* scale, uint16_t* minimum) {
+void QuantizeBlock4(const float* values, int8_t* codes, float* scale, float* minimum) {
   const auto [least, greatest] = std::minmax_element(values, values + kBlock);
-  *minimum = FloatToHalf(*least);
-  const float base = HalfToFloat(*minimum);
-  *scale = FloatToHalf((*greatest - base) / 15);
-  const float step = HalfToFloat(*scale);
+  *minimum = RoundToHalf(*least);
+  *scale = RoundToHalf((*greatest - *minimum) / 15);
   for (int64_t i = 0; i < kBlock; ++i) {
-    const float code = step == 0 ? 0 : std::nearbyint((values[i] - base) / step);
+    const float code = *scale == 0 ? 0 : std::nearbyint((values[i] - *minimum) / *scale);
     codes[i] = static_cast<int8_t>(std::clamp(code, 0.0f, 15.0f));
   }
 }
@@ -73,30 +147,32 @@ void QuantizeBlock4(const float* values, int8_t* codes, uint16_t* scale, uint16_
 }  // namespace
 
 std::optional<DType> BlockRowsType(const StoredTensor& tensor) {
-  if (tensor.dtype == DType::kQ4_0 || tensor.dtype == DType::kQ4_1) return DType::kQ4_1;
-  if (tensor.dtype == DType::kQ8_0) return DType::kQ8_0;
-  return std::nullopt;
+  const BlockType* type = FindBlockType(tensor.dtype);
+  return type == nullptr ? std::nullopt : std::optional(type->type);
 }
 
 Status DecodeBlockRows(const StoredTensor& tensor, int64_t row_begin, int64_t row_count, BlockRows* out) {
   SWIFTKV_RETURN_IF_ERROR(CheckRows(tensor, row_begin, row_count));
-  const std::optional<DType> type = BlockRowsType(tensor);
-  if (!type) {
-    return InvalidInput("the tensor {} has dtype {}, which is not made of plain blocks", Printable(tensor.name),
+  const BlockType* type = FindBlockType(tensor.dtype);
+  if (type == nullptr) {
+    return InvalidInput("the tensor {} has dtype {}, which is not made of blocks", Printable(tensor.name),
                         Name(tensor.dtype));
   }
   const int64_t columns = tensor.columns();
-  const int64_t blocks = columns / kBlock;
-  Resize(row_count, columns, *type, out);
+  const int64_t elements = BlockElements(tensor.dtype);
+  const int64_t bytes = BlockBytes(tensor.dtype);
+  Resize(row_count, columns, type->type, out);
   const auto* data = reinterpret_cast<const uint8_t*>(tensor.data.data());
   for (int64_t row = 0; row < row_count; ++row) {
     const int64_t stored = tensor.permuted_heads > 0
                                ? StoredIndex(row_begin + row, tensor.rows(), tensor.permuted_heads)
                                : row_begin + row;
-    const uint8_t* in = data + stored * blocks * BlockBytes(tensor.dtype);
-    for (int64_t block = row * blocks; block < (row + 1) * blocks; ++block, in += BlockBytes(tensor.dtype)) {
-      DecodeBlock(tensor.dtype, in, out->codes.data() + block * kBlock, out->scales.data() + block,
-                  out->minima.empty() ? nullptr : out->minima.data() + block);
+    const uint8_t* in = data + stored * columns / elements * bytes;
+    for (int64_t begin = row * columns; begin < (row + 1) * columns; begin += elements, in += bytes) {
+      const int64_t block = begin / kBlock;
+      type->decode(in, {.codes = out->codes.data() + begin,
+                        .scales = out->scales.data() + block * ScalesOfBlock(type->type),
+                        .minima = out->minima.empty() ? nullptr : out->minima.data() + block});
     }
   }
   if (tensor.file != nullptr) SWIFTKV_RETURN_IF_ERROR(tensor.file->Check());

@@ -1,11 +1,13 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <random>
+#include <tuple>
 
-#include "base/float16.h"
 #include "checkpoint/tensor_source.h"
+#include "checkpoint/test_blocks.h"
 
 namespace swiftkv {
 namespace {
@@ -13,44 +15,46 @@ namespace {
 constexpr int64_t kRows = 8;
 constexpr int64_t kColumns = 96;
 
-float Value(const BlockRows& rows, int64_t i) {
-  const auto block = static_cast<size_t>(i / 32);
-  const float minimum = rows.minima.empty() ? 0 : HalfToFloat(rows.minima[block]);
-  return static_cast<float>(rows.codes[static_cast<size_t>(i)]) * HalfToFloat(rows.scales[block]) + minimum;
-}
+int64_t ScalesOfBlock(DType type) { return type == DType::kQ6_K ? 2 : 1; }
 
-// Random bytes, with scales (and minima) that are small numbers.
-std::vector<std::byte> RandomBlocks(DType dtype) {
-  std::mt19937 random(3);
-  std::vector<std::byte> bytes(static_cast<size_t>(*BytesFor(dtype, kRows * kColumns)));
-  for (std::byte& b : bytes) b = static_cast<std::byte>(random());
-  for (size_t block = 0; block < bytes.size(); block += static_cast<size_t>(BlockBytes(dtype))) {
-    const uint16_t halves[2] = {FloatToHalf(0.01f * static_cast<float>(random() % 100)),
-                                FloatToHalf(-0.1f * static_cast<float>(random() % 100))};
-    std::memcpy(&bytes[block], halves, dtype == DType::kQ4_1 ? 4 : 2);
-  }
-  return bytes;
+float Value(const BlockRows& rows, DType type, int64_t i) {
+  const float scale = rows.scales[static_cast<size_t>(i * ScalesOfBlock(type) / 32)];
+  const float minimum = rows.minima.empty() ? 0 : rows.minima[static_cast<size_t>(i / 32)];
+  return std::fma(static_cast<float>(rows.codes[static_cast<size_t>(i)]), scale, minimum);
 }
 
 TEST(BlockRowsTest, HoldWhatTheFileSays) {
-  for (const DType dtype : {DType::kQ8_0, DType::kQ4_0, DType::kQ4_1}) {
+  for (const auto& [dtype, type, codes] : {std::tuple{DType::kQ8_0, DType::kQ8_0, 256},
+                                           {DType::kQ4_0, DType::kQ4_1, 16},
+                                           {DType::kQ4_1, DType::kQ4_1, 16},
+                                           {DType::kQ5_0, DType::kQ8_0, 32},
+                                           {DType::kQ5_1, DType::kQ5_K, 32},
+                                           {DType::kQ4_K, DType::kQ4_K, 16},
+                                           {DType::kQ5_K, DType::kQ5_K, 32},
+                                           {DType::kQ6_K, DType::kQ6_K, 64}}) {
+    const int64_t columns = 3 * BlockElements(dtype);
     for (const int64_t heads : {0, 2}) {
-      const std::vector<std::byte> bytes = RandomBlocks(dtype);
+      const std::vector<std::byte> bytes = RandomBlocks(dtype, kRows * columns);
       const StoredTensor tensor{
-          .name = "w", .dtype = dtype, .shape = {kRows, kColumns}, .data = bytes, .permuted_heads = heads};
-      std::vector<float> expected(6 * kColumns);
+          .name = "w", .dtype = dtype, .shape = {kRows, columns}, .data = bytes, .permuted_heads = heads};
+      std::vector<float> expected(static_cast<size_t>(6 * columns));
       ASSERT_TRUE(DecodeRows(tensor, 1, 6, expected.data()).has_value());
       BlockRows rows;
       ASSERT_TRUE(DecodeBlockRows(tensor, 1, 6, &rows).has_value());
-      EXPECT_EQ(rows.minima.empty(), BlockRowsType(tensor) == DType::kQ8_0);
-      for (int64_t i = 0; i < 6 * kColumns; ++i) ASSERT_EQ(Value(rows, i), expected[static_cast<size_t>(i)]);
+      EXPECT_EQ(BlockRowsType(tensor), type);
+      EXPECT_EQ(rows.minima.empty(), type == DType::kQ8_0 || type == DType::kQ6_K);
+      const auto [least, greatest] = std::minmax_element(rows.codes.begin(), rows.codes.end());
+      EXPECT_EQ(*greatest - *least, codes - 1) << Name(dtype);
+      for (int64_t i = 0; i < 6 * columns; ++i) {
+        ASSERT_EQ(Value(rows, type, i), expected[static_cast<size_t>(i)]) << Name(dtype) << " at " << i;
+      }
       EXPECT_FALSE(DecodeBlockRows(tensor, 3, 6, &rows).has_value());
     }
   }
 }
 
 TEST(BlockRowsTest, RefusesScalesThatAreNoNumbers) {
-  std::vector<std::byte> bytes = RandomBlocks(DType::kQ8_0);
+  std::vector<std::byte> bytes = RandomBlocks(DType::kQ8_0, kRows * kColumns);
   const uint16_t infinite = 0x7c00;
   std::memcpy(&bytes[34 * 4], &infinite, 2);
   const StoredTensor tensor{.name = "w", .dtype = DType::kQ8_0, .shape = {kRows, kColumns}, .data = bytes};
@@ -70,9 +74,9 @@ TEST(BlockRowsTest, QuantizationIsWithinHalfAStep) {
     BlockRows rows;
     QuantizeRows(values.data(), kRows, kColumns, type, &rows);
     for (int64_t i = 0; i < kRows * kColumns; ++i) {
-      const float step = HalfToFloat(rows.scales[static_cast<size_t>(i / 32)]);
+      const float step = rows.scales[static_cast<size_t>(i / 32)];
       // The scale itself is rounded: by 2^-11 of the range.
-      ASSERT_NEAR(Value(rows, i), values[static_cast<size_t>(i)], 0.51f * step + 1e-3f * 16 * step + 1e-6f) << i;
+      ASSERT_NEAR(Value(rows, type, i), values[static_cast<size_t>(i)], 0.51f * step + 1e-3f * 16 * step + 1e-6f) << i;
     }
   }
 }

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/float16.h"
+#include "checkpoint/block_parts.h"
 #include "checkpoint/printable.h"
 #include "checkpoint/stored_rows.h"
 #include "checkpoint/tensor_source.h"
@@ -13,15 +14,6 @@ namespace {
 
 // Decodes `elements` consecutive elements (a whole number of blocks).
 using Decoder = void (*)(const uint8_t* in, int64_t elements, float* out);
-
-template <class T>
-T Load(const uint8_t* from) {
-  T value;
-  std::memcpy(&value, from, sizeof(value));
-  return value;
-}
-
-inline float LoadHalf(const uint8_t* from) { return HalfToFloat(Load<uint16_t>(from)); }
 
 float F8E4M3ToFloat(uint8_t bits) {
   const int exponent = bits >> 3 & 15;
@@ -89,12 +81,6 @@ void DecodeQ4_1(const uint8_t* in, int64_t elements, float* out) {
   }
 }
 
-// Element i of a 5-bit block: four bits in the nibbles, the fifth is bit i of `high`.
-inline void Unpack5(const uint8_t* nibbles, uint32_t high, int* q) {
-  for (int i = 0; i < 16; ++i) q[i] = (nibbles[i] & 15) | static_cast<int>(high >> i & 1) << 4;
-  for (int i = 0; i < 16; ++i) q[16 + i] = nibbles[i] >> 4 | static_cast<int>(high >> (16 + i) & 1) << 4;
-}
-
 // { d, uint32 high bits, nibbles[16] }: d (q - 16)
 void DecodeQ5_0(const uint8_t* in, int64_t elements, float* out) {
   for (; elements > 0; elements -= 32, in += 22, out += 32) {
@@ -114,29 +100,6 @@ void DecodeQ5_1(const uint8_t* in, int64_t elements, float* out) {
     Unpack5(in + 8, Load<uint32_t>(in + 4), q);
     for (int i = 0; i < 32; ++i) out[i] = d * static_cast<float>(q[i]) + m;
   }
-}
-
-// The eight 6-bit scales and minima of a Q4_K or Q5_K block, packed in 12 bytes: the first four of each in the low six
-// bits of bytes 0-3 and 4-7, the last four in the nibbles of bytes 8-11 with their upper two bits in bytes 0-7.
-struct KScales {
-  float scale[8];
-  float minimum[8];
-};
-inline KScales UnpackKScales(const uint8_t* in) {
-  const float d = LoadHalf(in);
-  const float dmin = LoadHalf(in + 2);
-  const uint8_t* packed = in + 4;
-  KScales result;
-  for (int i = 0; i < 4; ++i) {
-    const uint8_t scale = packed[i];
-    const uint8_t minimum = packed[4 + i];
-    const uint8_t last = packed[8 + i];
-    result.scale[i] = d * static_cast<float>(scale & 63);
-    result.minimum[i] = dmin * static_cast<float>(minimum & 63);
-    result.scale[4 + i] = d * static_cast<float>((last & 15) | (scale >> 6) << 4);
-    result.minimum[4 + i] = dmin * static_cast<float>(last >> 4 | (minimum >> 6) << 4);
-  }
-  return result;
 }
 
 // { d, dmin, scales[12], nibbles[128] }: eight groups of 32 elements, d scale q - dmin minimum. Two groups share 32

@@ -56,16 +56,20 @@ Result<std::unique_ptr<TensorSource>> OpenSafetensors(const std::string& path);
 // meanwhile.
 Status DecodeRows(const StoredTensor& tensor, int64_t row_begin, int64_t row_count, float* out);
 
-// Rows in blocks of 32 elements: element i of a row is code[i] * scale[i / 32] + minimum[i / 32].
+// Rows in blocks of 32 elements: element i of a row is code[i] * scale[i / 32] + minimum[i / 32], rounded once.
 struct BlockRows {
-  std::vector<int8_t> codes;     // [rows, columns]
-  std::vector<uint16_t> scales;  // float16 [rows, columns / 32]
-  std::vector<uint16_t> minima;  // the same; empty for Q8_0, where it is 0
+  std::vector<int8_t> codes;  // [rows, columns]
+  std::vector<float> scales;  // [rows, columns / 32]; of kQ6_K [rows, columns / 16], element i has scale[i / 16]
+  std::vector<float> minima;  // [rows, columns / 32]; empty where all are 0
 };
-// The type that DecodeBlockRows gives without loss: kQ4_1 for Q4_0 and Q4_1 (codes 0 .. 15), kQ8_0 for Q8_0 (codes -128
-// .. 127); nullopt for all others.
+// The type that DecodeBlockRows gives without loss; nullopt: the file has no blocks.
+//   kQ4_1  codes 0 .. 15; float16 holds scales and minima: of Q4_0 and Q4_1
+//   kQ8_0  codes -128 .. 127, no minima; float16 holds the scales: of Q8_0 and Q5_0
+//   kQ4_K  codes 0 .. 15: of Q4_K
+//   kQ5_K  codes 0 .. 31: of Q5_K and Q5_1
+//   kQ6_K  codes -32 .. 31, no minima, two scales a block: of Q6_K
 std::optional<DType> BlockRowsType(const StoredTensor& tensor);
-// Errors: as DecodeRows; kInvalidInput, a scale is NaN or infinite.
+// Errors: as DecodeRows; kInvalidInput, a scale or minimum is NaN or infinite.
 Status DecodeBlockRows(const StoredTensor& tensor, int64_t row_begin, int64_t row_count, BlockRows* out);
 // The same from float32 [row_count, columns], columns a multiple of 32. kQ8_0: largest magnitude over 127; kQ4_1: from
 // the least to the greatest in 15 steps (as llama.cpp's quantize_row_*_ref).

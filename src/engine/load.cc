@@ -39,7 +39,9 @@ int64_t PackedBytes(const ModelFiles& files, Mode mode, const LoadModelOptions& 
   for (const std::string& name : files.base->names()) {
     const StoredTensor& tensor = *files.base->Find(name);
     const int64_t elements = tensor.rows() * tensor.columns();
-    if (const auto blocks = BlockRowsType(tensor)) total -= bytes(elements, dtype) - bytes(elements, *blocks);
+    if (const auto type = BlockRowsType(tensor)) {
+      total -= bytes(elements, dtype) - elements / kernels::kQuantizedBlock * kernels::QuantizedBlockBytes(*type);
+    }
   }
   return total;
 }

@@ -6,7 +6,6 @@
 #include <string>
 #include <vector>
 
-#include "base/float16.h"
 #include "kernels/ops.h"
 #include "kernels/test_data.h"
 
@@ -16,15 +15,14 @@ namespace {
 PackedMatrix RandomMatrix(const Backend& ops, int64_t n, int64_t k, DType dtype, std::vector<int32_t> exact_features) {
   PackedMatrix w = std::move(dtype == DType::kI8 ? *ops.AllocateInt8(n, k, std::move(exact_features))
                                                  : *ops.AllocatePacked(n, k, dtype));
-  if (dtype != DType::kQ4_1 && dtype != DType::kQ8_0) {
+  if (!IsQuantized(dtype)) {
     ops.PackRows(RandomFloats(n * k, 2).data(), 0, n, &w);
     return w;
   }
   std::vector<int8_t> codes;
-  std::vector<uint16_t> halves;
   for (const float value : RandomFloats(n * k, 2, 8)) codes.push_back(static_cast<int8_t>(std::abs(value)));
-  for (const float value : RandomFloats(n * k / kQuantizedBlock, 3, 0.1f)) halves.push_back(FloatToHalf(value));
-  ops.PackQuantizedRows({.codes = codes.data(), .scales = halves.data(), .minima = halves.data()}, 0, n, &w);
+  const std::vector<float> scales = RandomFloats(n * k / kQuantizedBlock * ScalesOfBlock(dtype), 3, 0.1f);
+  ops.PackQuantizedRows({.codes = codes.data(), .scales = scales.data(), .minima = scales.data()}, 0, n, &w);
   return w;
 }
 

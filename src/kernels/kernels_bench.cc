@@ -40,13 +40,13 @@ Result<PackedMatrix> MakeMatrix(const Backend& ops, DType dtype, int64_t k, int6
       PackedMatrix w, dtype == DType::kI8 ? ops.AllocateInt8(n, k, std::move(exact)) : ops.AllocatePacked(n, k, dtype));
   const std::vector<float> rows = Random(64 * k, 1);
   const std::vector<int8_t> codes(static_cast<size_t>(64 * k), 7);
-  const std::vector<uint16_t> halves(static_cast<size_t>(64 * k / kQuantizedBlock), 0x2000);
+  const std::vector<float> scales(static_cast<size_t>(64 * k / kQuantizedBlock * ScalesOfBlock(dtype)), 0x1p-7f);
   for (int64_t row = 0; row < n; row += 64) {
     const int64_t count = std::min<int64_t>(64, n - row);
     if (dtype == w.activation_dtype() || dtype == DType::kI8) {
       ops.PackRows(rows.data(), row, count, &w);
     } else {
-      ops.PackQuantizedRows({.codes = codes.data(), .scales = halves.data(), .minima = halves.data()}, row, count, &w);
+      ops.PackQuantizedRows({.codes = codes.data(), .scales = scales.data(), .minima = scales.data()}, row, count, &w);
     }
   }
   return w;
@@ -287,7 +287,8 @@ constexpr Shape kShapes[] = {
 void RegisterGemm(const Backend* ops, const std::string& name) {
   for (const Shape& shape : kShapes) {
     for (const int64_t m : {1, 8, 16, 64, 512}) {
-      for (const DType dtype : {DType::kBF16, DType::kF32, DType::kQ8_0, DType::kQ4_1, DType::kI8}) {
+      for (const DType dtype : {DType::kBF16, DType::kF32, DType::kQ8_0, DType::kQ4_1, DType::kQ4_K, DType::kQ5_K,
+                                DType::kQ6_K, DType::kI8}) {
         const std::string type(Name(dtype));
         const std::string size = std::string("/") + shape.name + "/m" + std::to_string(m);
         Register("Gemm/" + name + "/" + type + size, Gemm, ops, dtype, false, m, shape.k, shape.n);

@@ -38,10 +38,13 @@ inline constexpr int64_t kMaxExactFeatures = 32;  // of a kI8 matrix
 // A weight matrix [n, k] (output features, input features) in the layout of the backend that allocated it.
 // The layout is one for every m, so that weights exist once. The activation type of quantized ones is kBF16, too.
 //
-// Block-quantized ones (kQ4_1, kQ8_0) become bf16 in flight, rounded as if they had been packed in it. With int8_inputs
-// they are multiplied as they are: each 32 inputs of a row are quantized, too, with a scale of their own (quantize.h),
-// and the sums of 32 products, exact in int32, are scaled and added up in float32 from the first input feature to the
-// last (ref/ref_quantized.cc).
+// Block-quantized ones become bf16 in flight, rounded as if they had been packed in it:
+//   kQ4_1, kQ8_0  4 and 8 bits, scales (and minima) that float16 holds
+//   kQ4_K, kQ5_K  4 and 8 bits, scales and minima in float32
+//   kQ6_K         8 bits, a scale in float32 for each 16
+// With int8_inputs kQ4_1 and kQ8_0 are multiplied as they are: each 32 inputs of a row are quantized, too, with a scale
+// of their own (quantize.h), and the sums of 32 products, exact in int32, are scaled and added up in float32 from the
+// first input feature to the last (ref/ref_quantized.cc).
 //
 // kI8: products of int8 with sums in int32. An output feature has one scale for its weights, a row of inputs one for
 // its values; both are the largest magnitude over 127 (quantize.h). A few input features are left out of that and
@@ -49,7 +52,7 @@ inline constexpr int64_t kMaxExactFeatures = 32;  // of a kI8 matrix
 struct PackedMatrix {
   int64_t n = 0;
   int64_t k = 0;
-  DType dtype = DType::kF32;                 // kF32, kBF16, kQ4_1, kQ8_0 or kI8
+  DType dtype = DType::kF32;                 // kF32, kBF16, kI8 or block-quantized
   bool int8_inputs = false;                  // of kQ4_1 and kQ8_0; free to set at any time
   std::vector<int32_t> exact_features = {};  // of kI8: input features in bf16, ascending
   AlignedBuffer data = {};
@@ -57,11 +60,23 @@ struct PackedMatrix {
   DType activation_dtype() const { return dtype == DType::kF32 ? DType::kF32 : DType::kBF16; }
 };
 
-// Rows of a block-quantized matrix: element i is code[i] * scale[i / 32] + minimum[i / 32].
+inline bool IsQuantized(DType dtype) {
+  return dtype == DType::kQ4_1 || dtype == DType::kQ8_0 || dtype == DType::kQ4_K || dtype == DType::kQ5_K ||
+         dtype == DType::kQ6_K;
+}
+inline bool HasMinima(DType dtype) {
+  return dtype == DType::kQ4_1 || dtype == DType::kQ4_K || dtype == DType::kQ5_K;
+}
+// Scales of a block of 32.
+inline int64_t ScalesOfBlock(DType dtype) { return dtype == DType::kQ6_K ? 2 : 1; }
+// Bytes that a block of 32 takes when packed.
+int64_t QuantizedBlockBytes(DType dtype);
+
+// Rows of a block-quantized matrix: element i is code[i] * scale[i / 32] + minimum[i / 32], rounded once.
 struct QuantizedRows {
-  const int8_t* codes = nullptr;     // [rows, k]; kQ4_1: 0 .. 15, kQ8_0: -128 .. 127
-  const uint16_t* scales = nullptr;  // float16 [rows, k / 32]
-  const uint16_t* minima = nullptr;  // the same, of kQ4_1
+  const int8_t* codes = nullptr;  // [rows, k]; of 4 bits 0 .. 15, else -128 .. 127
+  const float* scales = nullptr;  // [rows, k / 32, ScalesOfBlock]; of kQ4_1 and kQ8_0 rounded to float16
+  const float* minima = nullptr;  // [rows, k / 32], the same, where HasMinima
 };
 
 // y = x wᵀ + bias, or y += x wᵀ + bias.
@@ -186,7 +201,7 @@ class Backend {
   // Packs rows [row_begin, row_begin + row_count) from float32 [row_count, k]. Any order; may be called in parallel for
   // ranges that begin at multiples of 64.
   virtual void PackRows(const float* rows, int64_t row_begin, int64_t row_count, PackedMatrix* w) const = 0;
-  // The same for a matrix of dtype kQ4_1 or kQ8_0, whose k is a multiple of 32; each row once.
+  // The same for a block-quantized matrix, whose k is a multiple of 32; each row once.
   virtual void PackQuantizedRows(const QuantizedRows& rows, int64_t row_begin, int64_t row_count,
                                  PackedMatrix* w) const = 0;
   // The inverse, for embedding look-ups from a tied lm_head: out [count, k] gets rows `ids` of w.

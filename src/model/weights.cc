@@ -83,9 +83,17 @@ std::vector<Part> WithSuffix(const std::vector<Part>& parts, const char* suffix)
   return named;
 }
 
+// Whether scales that are packed in float16 stay finite.
+bool FitsFloat16(const BlockRows& blocks, DType type) {
+  constexpr float kMaxFloat16 = 65504;
+  const auto fits = [](float value) { return std::fabs(value) <= kMaxFloat16; };
+  return type != DType::kQ4_1 || (std::all_of(blocks.scales.begin(), blocks.scales.end(), fits) &&
+                                  std::all_of(blocks.minima.begin(), blocks.minima.end(), fits));
+}
+
 void PackBlocks(const kernels::Backend& backend, const BlockRows& blocks, int64_t begin, int64_t count,
                 PackedMatrix* out) {
-  const uint16_t* minima = blocks.minima.empty() ? nullptr : blocks.minima.data();
+  const float* minima = blocks.minima.empty() ? nullptr : blocks.minima.data();
   backend.PackQuantizedRows({.codes = blocks.codes.data(), .scales = blocks.scales.data(), .minima = minima}, begin,
                             count, out);
 }
@@ -148,6 +156,7 @@ Status WeightsBuilder::PackBlocksTask(const std::vector<Part>& parts, const std:
     const int64_t to = std::min(begin + count, part_begin + parts[i].rows);
     if (from < to) {
       SWIFTKV_RETURN_IF_ERROR(readers[i].blocks(from - part_begin, to - from, &blocks));
+      if (!FitsFloat16(blocks, out->dtype)) return InvalidInput("{}: scales above what float16 holds", parts[i].name);
       PackBlocks(*weights_.backend, blocks, from, to - from, out);
     }
     part_begin += parts[i].rows;
@@ -166,6 +175,11 @@ bool WeightsBuilder::StandInForBlocks(const std::vector<Part>& parts, int64_t co
   });
 }
 
+// Whether blocks of that type can have the file's codes; Q4_1's scales are those of Q4_K rounded to float16.
+bool KeepsBits(const RowReader& reader, DType type) {
+  return reader.block_type == type || (reader.block_type == DType::kQ4_K && type == DType::kQ4_1);
+}
+
 // The type that a matrix is packed in.
 DType WeightsBuilder::PackedType(const std::vector<Part>& parts, const std::vector<RowReader>& readers,
                                  int64_t columns) const {
@@ -182,7 +196,7 @@ DType WeightsBuilder::PackedType(const std::vector<Part>& parts, const std::vect
     return stored == options_.dtype && StandInForBlocks(parts, columns) ? DType::kQ8_0 : stored;
   }
   const bool keeps_8_bits = is_vocabulary || parts.front().name.find(kSwiftKvSuffix) != std::string::npos;
-  return stored == DType::kQ4_1 || !keeps_8_bits ? DType::kQ4_1 : DType::kQ8_0;
+  return stored == DType::kQ4_1 || stored == DType::kQ4_K || !keeps_8_bits ? DType::kQ4_1 : DType::kQ8_0;
 }
 
 Status WeightsBuilder::Matrix(const std::vector<Part>& parts, int64_t columns, PackedMatrix* out) {
@@ -195,7 +209,7 @@ Status WeightsBuilder::Matrix(const std::vector<Part>& parts, int64_t columns, P
   }
   const DType type = PackedType(parts, readers, columns);
   const bool keeps_bits =
-      std::all_of(readers.begin(), readers.end(), [&](const RowReader& reader) { return reader.block_type == type; });
+      std::all_of(readers.begin(), readers.end(), [&](const RowReader& reader) { return KeepsBits(reader, type); });
   SWIFTKV_ASSIGN_OR_RETURN(*out, weights_.backend->AllocatePacked(rows, columns, type));
   out->int8_inputs = options_.quantization == Quantization::kInt4 && type != options_.dtype;
 

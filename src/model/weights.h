@@ -59,15 +59,15 @@ struct Weights {
 // in it.
 enum class Quantization {
   kNone,  // in LoadOptions::dtype
-  // Matrices that the file has in Q8_0, Q4_0 or Q4_1 keep their bits: a plain model's results are those of kNone. What
-  // SwiftKV has in place of such ones, in more bits in its own file, is made Q8_0, so that decoding reads no more than
-  // the base's.
+  // Matrices that the file has in one of GGUF's block types keep their bits (BlockRowsType): a plain model's results
+  // are those of kNone. What SwiftKV has in place of such ones, in more bits in its own file, is made Q8_0, so that
+  // decoding reads no more than the base's.
   kStored,
   kQ8_0,  // 8 bits, a scale for each 32 input features
   kQ4_1,  // 4 bits, a scale and a minimum for each 32; embeddings and lm_head in Q8_0
   kInt8,  // int8 weights and inputs, any number of columns (model/int8_weights.h)
-  // Products of 4-bit weights as the file has them (Q4_0, Q4_1), or made so, with int8 inputs. In 8 bits: embeddings,
-  // lm_head, and what SwiftKV added.
+  // Products of 4-bit weights as the file has them (Q4_0, Q4_1, Q4_K), or made so, with int8 inputs. In 8 bits:
+  // embeddings, lm_head, and what SwiftKV added.
   kInt4,
 };
 

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <map>
@@ -254,8 +255,8 @@ class BlockTensors : public TensorSource {
   std::map<std::string, StoredTensor, std::less<>> tensors_;
 };
 
-ModelConfig BlockConfig() {
-  ModelConfig config = TinyConfig();
+ModelConfig BlockConfig(int64_t layers = 6) {
+  ModelConfig config = TinyConfig(Family::kLlama, layers);
   config.hidden_size = config.intermediate_size = 256;
   config.head_dim = 64;
   return config;
@@ -275,6 +276,54 @@ TEST(WeightsTest, StoredMakesOfSwiftKvWhatItStandsInForInBlocks) {
   EXPECT_THAT(types(blocks, Quantization::kStored), ElementsAre(DType::kQ4_1, DType::kQ8_0, DType::kQ8_0));
   EXPECT_THAT(types(blocks, Quantization::kNone), Each(DType::kBF16));
   EXPECT_THAT(types(floats, Quantization::kStored), Each(DType::kBF16));
+}
+
+TEST(WeightsTest, StoredBlocksGiveTheLogitsOfBFloat16) {
+  const ModelConfig config = BlockConfig(2);
+  const std::vector<TokenSequence> tokens = TinySequences(config, 2, 9, 7);
+  for (const auto& [stored, packed] : {std::pair{DType::kQ8_0, DType::kQ8_0},
+                                       {DType::kQ4_0, DType::kQ4_1},
+                                       {DType::kQ4_1, DType::kQ4_1},
+                                       {DType::kQ5_0, DType::kQ8_0},
+                                       {DType::kQ5_1, DType::kQ5_K},
+                                       {DType::kQ4_K, DType::kQ4_K},
+                                       {DType::kQ5_K, DType::kQ5_K},
+                                       {DType::kQ6_K, DType::kQ6_K}}) {
+    const BlockTensors blocks(config, stored);
+    for (const kernels::Backend* backend : kernels::AvailableBackends()) {
+      const auto logits = [&](Quantization quantization, DType type) {
+        const auto weights = LoadWeights(config, blocks, nullptr, {.quantization = quantization, .backend = backend});
+        EXPECT_EQ(weights->layers[0].down_proj.dtype, type);
+        SequenceRunner runner(*weights, Mode::kTeacher);
+        EXPECT_TRUE(runner.Run(tokens).has_value());
+        std::vector<float> out(static_cast<size_t>(18 * config.vocab_size));
+        runner.Logits(0, 18, out.data());
+        return out;
+      };
+      EXPECT_EQ(logits(Quantization::kStored, packed), logits(Quantization::kNone, DType::kBF16))
+          << Name(stored) << " on " << backend->name();
+    }
+  }
+}
+
+TEST(WeightsTest, Int4KeepsTheCodesOfQ4K) {
+  const ModelConfig config = BlockConfig(1);
+  const BlockTensors blocks(config, DType::kQ4_K);
+  const auto exact = LoadWeights(config, blocks, nullptr, {.quantization = Quantization::kStored});
+  const auto int4 = LoadWeights(config, blocks, nullptr, {.quantization = Quantization::kInt4});
+  ASSERT_TRUE(exact.has_value() && int4.has_value());
+  for (const auto matrix : {&LayerWeights::down_proj, &LayerWeights::gate_up_proj}) {
+    EXPECT_EQ((int4->layers[0].*matrix).dtype, DType::kQ4_1);
+    EXPECT_TRUE((int4->layers[0].*matrix).int8_inputs);
+    const int32_t row = 17;
+    std::vector<float> expected(256);
+    std::vector<float> actual(256);
+    exact->backend->UnpackRows(exact->layers[0].*matrix, &row, 1, expected.data());
+    int4->backend->UnpackRows(int4->layers[0].*matrix, &row, 1, actual.data());
+    // Scales are rounded to 11 bits, values to 8; a step is a fifteenth of what a block reaches.
+    for (size_t i = 0; i < 256; ++i) EXPECT_NEAR(actual[i], expected[i], std::abs(expected[i]) * 0x1p-7f + 0.02f);
+  }
+  EXPECT_EQ(int4->lm_head.dtype, DType::kQ4_1);
 }
 
 TEST(WeightsTest, RandomWeightsDependOnTheSeedAlone) {

@@ -4,25 +4,30 @@ namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE {
 
 inline constexpr int64_t kUnitsAhead = 3;
 
+inline Vec LoadScales(const uint16_t* halves) { return LoadHalf(halves); }
+inline Vec LoadScales(const float* scales) { return Load(scales); }
+
 // One unit into out [32 / 2, 64, 2].
-template <int kBits>
+template <class Unit>
 void DequantizeUnit(const std::byte* unit, BFloat16* out) {
-  using Layout = QuantizedUnit<kBits>;
   const auto* words = reinterpret_cast<const uint32_t*>(unit);
-  const auto* scales = reinterpret_cast<const uint16_t*>(unit + Layout::kCodeBytes);
+  const auto* scales = reinterpret_cast<const typename Unit::Scale*>(unit + Unit::kCodeBytes);
+  const auto code = [](WordVec word, int i) { return Unit::kBits == 4 ? Nibble(word, i) : Byte(word, i); };
   for (int64_t column = 0; column < kPanelColumns; column += kLanes) {
     // The arithmetic is too long for the processor to look far enough ahead by itself.
-    const std::byte* ahead = unit + kUnitsAhead * Layout::kBytes + column * Layout::kBytes / kPanelColumns;
-    for (int64_t line = 0; line < Layout::kBytes * kLanes / kPanelColumns; line += 64) Prefetch(ahead + line);
-    const Vec scale = LoadHalf(scales + column);
-    const Vec minimum = kBits == 4 ? LoadHalf(scales + kPanelColumns + column) : Zero();
+    const std::byte* ahead = unit + kUnitsAhead * Unit::kBytes + column * Unit::kBytes / kPanelColumns;
+    for (int64_t line = 0; line < Unit::kBytes * kLanes / kPanelColumns; line += 64) Prefetch(ahead + line);
+    const Vec first_scale = LoadScales(scales + column);
+    const Vec second_scale = Unit::kHasSecondScales ? LoadScales(scales + kPanelColumns + column) : first_scale;
+    const Vec minimum = Unit::kHasMinima ? LoadScales(scales + kPanelColumns + column) : Zero();
     SWIFTKV_UNROLL
-    for (int64_t k = 0; k < kQuantizedBlock; k += Layout::kCodesPerWord) {
-      const WordVec word = LoadWords(words + Layout::WordIndex(column, k));
+    for (int64_t k = 0; k < kQuantizedBlock; k += Unit::kCodesPerWord) {
+      const WordVec word = LoadWords(words + Unit::WordIndex(column, k));
+      const Vec scale = k < kQuantizedBlock / 2 ? first_scale : second_scale;
       SWIFTKV_UNROLL
-      for (int i = 0; i < Layout::kCodesPerWord; i += 2) {
-        const Vec even = MulAdd(kBits == 4 ? Nibble(word, i) : Byte(word, i), scale, minimum);
-        const Vec odd = MulAdd(kBits == 4 ? Nibble(word, i + 1) : Byte(word, i + 1), scale, minimum);
+      for (int i = 0; i < Unit::kCodesPerWord; i += 2) {
+        const Vec even = MulAdd(code(word, i), scale, minimum);
+        const Vec odd = MulAdd(code(word, i + 1), scale, minimum);
         StoreSteps(out + (k + i) * kPanelColumns + 2 * column, 0, even, odd);
       }
     }
@@ -34,11 +39,12 @@ inline void DequantizeStep(const PackedMatrix& w, const PackedLayout& layout, in
                            BFloat16* out) {
   const int64_t units = (layout.Offset(section, panel) + k * kPanelColumns) / kUnitElements;
   const std::byte* unit = w.data.data() + units * UnitBytes(w.dtype);
-  if (w.dtype == DType::kQ4_1) {
-    DequantizeUnit<4>(unit, out);
-  } else {
-    DequantizeUnit<8>(unit, out);
-  }
+  // Not WithUnit, which is compiled for any processor.
+  if (w.dtype == DType::kQ4_1) return DequantizeUnit<UnitQ4_1>(unit, out);
+  if (w.dtype == DType::kQ4_K) return DequantizeUnit<UnitQ4_K>(unit, out);
+  if (w.dtype == DType::kQ5_K) return DequantizeUnit<UnitQ5_K>(unit, out);
+  if (w.dtype == DType::kQ6_K) return DequantizeUnit<UnitQ6_K>(unit, out);
+  DequantizeUnit<UnitQ8_0>(unit, out);
 }
 
 // One section of a panel into out [section / 2, 64, 2].

@@ -1,5 +1,7 @@
 #include "kernels/cpu/quantized_layout.h"
 
+#include <cmath>
+
 #include "base/bfloat16.h"
 #include "base/float16.h"
 
@@ -7,50 +9,55 @@ namespace swiftkv::kernels::cpu {
 namespace {
 
 // The unit that holds input features from `block` * 32 of an output feature.
-std::byte* Unit(const PackedLayout& layout, PackedMatrix* w, int64_t row, int64_t block) {
+std::byte* UnitOf(const PackedLayout& layout, PackedMatrix* w, int64_t row, int64_t block) {
   const int64_t section = layout.SectionOf(block * kQuantizedBlock);
   const int64_t in_section = block * kQuantizedBlock - layout.SectionBegin(section);
   const int64_t element = layout.Offset(section, row / kPanelColumns) + in_section * kPanelColumns;
   return w->data.data() + element / kUnitElements * UnitBytes(w->dtype);
 }
 
-template <int kBits>
+float Widen(float value) { return value; }
+float Widen(uint16_t half) { return HalfToFloat(half); }
+void Assign(float value, float* out) { *out = value; }
+void Assign(float value, uint16_t* out) { *out = FloatToHalf(value); }
+
+template <class Unit>
 void PackRow(const QuantizedRows& rows, int64_t r, int64_t row, PackedMatrix* w) {
-  using Layout = QuantizedUnit<kBits>;
-  constexpr uint32_t kMask = (uint64_t{1} << kBits) - 1;
+  constexpr uint32_t kMask = (uint64_t{1} << Unit::kBits) - 1;
+  constexpr int64_t kScales = Unit::kHasSecondScales ? 2 : 1;
   const PackedLayout layout(*w);
   const int64_t blocks = w->k / kQuantizedBlock;
   const int64_t column = row % kPanelColumns;
   for (int64_t block = 0; block < blocks; ++block) {
-    std::byte* unit = Unit(layout, w, row, block);
+    std::byte* unit = UnitOf(layout, w, row, block);
     auto* words = reinterpret_cast<uint32_t*>(unit);
-    auto* scales = reinterpret_cast<uint16_t*>(unit + Layout::kCodeBytes);
+    auto* scales = reinterpret_cast<typename Unit::Scale*>(unit + Unit::kCodeBytes) + column;
     const int8_t* codes = rows.codes + r * w->k + block * kQuantizedBlock;
     for (int64_t k = 0; k < kQuantizedBlock; ++k) {
       const uint32_t code = static_cast<uint32_t>(codes[k]) & kMask;
-      words[Layout::WordIndex(column, k)] |= code << (k % Layout::kCodesPerWord * kBits);
+      words[Unit::WordIndex(column, k)] |= code << (k % Unit::kCodesPerWord * Unit::kBits);
     }
-    scales[column] = rows.scales[r * blocks + block];
-    if (kBits == 4) scales[kPanelColumns + column] = rows.minima[r * blocks + block];
+    const int64_t at = r * blocks + block;
+    for (int64_t i = 0; i < kScales; ++i) Assign(rows.scales[at * kScales + i], scales + i * kPanelColumns);
+    if (Unit::kHasMinima) Assign(rows.minima[at], scales + kPanelColumns);
   }
 }
 
-template <int kBits>
+template <class Unit>
 void UnpackRow(const PackedMatrix& w, int64_t row, float* out) {
-  using Layout = QuantizedUnit<kBits>;
   const PackedLayout layout(w);
   const int64_t column = row % kPanelColumns;
   for (int64_t block = 0; block < w.k / kQuantizedBlock; ++block) {
     // Only read from here on.
-    const std::byte* unit = Unit(layout, const_cast<PackedMatrix*>(&w), row, block);
+    const std::byte* unit = UnitOf(layout, const_cast<PackedMatrix*>(&w), row, block);
     const auto* words = reinterpret_cast<const uint32_t*>(unit);
-    const auto* scales = reinterpret_cast<const uint16_t*>(unit + Layout::kCodeBytes);
-    const float scale = HalfToFloat(scales[column]);
-    const float minimum = kBits == 4 ? HalfToFloat(scales[kPanelColumns + column]) : 0;
+    const auto* scales = reinterpret_cast<const typename Unit::Scale*>(unit + Unit::kCodeBytes) + column;
+    const float minimum = Unit::kHasMinima ? Widen(scales[kPanelColumns]) : 0;
     for (int64_t k = 0; k < kQuantizedBlock; ++k) {
-      const uint32_t word = words[Layout::WordIndex(column, k)] >> (k % Layout::kCodesPerWord * kBits);
-      const int code = kBits == 4 ? static_cast<int>(word & 15) : static_cast<int8_t>(word & 255);
-      out[block * kQuantizedBlock + k] = ToFloat(ToBFloat16(static_cast<float>(code) * scale + minimum));
+      const float scale = Widen(scales[Unit::kHasSecondScales && k >= kQuantizedBlock / 2 ? kPanelColumns : 0]);
+      const uint32_t word = words[Unit::WordIndex(column, k)] >> (k % Unit::kCodesPerWord * Unit::kBits);
+      const int code = Unit::kBits == 4 ? static_cast<int>(word & 15) : static_cast<int8_t>(word & 255);
+      out[block * kQuantizedBlock + k] = ToFloat(ToBFloat16(std::fma(static_cast<float>(code), scale, minimum)));
     }
   }
 }
@@ -58,21 +65,19 @@ void UnpackRow(const PackedMatrix& w, int64_t row, float* out) {
 }  // namespace
 
 void PackQuantizedRows(const QuantizedRows& rows, int64_t row_begin, int64_t row_count, PackedMatrix* w) {
-  for (int64_t r = 0; r < row_count; ++r) {
-    if (w->dtype == DType::kQ4_1) {
-      PackRow<4>(rows, r, row_begin + r, w);
-    } else {
-      PackRow<8>(rows, r, row_begin + r, w);
-    }
-  }
+  WithUnit(w->dtype, [&](auto unit) {
+    for (int64_t r = 0; r < row_count; ++r) PackRow<decltype(unit)>(rows, r, row_begin + r, w);
+  });
 }
 
 void UnpackQuantizedRow(const PackedMatrix& w, int64_t row, float* out) {
-  if (w.dtype == DType::kQ4_1) {
-    UnpackRow<4>(w, row, out);
-  } else {
-    UnpackRow<8>(w, row, out);
-  }
+  WithUnit(w.dtype, [&](auto unit) { UnpackRow<decltype(unit)>(w, row, out); });
 }
 
 }  // namespace swiftkv::kernels::cpu
+
+namespace swiftkv::kernels {
+
+int64_t QuantizedBlockBytes(DType dtype) { return cpu::UnitBytes(dtype) / cpu::kPanelColumns; }
+
+}  // namespace swiftkv::kernels

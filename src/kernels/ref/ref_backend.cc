@@ -33,7 +33,7 @@ class Ref final : public Backend {
 
   // Packed is row-major [n, k] here.
   Result<PackedMatrix> AllocatePacked(int64_t n, int64_t k, DType dtype) const override {
-    if (ref::IsQuantized(dtype)) return ref::AllocateQuantized(n, k, dtype);
+    if (IsQuantized(dtype)) return ref::AllocateQuantized(n, k, dtype);
     PackedMatrix w{.n = n, .k = k, .dtype = dtype};
     SWIFTKV_ASSIGN_OR_RETURN(w.data, AlignedBuffer::Allocate(n * k * ref::ElementBytes(dtype), "packed weights"));
     return w;
@@ -169,7 +169,7 @@ class Ref final : public Backend {
 
  private:
   static float Weight(const PackedMatrix& w, int64_t row, int64_t k) {
-    return ref::IsQuantized(w.dtype) ? ref::QuantizedWeight(w, row, k) : Load(w.data.data(), row * w.k + k, w.dtype);
+    return IsQuantized(w.dtype) ? ref::QuantizedWeight(w, row, k) : Load(w.data.data(), row * w.k + k, w.dtype);
   }
 };
 

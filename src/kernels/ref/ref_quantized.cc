@@ -14,16 +14,28 @@ namespace {
 
 int64_t Aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
+int64_t Blocks(const PackedMatrix& w) { return w.n * w.k / kQuantizedBlock; }
+int64_t CodeBytes(const PackedMatrix& w) { return Aligned(w.n * w.k); }
+int64_t ScaleBytes(const PackedMatrix& w) { return Aligned(Blocks(w) * ScalesOfBlock(w.dtype) * 4); }
+int64_t MinimumBytes(const PackedMatrix& w) { return HasMinima(w.dtype) ? Aligned(Blocks(w) * 4) : 0; }
+
 struct Parts {
   explicit Parts(const PackedMatrix& w)
       : codes(w.data.as<int8_t>()),
-        scales(reinterpret_cast<const uint16_t*>(w.data.data() + Aligned(w.n * w.k))),
-        minima(scales + Aligned(w.n * w.k / kQuantizedBlock * 2) / 2) {}
+        scales(reinterpret_cast<const float*>(w.data.data() + CodeBytes(w))),
+        minima(reinterpret_cast<const float*>(w.data.data() + CodeBytes(w) + ScaleBytes(w))) {}
 
   const int8_t* codes;
-  const uint16_t* scales;
-  const uint16_t* minima;
+  const float* scales;
+  const float* minima;
 };
+
+// Of memory that `w` lets us write.
+void PackScales(const float* from, int64_t count, DType dtype, const float* to) {
+  const bool rounds = dtype == DType::kQ4_1 || dtype == DType::kQ8_0;
+  std::transform(from, from + count, const_cast<float*>(to),
+                 [&](float value) { return rounds ? HalfToFloat(FloatToHalf(value)) : value; });
+}
 
 // A row of inputs: the blocks' codes and scales.
 struct QuantizedInputs {
@@ -50,10 +62,10 @@ float Product(const PackedMatrix& w, const Parts& parts, const QuantizedInputs& 
     const float x_scale = x.scales[static_cast<size_t>(block)];
     const int64_t at = j * w.k / kQuantizedBlock + block;
     const int32_t products = std::inner_product(x_codes, x_codes + kQuantizedBlock, w_codes, int32_t{0});
-    sum = std::fma(static_cast<float>(products) * HalfToFloat(parts.scales[at]), x_scale, sum);
+    sum = std::fma(static_cast<float>(products) * parts.scales[at], x_scale, sum);
     if (w.dtype == DType::kQ4_1) {
       const int32_t total = std::accumulate(x_codes, x_codes + kQuantizedBlock, int32_t{0});
-      sum = std::fma(HalfToFloat(parts.minima[at]), static_cast<float>(total) * x_scale, sum);
+      sum = std::fma(parts.minima[at], static_cast<float>(total) * x_scale, sum);
     }
   }
   return sum;
@@ -63,7 +75,7 @@ float Product(const PackedMatrix& w, const Parts& parts, const QuantizedInputs& 
 
 Result<PackedMatrix> AllocateQuantized(int64_t n, int64_t k, DType dtype) {
   PackedMatrix w{.n = n, .k = k, .dtype = dtype};
-  const int64_t bytes = Aligned(n * k) + 2 * Aligned(n * k / kQuantizedBlock * 2);
+  const int64_t bytes = CodeBytes(w) + ScaleBytes(w) + MinimumBytes(w);
   SWIFTKV_ASSIGN_OR_RETURN(w.data, AlignedBuffer::Allocate(bytes, "packed weights"));
   return w;
 }
@@ -71,19 +83,18 @@ Result<PackedMatrix> AllocateQuantized(int64_t n, int64_t k, DType dtype) {
 void PackQuantizedRows(const QuantizedRows& rows, int64_t row_begin, int64_t row_count, PackedMatrix* w) {
   const Parts parts(*w);
   const int64_t blocks = w->k / kQuantizedBlock;
-  // Of memory that w lets us write.
+  const int64_t scales = blocks * ScalesOfBlock(w->dtype);
   std::copy_n(rows.codes, row_count * w->k, const_cast<int8_t*>(parts.codes) + row_begin * w->k);
-  std::copy_n(rows.scales, row_count * blocks, const_cast<uint16_t*>(parts.scales) + row_begin * blocks);
-  if (w->dtype != DType::kQ4_1) return;
-  std::copy_n(rows.minima, row_count * blocks, const_cast<uint16_t*>(parts.minima) + row_begin * blocks);
+  PackScales(rows.scales, row_count * scales, w->dtype, parts.scales + row_begin * scales);
+  if (HasMinima(w->dtype)) PackScales(rows.minima, row_count * blocks, w->dtype, parts.minima + row_begin * blocks);
 }
 
 float QuantizedWeight(const PackedMatrix& w, int64_t row, int64_t k) {
   const Parts parts(w);
-  const int64_t block = (row * w.k + k) / kQuantizedBlock;
-  const float minimum = w.dtype == DType::kQ4_1 ? HalfToFloat(parts.minima[block]) : 0;
-  const float value = static_cast<float>(parts.codes[row * w.k + k]) * HalfToFloat(parts.scales[block]) + minimum;
-  return ToFloat(ToBFloat16(value));
+  const int64_t element = row * w.k + k;
+  const float scale = parts.scales[element * ScalesOfBlock(w.dtype) / kQuantizedBlock];
+  const float minimum = HasMinima(w.dtype) ? parts.minima[element / kQuantizedBlock] : 0;
+  return ToFloat(ToBFloat16(std::fma(static_cast<float>(parts.codes[element]), scale, minimum)));
 }
 
 void GemmQuantized(const GemmArgs& args) {

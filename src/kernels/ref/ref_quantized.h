@@ -1,5 +1,5 @@
-// The oracle of block-quantized weights (PackedMatrix of dtype kQ4_1 or kQ8_0). Packed: codes int8 [n, k], then scales
-// and minima float16 [n, k / 32], each part at a multiple of 64 bytes.
+// The oracle of block-quantized weights. Packed: codes int8 [n, k], scales float32 [n, k / 32, ScalesOfBlock] and, where
+// HasMinima, minima float32 [n, k / 32], each part at a multiple of 64 bytes.
 #ifndef SWIFTKV_KERNELS_REF_REF_QUANTIZED_H_
 #define SWIFTKV_KERNELS_REF_REF_QUANTIZED_H_
 
@@ -8,8 +8,6 @@
 #include "kernels/ops.h"
 
 namespace swiftkv::kernels::ref {
-
-inline bool IsQuantized(DType dtype) { return dtype == DType::kQ4_1 || dtype == DType::kQ8_0; }
 
 Result<PackedMatrix> AllocateQuantized(int64_t n, int64_t k, DType dtype);
 void PackQuantizedRows(const QuantizedRows& rows, int64_t row_begin, int64_t row_count, PackedMatrix* w);
