@@ -21,6 +21,13 @@ def safetensors(path):
     header = json.dumps({"w": {"dtype": "F8_E4M3", "shape": [2, 2], "data_offsets": [0, 4]},
                          "w_scale": {"dtype": "BF16", "shape": [2, 1], "data_offsets": [4, 8]}}).encode()
     (path / "f8").write_bytes(len(header).to_bytes(8, "little") + header + bytes(range(8)))
+    header = json.dumps({"a.weight_packed": {"dtype": "I32", "shape": [1, 4], "data_offsets": [0, 16]},
+                         "a.weight_scale": {"dtype": "BF16", "shape": [1, 1], "data_offsets": [16, 18]},
+                         "a.weight_shape": {"dtype": "I64", "shape": [2], "data_offsets": [18, 34]},
+                         "b.weight": {"dtype": "I8", "shape": [1, 32], "data_offsets": [34, 66]},
+                         "b.weight_scale": {"dtype": "F32", "shape": [1], "data_offsets": [66, 70]}}).encode()
+    (path / "int").write_bytes(len(header).to_bytes(8, "little") + header + bytes(range(18)) +
+                               np.array([1, 32], np.int64).tobytes() + bytes(range(36)))
 
 
 def write_gguf(path, arch, types):

@@ -11,7 +11,7 @@ struct Traits {
   int64_t bytes;
 };
 
-constexpr std::array<Traits, 16> kTraits = {{
+constexpr std::array<Traits, 18> kTraits = {{
     {"F32", 1, 4},
     {"F16", 1, 2},
     {"BF16", 1, 2},
@@ -28,6 +28,8 @@ constexpr std::array<Traits, 16> kTraits = {{
     {"Q4_K", 256, 144},
     {"Q5_K", 256, 176},
     {"Q6_K", 256, 210},
+    {"Q8_K", 256, 292},
+    {"I4", 8, 4},
 }};
 
 const Traits& Of(DType dtype) { return kTraits[static_cast<size_t>(dtype)]; }

@@ -26,6 +26,8 @@ enum class DType : uint8_t {
   kQ4_K,
   kQ5_K,
   kQ6_K,
+  kQ8_K,  // in memory alone: ggml's for intermediate results
+  kI4,    // compressed-tensors': eight codes of four bits in an I32, lowest bits first, moved up by 8
 };
 
 // Elements that share one block: 1 for plain types, 32 or 256 for block types.

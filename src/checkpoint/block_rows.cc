@@ -116,7 +116,7 @@ int64_t ScalesOfBlock(DType type) { return type == DType::kQ6_K ? 2 : 1; }
 
 void Resize(int64_t rows, int64_t columns, DType type, BlockRows* out) {
   const int64_t blocks = rows * columns / kBlock;
-  const bool has_minima = type != DType::kQ8_0 && type != DType::kQ6_K;
+  const bool has_minima = type == DType::kQ4_1 || type == DType::kQ4_K || type == DType::kQ5_K;
   out->codes.resize(static_cast<size_t>(rows * columns));
   out->scales.resize(static_cast<size_t>(blocks * ScalesOfBlock(type)));
   out->minima.resize(static_cast<size_t>(has_minima ? blocks : 0));
@@ -144,24 +144,29 @@ void QuantizeBlock4(const float* values, int8_t* codes, float* scale, float* min
   }
 }
 
-}  // namespace
-
-std::optional<DType> BlockRowsType(const StoredTensor& tensor) {
-  const BlockType* type = FindBlockType(tensor.dtype);
-  return type == nullptr ? std::nullopt : std::optional(type->type);
+// Rows of I8 and I4 with scales.
+Status DecodeScaledRows(const StoredTensor& tensor, int64_t row_begin, int64_t row_count, BlockRows* out) {
+  const int64_t columns = tensor.columns();
+  const auto* in = reinterpret_cast<const uint8_t*>(tensor.data.data());
+  if (tensor.dtype == DType::kI8) {
+    std::memcpy(out->codes.data(), in + row_begin * columns, out->codes.size());
+  } else {
+    in += row_begin * columns / 2;
+    for (size_t i = 0; i < out->codes.size(); ++i) out->codes[i] = static_cast<int8_t>(in[i / 2] >> (i % 2 * 4) & 15);
+  }
+  SWIFTKV_ASSIGN_OR_RETURN(const std::vector<float> scales, DecodeScales(tensor, row_begin, row_count));
+  const auto blocks_of_scale = static_cast<size_t>(columns / tensor.scale->columns() / kBlock);
+  for (size_t block = 0; block < out->scales.size(); ++block) out->scales[block] = scales[block / blocks_of_scale];
+  for (size_t block = 0; block < out->minima.size(); ++block) out->minima[block] = -8 * out->scales[block];
+  return Ok();
 }
 
-Status DecodeBlockRows(const StoredTensor& tensor, int64_t row_begin, int64_t row_count, BlockRows* out) {
-  SWIFTKV_RETURN_IF_ERROR(CheckRows(tensor, row_begin, row_count));
-  const BlockType* type = FindBlockType(tensor.dtype);
-  if (type == nullptr) {
-    return InvalidInput("the tensor {} has dtype {}, which is not made of blocks", Printable(tensor.name),
-                        Name(tensor.dtype));
-  }
+// Rows of ggml's blocks.
+void DecodeTypedRows(const StoredTensor& tensor, const BlockType& type, int64_t row_begin, int64_t row_count,
+                     BlockRows* out) {
   const int64_t columns = tensor.columns();
   const int64_t elements = BlockElements(tensor.dtype);
   const int64_t bytes = BlockBytes(tensor.dtype);
-  Resize(row_count, columns, type->type, out);
   const auto* data = reinterpret_cast<const uint8_t*>(tensor.data.data());
   for (int64_t row = 0; row < row_count; ++row) {
     const int64_t stored = tensor.permuted_heads > 0
@@ -170,10 +175,35 @@ Status DecodeBlockRows(const StoredTensor& tensor, int64_t row_begin, int64_t ro
     const uint8_t* in = data + stored * columns / elements * bytes;
     for (int64_t begin = row * columns; begin < (row + 1) * columns; begin += elements, in += bytes) {
       const int64_t block = begin / kBlock;
-      type->decode(in, {.codes = out->codes.data() + begin,
-                        .scales = out->scales.data() + block * ScalesOfBlock(type->type),
-                        .minima = out->minima.empty() ? nullptr : out->minima.data() + block});
+      type.decode(in, {.codes = out->codes.data() + begin,
+                       .scales = out->scales.data() + block * ScalesOfBlock(type.type),
+                       .minima = out->minima.empty() ? nullptr : out->minima.data() + block});
     }
+  }
+}
+
+}  // namespace
+
+std::optional<DType> BlockRowsType(const StoredTensor& tensor) {
+  if (const BlockType* type = FindBlockType(tensor.dtype)) return type->type;
+  if (tensor.scale == nullptr || tensor.columns() % (kBlock * tensor.scale->columns()) != 0) return std::nullopt;
+  if (tensor.dtype == DType::kI8) return DType::kQ8_K;
+  if (tensor.dtype == DType::kI4) return DType::kQ4_K;
+  return std::nullopt;
+}
+
+Status DecodeBlockRows(const StoredTensor& tensor, int64_t row_begin, int64_t row_count, BlockRows* out) {
+  SWIFTKV_RETURN_IF_ERROR(CheckRows(tensor, row_begin, row_count));
+  const std::optional<DType> type = BlockRowsType(tensor);
+  if (!type) {
+    return InvalidInput("the tensor {} has dtype {}, which is not made of blocks", Printable(tensor.name),
+                        Name(tensor.dtype));
+  }
+  Resize(row_count, tensor.columns(), *type, out);
+  if (const BlockType* typed = FindBlockType(tensor.dtype)) {
+    DecodeTypedRows(tensor, *typed, row_begin, row_count, out);
+  } else {
+    SWIFTKV_RETURN_IF_ERROR(DecodeScaledRows(tensor, row_begin, row_count, out));
   }
   if (tensor.file != nullptr) SWIFTKV_RETURN_IF_ERROR(tensor.file->Check());
   if (IsFinite(out->scales) && IsFinite(out->minima)) return Ok();

@@ -44,7 +44,7 @@ TEST(BlockRowsTest, HoldWhatTheFileSays) {
       EXPECT_EQ(BlockRowsType(tensor), type);
       EXPECT_EQ(rows.minima.empty(), type == DType::kQ8_0 || type == DType::kQ6_K);
       const auto [least, greatest] = std::minmax_element(rows.codes.begin(), rows.codes.end());
-      EXPECT_EQ(*greatest - *least, codes - 1) << Name(dtype);
+      EXPECT_NEAR(*greatest - *least, codes - 1, codes / 64) << Name(dtype);
       for (int64_t i = 0; i < 6 * columns; ++i) {
         ASSERT_EQ(Value(rows, type, i), expected[static_cast<size_t>(i)]) << Name(dtype) << " at " << i;
       }

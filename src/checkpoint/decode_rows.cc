@@ -52,6 +52,14 @@ void DecodeF8E4M3(const uint8_t* in, int64_t elements, float* out) {
   for (int64_t i = 0; i < elements; ++i) out[i] = kTable[in[i]];
 }
 
+void DecodeI8(const uint8_t* in, int64_t elements, float* out) {
+  for (int64_t i = 0; i < elements; ++i) out[i] = static_cast<float>(static_cast<int8_t>(in[i]));
+}
+
+void DecodeI4(const uint8_t* in, int64_t elements, float* out) {
+  for (int64_t i = 0; i < elements; ++i) out[i] = static_cast<float>((in[i / 2] >> (i % 2 * 4) & 15) - 8);
+}
+
 // The block formats of ggml: each block holds its scale(s) as float16 and then its elements.
 
 // { d, int8[32] }: d q
@@ -184,12 +192,25 @@ Decoder DecoderFor(DType dtype) {
     case DType::kQ6_K:
       return DecodeQ6_K;
     case DType::kI8:
+      return DecodeI8;
+    case DType::kI4:
+      return DecodeI4;
     case DType::kU8:
     case DType::kI32:
     case DType::kI64:
+    case DType::kQ8_K:
       return nullptr;
   }
   return nullptr;
+}
+
+Status ScaleRows(const StoredTensor& tensor, int64_t row_begin, int64_t row_count, float* values) {
+  SWIFTKV_ASSIGN_OR_RETURN(const std::vector<float> scales, DecodeScales(tensor, row_begin, row_count));
+  const int64_t group = tensor.columns() / tensor.scale->columns();
+  for (const float scale : scales) {
+    for (int64_t i = 0; i < group; ++i) *values++ *= scale;
+  }
+  return Ok();
 }
 
 }  // namespace
@@ -209,9 +230,22 @@ Status CheckRows(const StoredTensor& tensor, int64_t row_begin, int64_t row_coun
                       row_count, row_begin);
 }
 
+Result<std::vector<float>> DecodeScales(const StoredTensor& tensor, int64_t row_begin, int64_t row_count) {
+  std::vector<float> scales(static_cast<size_t>(row_count * tensor.scale->columns()));
+  if (tensor.scale->rows() > 1) {
+    SWIFTKV_RETURN_IF_ERROR(DecodeRows(*tensor.scale, row_begin, row_count, scales.data()));
+  } else if (row_count > 0) {
+    SWIFTKV_RETURN_IF_ERROR(DecodeRows(*tensor.scale, 0, 1, scales.data()));
+    for (size_t i = static_cast<size_t>(tensor.scale->columns()); i < scales.size(); ++i) {
+      scales[i] = scales[i - static_cast<size_t>(tensor.scale->columns())];
+    }
+  }
+  return scales;
+}
+
 Status DecodeRows(const StoredTensor& tensor, int64_t row_begin, int64_t row_count, float* out) {
   const Decoder decode = DecoderFor(tensor.dtype);
-  if (decode == nullptr) {
+  if (decode == nullptr || (tensor.dtype == DType::kI8 && tensor.scale == nullptr)) {
     return InvalidInput("the tensor {} has dtype {}, which is no type of weights", Printable(tensor.name),
                         Name(tensor.dtype));
   }
@@ -233,12 +267,7 @@ Status DecodeRows(const StoredTensor& tensor, int64_t row_begin, int64_t row_cou
     const std::vector<float> stored(out, out + columns);
     for (int64_t i = 0; i < columns; ++i) out[i] = stored[StoredIndex(i, columns, tensor.permuted_heads)];
   }
-  if (!tensor.row_scale.empty()) {
-    for (int64_t row = 0; row < row_count; ++row) {
-      const float scale = tensor.row_scale[tensor.row_scale.size() == 1 ? 0 : row_begin + row];
-      for (int64_t i = 0; i < columns; ++i) out[row * columns + i] *= scale;
-    }
-  }
+  if (tensor.scale != nullptr) SWIFTKV_RETURN_IF_ERROR(ScaleRows(tensor, row_begin, row_count, out));
   return tensor.file == nullptr ? Ok() : tensor.file->Check();
 }
 

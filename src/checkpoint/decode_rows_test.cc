@@ -69,16 +69,23 @@ TEST(DecodeRowsTest, UndoesTheRowOrderOfLlamaCpp) {
   EXPECT_THAT(values, ElementsAre(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
-TEST(DecodeRowsTest, AppliesScalesPerTensorAndPerRow) {
+TEST(DecodeRowsTest, AppliesScalesPerTensorPerRowAndPerGroup) {
   const std::vector<float> stored = {1, 2, 3, 4};
+  const std::vector<float> scales = {10, 100, 2, 3};
   std::vector<float> values(4);
   StoredTensor tensor = FloatTensor(stored, {2, 2});
-  tensor.row_scale = {10};
+  const auto scale = [&](const std::vector<int64_t>& shape) {
+    tensor.scale = std::make_shared<StoredTensor>(FloatTensor(scales, shape));
+  };
+  scale({1, 1});
   ASSERT_TRUE(DecodeRows(tensor, 0, 2, values.data()));
   EXPECT_THAT(values, ElementsAre(10, 20, 30, 40));
-  tensor.row_scale = {10, 100};
+  scale({2, 1});
   ASSERT_TRUE(DecodeRows(tensor, 1, 1, values.data()));
   EXPECT_EQ(values[1], 400);
+  scale({2, 2});
+  ASSERT_TRUE(DecodeRows(tensor, 0, 2, values.data()));
+  EXPECT_THAT(values, ElementsAre(10, 200, 6, 12));
 }
 
 TEST(DecodeRowsTest, RefusesRowsThatDoNotExistAndIntegers) {

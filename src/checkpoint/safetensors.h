@@ -24,7 +24,7 @@ Result<std::vector<StoredTensor>> ParseSafetensors(std::span<const std::byte> by
 // model.safetensors.index.json: the shard of each tensor. The shards' names are as untrusted as the text.
 Result<std::map<std::string, std::string>> ParseSafetensorsIndex(std::string_view text, const std::string& origin);
 
-// All tensors of a checkpoint as a source: F8_E4M3 weights get the scales of their companions, which must fit.
+// All tensors of a checkpoint as a source; those of compressed-tensors get their scales (compressed_tensors.h).
 Result<std::unique_ptr<TensorSource>> MakeSafetensorsSource(std::vector<StoredTensor> tensors,
                                                             const std::string& origin);
 

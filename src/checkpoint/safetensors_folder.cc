@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "checkpoint/compressed_tensors.h"
 #include "checkpoint/folder.h"
 #include "checkpoint/printable.h"
 #include "checkpoint/safetensors.h"
@@ -95,30 +96,6 @@ Result<std::vector<StoredTensor>> ReadShards(const std::string& folder, const st
     }
   }
   return tensors;
-}
-
-// F8_E4M3 weights of compressed-tensors have a companion `<name>_scale`: one value, or one an output row.
-Status AttachScales(std::vector<StoredTensor>* tensors, const std::string& origin) {
-  std::map<std::string, const StoredTensor*, std::less<>> by_name;
-  for (const StoredTensor& tensor : *tensors) by_name.emplace(tensor.name, &tensor);
-  for (StoredTensor& tensor : *tensors) {
-    if (tensor.dtype != DType::kF8E4M3) continue;
-    if (by_name.contains(tensor.name + "_scale_inv")) {
-      return InvalidInput("{}: {} has block-wise F8 scales, which are not supported", origin, Printable(tensor.name));
-    }
-    const auto found = by_name.find(tensor.name + "_scale");
-    if (found == by_name.end()) continue;
-    const StoredTensor& scale = *found->second;
-    const int64_t count = scale.rows() * scale.columns();
-    const bool by_row = count == tensor.rows() && !scale.shape.empty() && scale.shape[0] == count;
-    if (scale.dtype == DType::kF8E4M3 || (count != 1 && !by_row)) {
-      return InvalidInput("{}: {} must hold one value or one for each of the {} rows", origin, Printable(scale.name),
-                          tensor.rows());
-    }
-    tensor.row_scale.resize(count);
-    SWIFTKV_RETURN_IF_ERROR(DecodeRows(scale, 0, scale.rows(), tensor.row_scale.data()));
-  }
-  return Ok();
 }
 
 Result<std::vector<StoredTensor>> ReadFolder(const std::string& folder) {

@@ -45,12 +45,16 @@ Result<SafetensorsWriter> SafetensorsWriter::Create(const std::string& folder, s
   return writer;
 }
 
+std::optional<int64_t> SafetensorsWriter::BytesOfTensor(const TensorToWrite& tensor) const {
+  return BytesOf(tensor.dtype.value_or(dtype_), tensor.shape);
+}
+
 Status SafetensorsWriter::PlanShards(int64_t max_shard_bytes) {
   std::set<std::string_view> names;
   shards_.emplace_back();
   for (size_t i = 0; i < tensors_.size(); ++i) {
     const TensorToWrite& tensor = tensors_[i];
-    const std::optional<int64_t> bytes = BytesOf(dtype_, tensor.shape);
+    const std::optional<int64_t> bytes = BytesOfTensor(tensor);
     if (!bytes.has_value() || __builtin_add_overflow(total_bytes_, *bytes, &total_bytes_)) {
       return InvalidInput("{}: {} has an impossible shape", folder_, Printable(tensor.name));
     }
@@ -88,9 +92,9 @@ std::string SafetensorsWriter::Header(const Shard& shard) const {
   std::string header = R"({"__metadata__":{"format":"pt"})";
   int64_t offset = 0;
   for (const size_t i : shard.tensors) {
-    const int64_t end = offset + *BytesOf(dtype_, tensors_[i].shape);
+    const int64_t end = offset + *BytesOfTensor(tensors_[i]);
     header += fmt::format(R"(,{}:{{"dtype":"{}","shape":{},"data_offsets":[{},{}]}})", Dump(tensors_[i].name, -1),
-                          Name(dtype_), Dump(tensors_[i].shape, -1), offset, end);
+                          Name(tensors_[i].dtype.value_or(dtype_)), Dump(tensors_[i].shape, -1), offset, end);
     offset = end;
   }
   header += "}";
@@ -110,30 +114,29 @@ Status SafetensorsWriter::OpenNextShard() {
 }
 
 Status SafetensorsWriter::Append(std::span<const float> values) {
+  if (dtype_ == DType::kF32) return AppendBytes(std::as_bytes(values));
+  std::array<BFloat16, 16384> rounded;
   while (!values.empty()) {
+    const size_t count = std::min(values.size(), rounded.size());
+    std::transform(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(count), rounded.begin(), ToBFloat16);
+    SWIFTKV_RETURN_IF_ERROR(AppendBytes(std::as_bytes(std::span(rounded).first(count))));
+    values = values.subspan(count);
+  }
+  return Ok();
+}
+
+Status SafetensorsWriter::AppendBytes(std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
     if (shard_bytes_left_ == 0) {
       if (files_.size() == shards_.size()) {
         return MakeError(ErrorCode::kInternal, "{}: more values than the tensors have", folder_);
       }
       SWIFTKV_RETURN_IF_ERROR(OpenNextShard());
     }
-    const auto fits = static_cast<size_t>(shard_bytes_left_ / BlockBytes(dtype_));
-    const std::span<const float> part = values.first(std::min(values.size(), fits));
-    SWIFTKV_RETURN_IF_ERROR(WriteValues(part));
-    shard_bytes_left_ -= std::ssize(part) * BlockBytes(dtype_);
-    values = values.subspan(part.size());
-  }
-  return Ok();
-}
-
-Status SafetensorsWriter::WriteValues(std::span<const float> values) {
-  if (dtype_ == DType::kF32) return files_.back().Append(std::as_bytes(values));
-  std::array<BFloat16, 16384> rounded;
-  while (!values.empty()) {
-    const size_t count = std::min(values.size(), rounded.size());
-    std::transform(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(count), rounded.begin(), ToBFloat16);
-    SWIFTKV_RETURN_IF_ERROR(files_.back().Append(std::as_bytes(std::span(rounded).first(count))));
-    values = values.subspan(count);
+    const auto count = std::min(bytes.size(), static_cast<size_t>(shard_bytes_left_));
+    SWIFTKV_RETURN_IF_ERROR(files_.back().Append(bytes.first(count)));
+    shard_bytes_left_ -= static_cast<int64_t>(count);
+    bytes = bytes.subspan(count);
   }
   return Ok();
 }

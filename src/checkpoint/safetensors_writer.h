@@ -11,7 +11,9 @@
 #ifndef SWIFTKV_CHECKPOINT_SAFETENSORS_WRITER_H_
 #define SWIFTKV_CHECKPOINT_SAFETENSORS_WRITER_H_
 
+#include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -25,6 +27,7 @@ namespace swiftkv {
 struct TensorToWrite {
   std::string name;
   std::vector<int64_t> shape;
+  std::optional<DType> dtype = {};  // absent: the writer's
 };
 
 struct SafetensorsWriterOptions {
@@ -39,6 +42,8 @@ class SafetensorsWriter {
   static Result<SafetensorsWriter> Create(const std::string& folder, std::vector<TensorToWrite> tensors,
                                           const SafetensorsWriterOptions& options);
   Status Append(std::span<const float> values);
+  // The same of tensors with a type of their own.
+  Status AppendBytes(std::span<const std::byte> bytes);
   // Error kInternal if values are missing.
   Status Finish();
 
@@ -54,7 +59,7 @@ class SafetensorsWriter {
   Status PlanShards(int64_t max_shard_bytes);
   Status CheckFolder() const;
   Status OpenNextShard();
-  Status WriteValues(std::span<const float> values);
+  std::optional<int64_t> BytesOfTensor(const TensorToWrite& tensor) const;
   std::string Header(const Shard& shard) const;
   std::string Index() const;
 

@@ -3,6 +3,7 @@
 #define SWIFTKV_CHECKPOINT_STORED_ROWS_H_
 
 #include <cstdint>
+#include <vector>
 
 #include "checkpoint/tensor_source.h"
 
@@ -14,6 +15,9 @@ inline int64_t StoredIndex(int64_t index, int64_t count, int64_t heads) {
   const int64_t within = index % head_dim;
   return index - within + within % (head_dim / 2) * 2 + within / (head_dim / 2);
 }
+
+// The scales of rows of a tensor with `scale`: [row_count, groups], one group where the file has one scale for all.
+Result<std::vector<float>> DecodeScales(const StoredTensor& tensor, int64_t row_begin, int64_t row_count);
 
 // Error kInvalidInput: the tensor has no such rows.
 Status CheckRows(const StoredTensor& tensor, int64_t row_begin, int64_t row_count);

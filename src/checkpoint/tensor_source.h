@@ -29,8 +29,9 @@ struct StoredTensor {
   std::vector<int64_t> shape = {};       // row-major; a weight matrix is [out, in]
   std::span<const std::byte> data = {};  // inside `file`'s mapping
   std::shared_ptr<const MappedFile> file = {};
-  // F8_E4M3 only: the companion `<name>_scale`, one value (per tensor) or one a row (per channel). Empty: scale 1.
-  std::vector<float> row_scale = {};
+  // Of F8_E4M3, I8 and I4: the companion `<name>_scale` [1, 1], [rows, 1] or (I4) [rows, groups of columns]. Null:
+  // scale 1.
+  std::shared_ptr<const StoredTensor> scale = {};
   // > 0: rows are stored in llama.cpp's q/k order for that many heads (pairs interleaved); DecodeRows undoes it.
   int64_t permuted_heads = 0;
 
@@ -68,6 +69,8 @@ struct BlockRows {
 //   kQ4_K  codes 0 .. 15: of Q4_K
 //   kQ5_K  codes 0 .. 31: of Q5_K and Q5_1
 //   kQ6_K  codes -32 .. 31, no minima, two scales a block: of Q6_K
+//   kQ8_K  codes -128 .. 127, no minima: of I8 with scales
+// kQ4_K is also of I4 with scales whose groups are whole blocks.
 std::optional<DType> BlockRowsType(const StoredTensor& tensor);
 // Errors: as DecodeRows; kInvalidInput, a scale or minimum is NaN or infinite.
 Status DecodeBlockRows(const StoredTensor& tensor, int64_t row_begin, int64_t row_count, BlockRows* out);

@@ -37,6 +37,7 @@ struct Flags {
   OutputFlags output;
   OutputOptions target;
   std::string format = "auto";
+  std::string quantization = "none";
   std::string layers;  // --num-key-value-layers
   double skip = 0.5;
   double max_kl = 0;
@@ -255,6 +256,8 @@ Status Convert(const Flags& asked) {
                         files.origin, last_key);
   }
   files.config = files.config.Teacher();
+  if (flags.quantization == "int8") flags.target.quantization = CompressedFormat::kInt8;
+  if (flags.quantization == "int4") flags.target.quantization = CompressedFormat::kInt4;
   flags.target.adapter = flags.format == "adapter" || (flags.format == "auto" && files.gguf != nullptr);
   SWIFTKV_RETURN_IF_ERROR(CheckOutput(files, flags.target));
   Conversion conversion(flags, std::move(files));
@@ -277,6 +280,13 @@ RunCommand AddConvertCommand(CLI::App* program) {
                    "checkpoint: the official layout, base included; adapter: the SwiftKV tensors alone, for --adapter; "
                    "auto: adapter for a GGUF base, else checkpoint")
       ->check(CLI::IsMember({"auto", "checkpoint", "adapter"}))
+      ->capture_default_str();
+  command
+      ->add_option(
+          "--quantization", flags->quantization,
+          "Of the projections' weights that are written, in compressed-tensors' layout: int8 (a scale for each "
+          "output feature), int4 (a scale for each 32 input features)")
+      ->check(CLI::IsMember({"none", "int8", "int4"}))
       ->capture_default_str();
   command->add_flag("--overwrite", flags->target.overwrite, "Replace a model folder that is there");
   auto* layers = command->add_option("--num-key-value-layers", flags->layers,

@@ -25,6 +25,14 @@ std::string_view Name(TokenWeights weights) {
   return "";
 }
 
+// What the matrices are written in: "BF16", or "INT8, other tensors BF16".
+std::string StoredText(const ConvertReport& report) {
+  std::string dtype(swiftkv::Name(report.dtype));
+  if (!report.options.quantization) return dtype;
+  return fmt::format("{} projections, other tensors {}",
+                     *report.options.quantization == CompressedFormat::kInt8 ? "INT8" : "INT4", dtype);
+}
+
 std::string RecipeText(const ConvertReport& report) {
   if (report.calibration_tokens == 0) return fmt::format("none: init {}", report.init);
   return fmt::format("{}; token weights {}, ridge {:g}", report.text, Name(report.token_weights), report.lambda);
@@ -54,7 +62,7 @@ std::string ReportText(const ConvertReport& report) {
                            report.text_seconds, report.calibration_seconds, report.measure_seconds));
   line("peak memory", fmt::format("{} MiB", report.peak_bytes >> 20));
   line("written", fmt::format("{} ({}, {})", report.options.folder, report.options.adapter ? "adapter" : "checkpoint",
-                              swiftkv::Name(report.dtype)));
+                              StoredText(report)));
   return text;
 }
 
@@ -65,6 +73,7 @@ std::string ReportJson(const ConvertReport& report) {
                {"output", report.options.folder},
                {"format", report.options.adapter ? "adapter" : "checkpoint"},
                {"dtype", swiftkv::Name(report.dtype)},
+               {"stored", StoredText(report)},
                {"num_hidden_layers", student.num_hidden_layers},
                {"num_key_value_layers", student.num_key_value_layers},
                {"key_value_group_size", student.key_value_group_size},
@@ -103,12 +112,14 @@ std::string ModelCard(const ConvertReport& report) {
       "| | |\n| --- | --- |\n"
       "{}"
       "| start | {} |\n"
-      "| calibration | {} |\n\n"
-      "Measured against the base model:\n\n"
+      "| calibration | {} |\n"
+      "| stored in | {} |\n\n"
+      "Measured against the base model{}:\n\n"
       "{}\n"
       "The base model's licence applies.{}\n",
       report.options.adapter ? "adapter" : "version", report.origin, CardIntroduction(report.student), SWIFTKV_VERSION,
-      CardModelRows(report.student), report.init, MarkdownCell(RecipeText(report)), CardQualityTable(rows),
+      CardModelRows(report.student), report.init, MarkdownCell(RecipeText(report)), StoredText(report),
+      report.options.quantization ? ", before quantization" : "", CardQualityTable(rows),
       report.options.adapter ? " Use it with `--adapter` on the base model." : "");
 }
 

@@ -54,10 +54,10 @@ void AddQuantizationFlag(CLI::App* command, std::string* quantization) {
   command
       ->add_option(
           "--quantization", *quantization,
-          "Weights in memory: none (as --dtype says); gguf (what a GGUF file has in Q8_0, Q4_0 and Q4_1 keeps its "
+          "Weights in memory: none (as --dtype says); gguf (what a file has in 8 bits or less keeps its "
           "bits: the same answers from less memory; an adapter's matrices for such ones in Q8_0); q8_0 or q4_1 (made "
-          "so); int8 (products in int8 too: the fastest "
-          "with prompts); int4 (the file's 4-bit weights times int8 inputs: the fastest with answers); auto: gguf with "
+          "so); int8 (products in int8 too: the fastest with prompts); int4 (the file's 4-bit weights times int8 "
+          "inputs: the fastest with answers); auto: gguf with "
           "bf16, else none")
       ->check(CLI::IsMember(names))
       ->capture_default_str();

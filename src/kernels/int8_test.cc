@@ -2,6 +2,7 @@
 // within rounding where some are exact.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>
@@ -133,6 +134,38 @@ TEST_P(Int8Test, BytesOfARowDependOnThatRowAlone) {
     SetThreads(static_cast<int>(m % 3) + 1);
     const std::vector<float> some = Multiply(ops, problem, w, 100, m);
     for (size_t i = 0; i < some.size(); ++i) ASSERT_EQ(some[i], all[100 * 137 + i]) << "m " << m << " at " << i;
+  }
+}
+
+TEST_P(Int8Test, StoredCodesStayAsTheyAre) {
+  const Backend& ops = *GetParam();
+  constexpr int64_t kRows = 130;
+  constexpr int64_t kColumns = 608;
+  std::vector<int8_t> codes;
+  std::vector<float> scales;
+  for (int64_t i = 0; i < kRows * kColumns; ++i) codes.push_back(static_cast<int8_t>(i * i % 251));
+  for (int64_t i = 0; i < kRows * kColumns; i += 32) scales.push_back(0.001f * static_cast<float>(i / kColumns + 1));
+  const auto pack = [&](const Backend& backend, const std::vector<int32_t>& exact) {
+    PackedMatrix stored = std::move(*backend.AllocatePacked(kRows, kColumns, DType::kQ8_K));
+    backend.PackQuantizedRows({.codes = codes.data(), .scales = scales.data()}, 0, kRows, &stored);
+    PackedMatrix w = std::move(*backend.AllocateInt8(kRows, kColumns, exact));
+    backend.RepackInt8Rows(stored, 64, kRows - 64, &w);
+    backend.RepackInt8Rows(stored, 0, 64, &w);
+    return w;
+  };
+  const Int8Problem problem(5, kRows, kColumns, {});
+  EXPECT_EQ(Multiply(ops, problem, pack(ops, {}), 0, 5), Multiply(RefBackend(), problem, pack(RefBackend(), {}), 0, 5));
+  const std::vector<int32_t> exact = {3, 40, 607};
+  const PackedMatrix with_exact = pack(ops, exact);
+  const std::vector<int32_t> ids = {0, 63, 64, 129};
+  std::vector<float> out(ids.size() * kColumns);
+  ops.UnpackRows(with_exact, ids.data(), 4, out.data());
+  for (size_t i = 0; i < out.size(); ++i) {
+    const auto column = static_cast<int32_t>(i % kColumns);
+    const auto at = static_cast<size_t>(ids[i / kColumns] * kColumns + column);
+    const float value = static_cast<float>(codes[at]) * scales[at / 32];
+    const bool is_exact = std::find(exact.begin(), exact.end(), column) != exact.end();
+    ASSERT_EQ(out[i], is_exact ? ToFloat(swiftkv::ToBFloat16(value)) : value) << i;
   }
 }
 

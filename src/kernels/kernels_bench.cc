@@ -288,7 +288,7 @@ void RegisterGemm(const Backend* ops, const std::string& name) {
   for (const Shape& shape : kShapes) {
     for (const int64_t m : {1, 8, 16, 64, 512}) {
       for (const DType dtype : {DType::kBF16, DType::kF32, DType::kQ8_0, DType::kQ4_1, DType::kQ4_K, DType::kQ5_K,
-                                DType::kQ6_K, DType::kI8}) {
+                                DType::kQ6_K, DType::kQ8_K, DType::kI8}) {
         const std::string type(Name(dtype));
         const std::string size = std::string("/") + shape.name + "/m" + std::to_string(m);
         Register("Gemm/" + name + "/" + type + size, Gemm, ops, dtype, false, m, shape.k, shape.n);

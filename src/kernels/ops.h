@@ -42,6 +42,7 @@ inline constexpr int64_t kMaxExactFeatures = 32;  // of a kI8 matrix
 //   kQ4_1, kQ8_0  4 and 8 bits, scales (and minima) that float16 holds
 //   kQ4_K, kQ5_K  4 and 8 bits, scales and minima in float32
 //   kQ6_K         8 bits, a scale in float32 for each 16
+//   kQ8_K         8 bits, scales in float32
 // With int8_inputs kQ4_1 and kQ8_0 are multiplied as they are: each 32 inputs of a row are quantized, too, with a scale
 // of their own (quantize.h), and the sums of 32 products, exact in int32, are scaled and added up in float32 from the
 // first input feature to the last (ref/ref_quantized.cc).
@@ -62,11 +63,9 @@ struct PackedMatrix {
 
 inline bool IsQuantized(DType dtype) {
   return dtype == DType::kQ4_1 || dtype == DType::kQ8_0 || dtype == DType::kQ4_K || dtype == DType::kQ5_K ||
-         dtype == DType::kQ6_K;
+         dtype == DType::kQ6_K || dtype == DType::kQ8_K;
 }
-inline bool HasMinima(DType dtype) {
-  return dtype == DType::kQ4_1 || dtype == DType::kQ4_K || dtype == DType::kQ5_K;
-}
+inline bool HasMinima(DType dtype) { return dtype == DType::kQ4_1 || dtype == DType::kQ4_K || dtype == DType::kQ5_K; }
 // Scales of a block of 32.
 inline int64_t ScalesOfBlock(DType dtype) { return dtype == DType::kQ6_K ? 2 : 1; }
 // Bytes that a block of 32 takes when packed.
@@ -204,6 +203,9 @@ class Backend {
   // The same for a block-quantized matrix, whose k is a multiple of 32; each row once.
   virtual void PackQuantizedRows(const QuantizedRows& rows, int64_t row_begin, int64_t row_count,
                                  PackedMatrix* w) const = 0;
+  // Packs rows of a kQ8_K matrix, each of which has one scale, into one of dtype kI8 with the same codes.
+  virtual void RepackInt8Rows(const PackedMatrix& from, int64_t row_begin, int64_t row_count,
+                              PackedMatrix* w) const = 0;
   // The inverse, for embedding look-ups from a tied lm_head: out [count, k] gets rows `ids` of w.
   virtual void UnpackRows(const PackedMatrix& w, const int32_t* ids, int64_t count, float* out) const = 0;
 

@@ -16,7 +16,7 @@
 namespace swiftkv::kernels {
 namespace {
 
-constexpr DType kTypes[] = {DType::kQ4_1, DType::kQ8_0, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
+constexpr DType kTypes[] = {DType::kQ4_1, DType::kQ8_0, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kQ8_K};
 constexpr DType kInt8InputTypes[] = {DType::kQ4_1, DType::kQ8_0};
 
 struct QuantizedProblem {

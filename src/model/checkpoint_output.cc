@@ -62,11 +62,45 @@ fs::path Target(const std::string& folder) {
   return path.has_filename() ? path : path.parent_path();
 }
 
-Status WriteTensor(const TensorSource& source, const std::string& name, const std::vector<int64_t>& shape,
-                   SafetensorsWriter* writer) {
-  const StoredTensor* tensor = source.Find(name);
-  if (tensor == nullptr) return NotFound("the checkpoint has no tensor {}", name);
-  if (tensor->shape != shape) return InvalidInput("tensor {} has another shape than config.json says", name);
+// Whether a tensor is a projection's matrix, which compressed-tensors calls "Linear".
+bool IsProjection(const std::string& name) {
+  return name.ends_with("_proj.weight") || name.ends_with("_swiftkv.weight");
+}
+
+// A checkpoint's tensors on their way to the disk.
+class TensorsOutput {
+ public:
+  TensorsOutput(const OutputOptions& options, DType dtype) : options_(options), dtype_(dtype) {}
+
+  template <class Tensor>  // BaseTensor or SwiftKvTensor
+  void Add(const TensorSource& source, const std::vector<Tensor>& tensors) {
+    for (const Tensor& tensor : tensors) entries_.push_back({&source, tensor.name, tensor.shape});
+  }
+  Status Write(const std::string& folder);
+
+ private:
+  struct Entry {
+    const TensorSource* source;
+    std::string name;
+    std::vector<int64_t> shape;
+  };
+  bool IsQuantized(const Entry& entry) const {
+    return options_.quantization && entry.shape.size() == 2 && IsProjection(entry.name);
+  }
+  Status WriteEntry(const Entry& entry, SafetensorsWriter* writer) const;
+
+  const OutputOptions& options_;
+  DType dtype_;
+  std::vector<Entry> entries_;
+};
+
+Status TensorsOutput::WriteEntry(const Entry& entry, SafetensorsWriter* writer) const {
+  const StoredTensor* tensor = entry.source->Find(entry.name);
+  if (tensor == nullptr) return NotFound("the checkpoint has no tensor {}", entry.name);
+  if (tensor->shape != entry.shape) {
+    return InvalidInput("tensor {} has another shape than config.json says", entry.name);
+  }
+  if (IsQuantized(entry)) return WriteCompressed(*tensor, *options_.quantization, dtype_, writer);
   std::vector<float> values;
   for (int64_t row = 0; row < tensor->rows(); row += kRowsPerPiece) {
     const int64_t rows = std::min(kRowsPerPiece, tensor->rows() - row);
@@ -77,22 +111,28 @@ Status WriteTensor(const TensorSource& source, const std::string& name, const st
   return Ok();
 }
 
-Status WriteTensors(const ModelFiles& files, const ModelConfig& student, const MemoryTensors& tensors, bool adapter,
-                    const std::string& folder) {
-  const std::vector<BaseTensor> base = adapter ? std::vector<BaseTensor>() : BaseTensors(student);
-  const std::vector<SwiftKvTensor> added = SwiftKvTensors(student);
+Status TensorsOutput::Write(const std::string& folder) {
   std::vector<TensorToWrite> plan;
-  plan.reserve(base.size() + added.size());
-  for (const BaseTensor& tensor : base) plan.push_back({tensor.name, tensor.shape});
-  for (const SwiftKvTensor& tensor : added) plan.push_back({tensor.name, tensor.shape});
-  SWIFTKV_ASSIGN_OR_RETURN(auto writer, SafetensorsWriter::Create(folder, std::move(plan), {.dtype = tensors.dtype()}));
-  for (const BaseTensor& tensor : base) {
-    SWIFTKV_RETURN_IF_ERROR(WriteTensor(*files.base, tensor.name, tensor.shape, &writer));
+  for (const Entry& entry : entries_) {
+    if (!IsQuantized(entry)) {
+      plan.push_back({entry.name, entry.shape});
+      continue;
+    }
+    for (TensorToWrite& part : CompressedTensors(entry.name, entry.shape, *options_.quantization)) {
+      plan.push_back(std::move(part));
+    }
   }
-  for (const SwiftKvTensor& tensor : added) {
-    SWIFTKV_RETURN_IF_ERROR(WriteTensor(tensors, tensor.name, tensor.shape, &writer));
-  }
+  SWIFTKV_ASSIGN_OR_RETURN(auto writer, SafetensorsWriter::Create(folder, std::move(plan), {.dtype = dtype_}));
+  for (const Entry& entry : entries_) SWIFTKV_RETURN_IF_ERROR(WriteEntry(entry, &writer));
   return writer.Finish();
+}
+
+Status WriteTensors(const ModelFiles& files, const ModelConfig& student, const MemoryTensors& tensors,
+                    const OutputOptions& options, const std::string& folder) {
+  TensorsOutput output(options, tensors.dtype());
+  if (!options.adapter) output.Add(*files.base, BaseTensors(student));
+  output.Add(tensors, SwiftKvTensors(student));
+  return output.Write(folder);
 }
 
 Status CopyCompanions(const ModelFiles& files, const std::string& folder) {
@@ -142,11 +182,21 @@ Status Publish(const TemporaryFolder& finished, const fs::path& target) {
   return renamed;
 }
 
+Status CheckGroups(const ModelConfig& config) {
+  for (const int64_t columns : {config.hidden_size, config.q_size(), config.intermediate_size}) {
+    if (columns % kInt4Group != 0) {
+      return InvalidInput("int4: a matrix of {} input features has no whole groups of {}", columns, kInt4Group);
+    }
+  }
+  return Ok();
+}
+
 }  // namespace
 
 Status CheckOutput(const ModelFiles& files, const OutputOptions& options) {
   nlohmann::ordered_json json;
   SWIFTKV_RETURN_IF_ERROR(SetSwiftKvFields(files.config, DType::kBF16, &json));
+  if (options.quantization == CompressedFormat::kInt4) SWIFTKV_RETURN_IF_ERROR(CheckGroups(files.config));
   std::error_code error;
   const fs::path target = Target(options.folder);
   if (target.empty()) return InvalidInput("no output folder");
@@ -174,7 +224,7 @@ Status WriteCheckpoint(const ModelFiles& files, const ModelConfig& student, cons
   if (error) return IoError("{}: cannot make the folder: {}", target.parent_path().string(), error.message());
 
   const TemporaryFolder temporary(fmt::format("{}.tmp-{}", target.string(), getpid()));
-  SWIFTKV_RETURN_IF_ERROR(WriteTensors(files, student, tensors, options.adapter, temporary.path()));
+  SWIFTKV_RETURN_IF_ERROR(WriteTensors(files, student, tensors, options, temporary.path()));
   if (!options.adapter) {
     SWIFTKV_RETURN_IF_ERROR(files.folder.empty() ? WriteGenerationConfig(files.config, temporary.path())
                                                  : CopyCompanions(files, temporary.path()));
@@ -185,6 +235,7 @@ Status WriteCheckpoint(const ModelFiles& files, const ModelConfig& student, cons
   SWIFTKV_RETURN_IF_ERROR(WriteFile(temporary.path() + "/README.md", card));
   SWIFTKV_ASSIGN_OR_RETURN(nlohmann::ordered_json json, BaseConfigJson(files));
   SWIFTKV_RETURN_IF_ERROR(SetSwiftKvFields(student, tensors.dtype(), &json));
+  if (options.quantization) json["quantization_config"] = QuantizationConfigJson(*options.quantization);
   SWIFTKV_RETURN_IF_ERROR(WriteFile(temporary.path() + "/config.json", json.dump(2) + "\n"));
   return Publish(temporary, target);
 }

@@ -7,10 +7,12 @@
 #ifndef SWIFTKV_MODEL_CHECKPOINT_OUTPUT_H_
 #define SWIFTKV_MODEL_CHECKPOINT_OUTPUT_H_
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/status.h"
+#include "checkpoint/compressed_tensors.h"
 #include "model/config.h"
 #include "model/memory_tensors.h"
 #include "model/model_files.h"
@@ -21,6 +23,8 @@ struct OutputOptions {
   std::string folder;
   bool adapter = false;    // only the SwiftKV tensors
   bool overwrite = false;  // replace a model folder that is there
+  // Of all projections' matrices; not of embeddings and lm_head.
+  std::optional<CompressedFormat> quantization = {};
 };
 
 struct FileToWrite {
@@ -29,13 +33,14 @@ struct FileToWrite {
 };
 
 // Errors, all kInvalidInput: the folder exists and is not empty (without `overwrite`), is no model folder (with it), or
-// is the input; the reference implementations have no class for this model.
+// is the input; the reference implementations have no class for this model; its matrices have no whole groups of
+// columns for the quantization.
 Status CheckOutput(const ModelFiles& files, const OutputOptions& options);
 
-// `tensors`: all SwiftKV tensors of `student`; the base's are written in the same type. `card`: the text of README.md.
-// Beside the tensors: config.json, and for a whole checkpoint generation_config.json, tokenizer, chat template and
-// licence of a Hugging Face folder. `others`: more files, such as a GGUF base's tokenizer as such a folder has it.
-// Errors: as CheckOutput; kResourceExhausted (the disk is full), kIo.
+// `tensors`: all SwiftKV tensors of `student`; the base's are written in the same type, or all quantized. `card`: the
+// text of README.md. Beside the tensors: config.json, and for a whole checkpoint generation_config.json, tokenizer,
+// chat template and licence of a Hugging Face folder. `others`: more files, such as a GGUF base's tokenizer as such a
+// folder has it. Errors: as CheckOutput; kResourceExhausted (the disk is full), kIo.
 Status WriteCheckpoint(const ModelFiles& files, const ModelConfig& student, const MemoryTensors& tensors,
                        const std::string& card, const std::vector<FileToWrite>& others, const OutputOptions& options);
 

@@ -194,20 +194,21 @@ void CheckClass(Fields& fields) {
   }
 }
 
-// The quantised formats that are read: F8_E4M3 weights with a weight_scale for the tensor or for each row.
+// The quantised formats that are read (checkpoint/compressed_tensors.h).
 void CheckQuantization(Fields& fields) {
   const Json* config = fields.Find("quantization_config");
   if (config == nullptr) return;
   Fields quantization(*config, fields.origin());
   const std::string method = quantization.String("quant_method", "");
   const std::string format = quantization.String("format", "");
+  constexpr std::array kFormats = {"float-quantized", "naive-quantized", "int-quantized", "pack-quantized"};
   const bool compressed =
-      method == "compressed-tensors" && (format == "float-quantized" || format == "naive-quantized");
+      method == "compressed-tensors" && std::find(kFormats.begin(), kFormats.end(), format) != kFormats.end();
   if (!compressed && method != "fbgemm_fp8") {
     fields.Fail(
         "{}: quantization_config with quant_method \"{}\" and format \"{}\" is not supported; supported are "
-        "compressed-tensors with float-quantized, and fbgemm_fp8",
-        fields.origin(), Printable(method), Printable(format));
+        "compressed-tensors with {}, and fbgemm_fp8",
+        fields.origin(), Printable(method), Printable(format), fmt::join(kFormats, ", "));
   }
 }
 
@@ -484,6 +485,7 @@ Status MergeAdapterConfig(const Json& json, const std::string& origin, ModelConf
                         Name(architecture.family), Name(config->family));
   }
   SWIFTKV_RETURN_IF_ERROR(CheckSameSizes(fields, *config));
+  CheckQuantization(fields);
   if (fields.Find("num_key_value_layers") == nullptr) {
     return InvalidInput("{}: the field num_key_value_layers is missing", origin);
   }

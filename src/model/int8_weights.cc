@@ -71,21 +71,37 @@ Status Measure(const Weights& weights, InputMaxima* maxima) {
   return Ok();
 }
 
+// Calls pack(begin, count) for all rows in parallel.
+template <class Pack>
+void PackAllRows(int64_t rows, const Pack& pack) {
+  ParallelFor((rows + kPackRows - 1) / kPackRows, [&](int64_t task) {
+    const int64_t begin = task * kPackRows;
+    pack(begin, std::min(kPackRows, rows - begin));
+  });
+}
+
+Status QuantizeRows(const kernels::Backend& backend, const PackedMatrix& from, PackedMatrix* to) {
+  const int64_t batch_rows = std::max<int64_t>(1, kBatchElements / from.k / kPackRows) * kPackRows;
+  SWIFTKV_ASSIGN_OR_RETURN(AlignedBuffer rows, AlignedBuffer::Allocate(batch_rows * from.k * 4, "rows to pack"));
+  std::vector<int32_t> ids(static_cast<size_t>(from.n));
+  std::iota(ids.begin(), ids.end(), 0);
+  for (int64_t batch = 0; batch < from.n; batch += batch_rows) {
+    const int64_t count = std::min(batch_rows, from.n - batch);
+    backend.UnpackRows(from, ids.data() + batch, count, rows.as<float>());
+    PackAllRows(count, [&](int64_t begin, int64_t task_rows) {
+      backend.PackRows(rows.as<float>() + begin * from.k, batch + begin, task_rows, to);
+    });
+  }
+  return Ok();
+}
+
 Status Repack(const kernels::Backend& backend, std::vector<int32_t> exact_features, PackedMatrix* matrix) {
   if (matrix->n == 0) return Ok();
   SWIFTKV_ASSIGN_OR_RETURN(PackedMatrix packed, backend.AllocateInt8(matrix->n, matrix->k, std::move(exact_features)));
-  const int64_t batch_rows = std::max<int64_t>(1, kBatchElements / matrix->k / kPackRows) * kPackRows;
-  SWIFTKV_ASSIGN_OR_RETURN(AlignedBuffer rows, AlignedBuffer::Allocate(batch_rows * matrix->k * 4, "rows to pack"));
-  std::vector<int32_t> ids(static_cast<size_t>(matrix->n));
-  std::iota(ids.begin(), ids.end(), 0);
-  for (int64_t batch = 0; batch < matrix->n; batch += batch_rows) {
-    const int64_t count = std::min(batch_rows, matrix->n - batch);
-    backend.UnpackRows(*matrix, ids.data() + batch, count, rows.as<float>());
-    ParallelFor((count + kPackRows - 1) / kPackRows, [&](int64_t task) {
-      const int64_t begin = task * kPackRows;
-      backend.PackRows(rows.as<float>() + begin * matrix->k, batch + begin, std::min(kPackRows, count - begin),
-                       &packed);
-    });
+  if (matrix->dtype == DType::kQ8_K) {
+    PackAllRows(matrix->n, [&](int64_t begin, int64_t rows) { backend.RepackInt8Rows(*matrix, begin, rows, &packed); });
+  } else {
+    SWIFTKV_RETURN_IF_ERROR(QuantizeRows(backend, *matrix, &packed));
   }
   *matrix = std::move(packed);
   matrix->data.UseHugePages();

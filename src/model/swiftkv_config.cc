@@ -90,4 +90,27 @@ Status SetSwiftKvFields(const ModelConfig& student, DType dtype, Json* json) {
   return Ok();
 }
 
+Json QuantizationConfigJson(CompressedFormat format) {
+  const bool is_int8 = format == CompressedFormat::kInt8;
+  Json group_size = nullptr;
+  if (!is_int8) group_size = kInt4Group;
+  Json weights = {{"num_bits", is_int8 ? 8 : 4}, {"type", "int"},
+                  {"symmetric", true},           {"strategy", is_int8 ? "channel" : "group"},
+                  {"group_size", group_size},    {"dynamic", false},
+                  {"actorder", nullptr}};
+  // vLLM reads int8 weights without packing only where inputs are quantized as they come, too.
+  Json inputs = nullptr;
+  if (is_int8) {
+    inputs = {{"num_bits", 8}, {"type", "int"}, {"symmetric", true}, {"strategy", "token"}, {"dynamic", true}};
+  }
+  const Json group = {
+      {"targets", {"Linear"}}, {"weights", weights}, {"input_activations", inputs}, {"output_activations", nullptr}};
+  return {{"quant_method", "compressed-tensors"},
+          {"format", is_int8 ? "int-quantized" : "pack-quantized"},
+          {"quantization_status", "compressed"},
+          {"config_groups", {{"group_0", group}}},
+          {"ignore", {"lm_head"}},
+          {"kv_cache_scheme", nullptr}};
+}
+
 }  // namespace swiftkv

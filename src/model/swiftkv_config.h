@@ -6,6 +6,7 @@
 
 #include "base/dtype.h"
 #include "base/status.h"
+#include "checkpoint/compressed_tensors.h"
 #include "model/config.h"
 
 namespace swiftkv {
@@ -17,6 +18,9 @@ nlohmann::ordered_json HfConfigJson(const ModelConfig& config);
 // fields and the stored type. Plain Mistral becomes llama_swiftkv, which computes the same.
 // Error kInvalidInput: Mistral with a sliding window, for which there is no SwiftKV class.
 Status SetSwiftKvFields(const ModelConfig& student, DType dtype, nlohmann::ordered_json* json);
+
+// config.json's quantization_config of a checkpoint whose projections are all quantized in that format.
+nlohmann::ordered_json QuantizationConfigJson(CompressedFormat format);
 
 }  // namespace swiftkv
 

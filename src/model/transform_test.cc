@@ -181,6 +181,50 @@ TEST_F(Output, AdapterHoldsSwiftKvTensorsAlone) {
   EXPECT_TRUE(LoadWeights(config, *files_.base, source->get(), {.dtype = DType::kF32, .teacher = true}));
 }
 
+TEST_F(Output, QuantizedProjectionsReadBack) {
+  EXPECT_FALSE(Write({.folder = root_ + "/out", .quantization = CompressedFormat::kInt4})) << "48 input features";
+  files_.config.intermediate_size = student_.intermediate_size = 64;
+  files_.base = std::make_unique<MemoryTensors>(TinyTensors(files_.config));
+  for (const auto& [quantization, format, packed] : {std::tuple{CompressedFormat::kInt8, "int-quantized", DType::kQ8_K},
+                                                     {CompressedFormat::kInt4, "pack-quantized", DType::kQ4_K}}) {
+    const std::string folder = root_ + "/" + format;
+    ASSERT_TRUE(Write({.folder = folder, .quantization = quantization}));
+    const auto json = ReadJsonFile(folder + "/config.json");
+    ASSERT_TRUE(json);
+    EXPECT_EQ((*json)["quantization_config"]["format"], format);
+    const auto config = ParseHfConfig(*json, folder);
+    ASSERT_TRUE(config) << config.error().message;
+    const auto source = OpenSafetensors(folder);
+    ASSERT_TRUE(source) << source.error().message;
+    for (const BaseTensor& tensor : BaseTensors(student_)) {
+      const StoredTensor* stored = (*source)->Find(tensor.name);
+      ASSERT_NE(stored, nullptr) << tensor.name;
+      EXPECT_EQ(stored->scale != nullptr, tensor.name.ends_with("_proj.weight")) << tensor.name;
+    }
+    // With student and teacher in the folder's own bits: the same logits as in BF16.
+    const std::vector<TokenSequence> tokens = TinySequences(files_.config, 2, 9, 7);
+    const auto logits = [&](Quantization in_memory, Mode mode) {
+      const auto weights = LoadWeights(*config, **source, nullptr, {.quantization = in_memory, .teacher = true});
+      EXPECT_TRUE(weights) << weights.error().message;
+      if (in_memory == Quantization::kStored) {
+        EXPECT_EQ(weights->layers[0].down_proj.dtype, packed);
+        EXPECT_EQ(weights->later.kv_proj.dtype, packed);
+      }
+      SequenceRunner runner(*weights, mode);
+      EXPECT_TRUE(runner.Run(tokens));
+      std::vector<float> out(static_cast<size_t>(18 * config->vocab_size));
+      runner.Logits(0, 18, out.data());
+      return out;
+    };
+    for (const Mode mode : {Mode::kTeacher, Mode::kStudent}) {
+      EXPECT_EQ(logits(Quantization::kStored, mode), logits(Quantization::kNone, mode)) << format;
+    }
+    for (const Quantization in_memory : {Quantization::kInt8, Quantization::kInt4, Quantization::kQ8_0}) {
+      EXPECT_FALSE(logits(in_memory, Mode::kStudent).empty());
+    }
+  }
+}
+
 TEST_F(Output, NeverReplacesUnasked) {
   ASSERT_TRUE(Write({.folder = root_ + "/out"}));
   EXPECT_FALSE(Write({.folder = root_ + "/out"}));

@@ -83,12 +83,13 @@ std::vector<Part> WithSuffix(const std::vector<Part>& parts, const char* suffix)
   return named;
 }
 
-// Whether scales that are packed in float16 stay finite.
-bool FitsFloat16(const BlockRows& blocks, DType type) {
-  constexpr float kMaxFloat16 = 65504;
-  const auto fits = [](float value) { return std::fabs(value) <= kMaxFloat16; };
-  return type != DType::kQ4_1 || (std::all_of(blocks.scales.begin(), blocks.scales.end(), fits) &&
-                                  std::all_of(blocks.minima.begin(), blocks.minima.end(), fits));
+// Whether scales stay finite when they are packed, and weights when they become bf16.
+bool ScalesFit(const BlockRows& blocks, DType type) {
+  const bool is_float16 = type == DType::kQ4_1 || type == DType::kQ8_0;
+  const float limit = is_float16 ? 65504.0f : 0x1p119f;  // 2^128 over 256 codes, with room for a minimum
+  const auto fits = [=](float value) { return std::fabs(value) <= limit; };
+  return std::all_of(blocks.scales.begin(), blocks.scales.end(), fits) &&
+         std::all_of(blocks.minima.begin(), blocks.minima.end(), fits);
 }
 
 void PackBlocks(const kernels::Backend& backend, const BlockRows& blocks, int64_t begin, int64_t count,
@@ -156,7 +157,7 @@ Status WeightsBuilder::PackBlocksTask(const std::vector<Part>& parts, const std:
     const int64_t to = std::min(begin + count, part_begin + parts[i].rows);
     if (from < to) {
       SWIFTKV_RETURN_IF_ERROR(readers[i].blocks(from - part_begin, to - from, &blocks));
-      if (!FitsFloat16(blocks, out->dtype)) return InvalidInput("{}: scales above what float16 holds", parts[i].name);
+      if (!ScalesFit(blocks, out->dtype)) return InvalidInput("{}: scales are too large", parts[i].name);
       PackBlocks(*weights_.backend, blocks, from, to - from, out);
     }
     part_begin += parts[i].rows;

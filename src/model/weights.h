@@ -59,7 +59,7 @@ struct Weights {
 // in it.
 enum class Quantization {
   kNone,  // in LoadOptions::dtype
-  // Matrices that the file has in one of GGUF's block types keep their bits (BlockRowsType): a plain model's results
+  // Matrices that the file has in blocks keep their bits (BlockRowsType): a plain model's results
   // are those of kNone. What SwiftKV has in place of such ones, in more bits in its own file, is made Q8_0, so that
   // decoding reads no more than the base's.
   kStored,

@@ -243,6 +243,7 @@ class BlockTensors : public TensorSource {
       tensors_[tensor.name] = {.name = tensor.name, .dtype = dtype, .shape = tensor.shape, .data = bytes};
     }
   }
+  std::byte* Bytes(const std::string& name) { return bytes_.at(name).data(); }
   const std::vector<std::string>& names() const override { return floats_.names(); }
   const StoredTensor* Find(std::string_view name) const override {
     const auto found = tensors_.find(name);
@@ -324,6 +325,18 @@ TEST(WeightsTest, Int4KeepsTheCodesOfQ4K) {
     for (size_t i = 0; i < 256; ++i) EXPECT_NEAR(actual[i], expected[i], std::abs(expected[i]) * 0x1p-7f + 0.02f);
   }
   EXPECT_EQ(int4->lm_head.dtype, DType::kQ4_1);
+}
+
+TEST(WeightsTest, RefusesScalesThatAreTooLargeToPack) {
+  const ModelConfig config = BlockConfig(1);
+  BlockTensors blocks(config, DType::kQ4_K);
+  // A float16 of 65,504 times a group's 63: float32 holds it, float16 does not.
+  const std::array<uint8_t, 5> scales = {0xff, 0x7b, 0, 0, 63};
+  std::memcpy(blocks.Bytes("model.layers.0.mlp.down_proj.weight"), scales.data(), scales.size());
+  EXPECT_TRUE(LoadWeights(config, blocks, nullptr, {.quantization = Quantization::kStored}).has_value());
+  const auto int4 = LoadWeights(config, blocks, nullptr, {.quantization = Quantization::kInt4});
+  ASSERT_FALSE(int4.has_value());
+  EXPECT_THAT(int4.error().message, HasSubstr("model.layers.0.mlp.down_proj.weight: scales are too large"));
 }
 
 TEST(WeightsTest, RandomWeightsDependOnTheSeedAlone) {

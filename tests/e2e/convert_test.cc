@@ -81,6 +81,22 @@ TEST_F(ConvertTest, AdapterOfAText) {
   EXPECT_TRUE(std::filesystem::exists(Path("out/README.md")));
 }
 
+TEST_F(ConvertTest, QuantizedCheckpointsAnswer) {
+  ASSERT_EQ(Convert({"-o", Path("int8"), "--num-key-value-layers", "2", "--quantization", "int8"}).exit_code, 0);
+  EXPECT_THAT(RunSwiftKv({"inspect", Path("int8")}).out, HasSubstr("I8 "));
+  // From the folder's own bits the answers are those of its values in BF16.
+  EXPECT_EQ(Answer({Path("int8"), "--quantization", "gguf"}), Answer({Path("int8"), "--quantization", "none"}));
+  EXPECT_FALSE(Answer({Path("int8"), "--quantization", "int8"}).empty());
+  ASSERT_EQ(Convert({"-o", Path("adapter"), "--format", "adapter", "--quantization", "int8"}).exit_code, 0);
+  EXPECT_FALSE(Answer({Path("base"), "--adapter", Path("adapter")}).empty());
+  ExpectRefused({"-o", Path("int4"), "--quantization", "int4"}, "48 input features");
+  ExpectRefused({"-o", Path("int3"), "--quantization", "int3"}, "--quantization");
+  std::filesystem::resize_file(Path("int8/model.safetensors"),
+                               std::filesystem::file_size(Path("int8/model.safetensors")) - 2);
+  const ProcessResult cut = RunSwiftKv({"generate", Path("int8"), "--prompt", "a"});
+  EXPECT_EQ(cut.exit_code, 2) << cut.err;
+}
+
 TEST_F(ConvertTest, RefusesWithASentence) {
   ExpectRefused({"-o", Path("out"), "--num-key-value-layers", "9"}, "must be 1 to 4");
   ExpectRefused({"-o", Path("out"), "--num-key-value-layers", "x"}, "a number of layers or auto");

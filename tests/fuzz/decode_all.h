@@ -16,6 +16,8 @@ inline void DecodeAll(const TensorSource& source) {
     std::vector<float> row(tensor.columns());
     for (const int64_t i : {int64_t{0}, tensor.rows() / 2, tensor.rows() - 1}) {
       (void)DecodeRows(tensor, i, 1, row.data());
+      BlockRows blocks;
+      if (BlockRowsType(tensor)) (void)DecodeBlockRows(tensor, i, 1, &blocks);
     }
   }
 }

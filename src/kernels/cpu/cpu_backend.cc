@@ -53,6 +53,9 @@ class CpuBackend final : public Backend {
                          PackedMatrix* w) const override {
     cpu::PackQuantizedRows(rows, row_begin, row_count, w);
   }
+  void RepackInt8Rows(const PackedMatrix& from, int64_t row_begin, int64_t row_count, PackedMatrix* w) const override {
+    cpu::RepackInt8Rows(from, row_begin, row_count, w);
+  }
   void UnpackRows(const PackedMatrix& w, const int32_t* ids, int64_t count, float* out) const override {
     cpu::UnpackRows(w, ids, count, out);
   }

@@ -44,6 +44,7 @@ inline void DequantizeStep(const PackedMatrix& w, const PackedLayout& layout, in
   if (w.dtype == DType::kQ4_K) return DequantizeUnit<UnitQ4_K>(unit, out);
   if (w.dtype == DType::kQ5_K) return DequantizeUnit<UnitQ5_K>(unit, out);
   if (w.dtype == DType::kQ6_K) return DequantizeUnit<UnitQ6_K>(unit, out);
+  if (w.dtype == DType::kQ8_K) return DequantizeUnit<UnitQ8_K>(unit, out);
   DequantizeUnit<UnitQ8_0>(unit, out);
 }
 

@@ -4,6 +4,7 @@
 #include <numeric>
 #include <utility>
 
+#include "kernels/cpu/quantized_layout.h"
 #include "kernels/quantize.h"
 
 namespace swiftkv::kernels::cpu {
@@ -24,6 +25,13 @@ void ForEachCode(const PackedLayout& layout, int64_t row, const Visit& visit) {
     const int64_t size = layout.SectionSize(section);
     for (int64_t k = 0; k < size; ++k) visit(begin + k, base + FeatureOffset<int8_t>(k));
   }
+}
+
+void StoreRow(const PackedLayout& layout, const Int8Parts<std::byte>& parts, int64_t row,
+              const std::vector<int8_t>& codes, float scale) {
+  parts.scales[row] = scale;
+  ForEachCode(layout, row, [&](int64_t k, int64_t i) { parts.codes[i] = codes[static_cast<size_t>(k)]; });
+  parts.excess[row] = 128 * std::accumulate(codes.begin(), codes.end(), int32_t{0});
 }
 
 }  // namespace
@@ -50,9 +58,22 @@ void PackInt8Rows(const float* rows, int64_t row_begin, int64_t row_count, Packe
       float& value = values[static_cast<size_t>(w->exact_features[i])];
       parts.exact[ExactIndex(row, static_cast<int64_t>(i))] = ToBFloat16(std::exchange(value, 0.0f));
     }
-    parts.scales[row] = QuantizeVector(values.data(), w->k, codes.data());
-    ForEachCode(layout, row, [&](int64_t k, int64_t i) { parts.codes[i] = codes[static_cast<size_t>(k)]; });
-    parts.excess[row] = 128 * std::accumulate(codes.begin(), codes.end(), int32_t{0});
+    const float scale = QuantizeVector(values.data(), w->k, codes.data());
+    StoreRow(layout, parts, row, codes, scale);
+  }
+}
+
+void RepackInt8Rows(const PackedMatrix& from, int64_t row_begin, int64_t row_count, PackedMatrix* w) {
+  const PackedLayout layout(*w);
+  const Int8Parts parts(w->data.data(), layout);
+  std::vector<int8_t> codes(static_cast<size_t>(w->k));
+  for (int64_t row = row_begin; row < row_begin + row_count; ++row) {
+    const float scale = UnpackCodes(from, row, codes.data());
+    for (size_t i = 0; i < w->exact_features.size(); ++i) {
+      const int8_t code = std::exchange(codes[static_cast<size_t>(w->exact_features[i])], int8_t{0});
+      parts.exact[ExactIndex(row, static_cast<int64_t>(i))] = ToBFloat16(static_cast<float>(code) * scale);
+    }
+    StoreRow(layout, parts, row, codes, scale);
   }
 }
 

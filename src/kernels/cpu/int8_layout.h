@@ -38,6 +38,8 @@ struct Int8Parts {
 
 Result<PackedMatrix> AllocateInt8(int64_t n, int64_t k, std::vector<int32_t> exact_features);
 void PackInt8Rows(const float* rows, int64_t row_begin, int64_t row_count, PackedMatrix* w);
+// `from`: kQ8_K, one scale a row.
+void RepackInt8Rows(const PackedMatrix& from, int64_t row_begin, int64_t row_count, PackedMatrix* w);
 void UnpackInt8Row(const PackedMatrix& w, int64_t row, float* out);
 
 }  // namespace swiftkv::kernels::cpu

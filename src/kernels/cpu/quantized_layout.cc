@@ -1,6 +1,7 @@
 #include "kernels/cpu/quantized_layout.h"
 
 #include <cmath>
+#include <cstring>
 
 #include "base/bfloat16.h"
 #include "base/float16.h"
@@ -9,7 +10,8 @@ namespace swiftkv::kernels::cpu {
 namespace {
 
 // The unit that holds input features from `block` * 32 of an output feature.
-std::byte* UnitOf(const PackedLayout& layout, PackedMatrix* w, int64_t row, int64_t block) {
+template <class Matrix>
+auto* UnitOf(const PackedLayout& layout, Matrix* w, int64_t row, int64_t block) {
   const int64_t section = layout.SectionOf(block * kQuantizedBlock);
   const int64_t in_section = block * kQuantizedBlock - layout.SectionBegin(section);
   const int64_t element = layout.Offset(section, row / kPanelColumns) + in_section * kPanelColumns;
@@ -48,8 +50,7 @@ void UnpackRow(const PackedMatrix& w, int64_t row, float* out) {
   const PackedLayout layout(w);
   const int64_t column = row % kPanelColumns;
   for (int64_t block = 0; block < w.k / kQuantizedBlock; ++block) {
-    // Only read from here on.
-    const std::byte* unit = UnitOf(layout, const_cast<PackedMatrix*>(&w), row, block);
+    const std::byte* unit = UnitOf(layout, &w, row, block);
     const auto* words = reinterpret_cast<const uint32_t*>(unit);
     const auto* scales = reinterpret_cast<const typename Unit::Scale*>(unit + Unit::kCodeBytes) + column;
     const float minimum = Unit::kHasMinima ? Widen(scales[kPanelColumns]) : 0;
@@ -72,6 +73,18 @@ void PackQuantizedRows(const QuantizedRows& rows, int64_t row_begin, int64_t row
 
 void UnpackQuantizedRow(const PackedMatrix& w, int64_t row, float* out) {
   WithUnit(w.dtype, [&](auto unit) { UnpackRow<decltype(unit)>(w, row, out); });
+}
+
+float UnpackCodes(const PackedMatrix& w, int64_t row, int8_t* codes) {
+  const PackedLayout layout(w);
+  const int64_t column = row % kPanelColumns;
+  for (int64_t block = 0; block < w.k / kQuantizedBlock; ++block) {
+    const std::byte* unit = UnitOf(layout, &w, row, block);
+    for (int64_t k = 0; k < kQuantizedBlock; k += UnitQ8_K::kCodesPerWord) {
+      std::memcpy(codes + block * kQuantizedBlock + k, unit + UnitQ8_K::WordIndex(column, k) * 4, 4);
+    }
+  }
+  return reinterpret_cast<const float*>(UnitOf(layout, &w, row, 0) + UnitQ8_K::kCodeBytes)[column];
 }
 
 }  // namespace swiftkv::kernels::cpu

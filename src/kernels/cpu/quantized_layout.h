@@ -43,6 +43,7 @@ using UnitQ8_0 = BlockUnit<8, uint16_t, BesideScales::kNothing>;
 using UnitQ4_K = BlockUnit<4, float, BesideScales::kMinima>;
 using UnitQ5_K = BlockUnit<8, float, BesideScales::kMinima>;
 using UnitQ6_K = BlockUnit<8, float, BesideScales::kSecondScales>;
+using UnitQ8_K = BlockUnit<8, float, BesideScales::kNothing>;
 
 // Calls visit(unit) with the unit of a block-quantized type.
 template <class Visit>
@@ -51,6 +52,7 @@ auto WithUnit(DType dtype, const Visit& visit) {
   if (dtype == DType::kQ4_K) return visit(UnitQ4_K());
   if (dtype == DType::kQ5_K) return visit(UnitQ5_K());
   if (dtype == DType::kQ6_K) return visit(UnitQ6_K());
+  if (dtype == DType::kQ8_K) return visit(UnitQ8_K());
   return visit(UnitQ8_0());
 }
 inline int64_t UnitBytes(DType dtype) {
@@ -64,6 +66,8 @@ using QuantizedUnit = std::conditional_t<kBits == 4, UnitQ4_1, UnitQ8_0>;
 void PackQuantizedRows(const QuantizedRows& rows, int64_t row_begin, int64_t row_count, PackedMatrix* w);
 // One row as bf16 values, widened.
 void UnpackQuantizedRow(const PackedMatrix& w, int64_t row, float* out);
+// A row's codes [k]; returns the scale of its first block. Of dtype kQ8_K.
+float UnpackCodes(const PackedMatrix& w, int64_t row, int8_t* codes);
 
 }  // namespace swiftkv::kernels::cpu
 

@@ -53,6 +53,10 @@ class Ref final : public Backend {
     ref::PackQuantizedRows(rows, row_begin, row_count, w);
   }
 
+  void RepackInt8Rows(const PackedMatrix& from, int64_t row_begin, int64_t row_count, PackedMatrix* w) const override {
+    ref::RepackInt8Rows(from, row_begin, row_count, w);
+  }
+
   void UnpackRows(const PackedMatrix& w, const int32_t* ids, int64_t count, float* out) const override {
     for (int64_t r = 0; r < count; ++r) {
       if (w.dtype == DType::kI8) {

@@ -6,6 +6,7 @@
 
 #include "kernels/quantize.h"
 #include "kernels/ref/ref_math.h"
+#include "kernels/ref/ref_quantized.h"
 
 namespace swiftkv::kernels::ref {
 namespace {
@@ -52,6 +53,22 @@ void PackInt8Rows(const float* rows, int64_t row_begin, int64_t row_count, Packe
     std::copy_n(reinterpret_cast<const std::byte*>(codes.data()), w->k, parts.codes + row * w->k);
     for (size_t i = 0; i < exact.size(); ++i) {
       Store(parts.exact, row * kMaxExactFeatures + static_cast<int64_t>(i), DType::kBF16, exact[i]);
+    }
+  }
+}
+
+void RepackInt8Rows(const PackedMatrix& from, int64_t row_begin, int64_t row_count, PackedMatrix* w) {
+  const Parts parts(w->data.data(), *w);
+  for (int64_t row = row_begin; row < row_begin + row_count; ++row) {
+    const float scale = QuantizedScale(from, row, 0);
+    Store(parts.scales, row, DType::kF32, scale);
+    for (int64_t k = 0; k < w->k; ++k)
+      parts.codes[row * w->k + k] = static_cast<std::byte>(QuantizedCode(from, row, k));
+    for (size_t i = 0; i < w->exact_features.size(); ++i) {
+      const int64_t k = w->exact_features[i];
+      const float value = static_cast<float>(QuantizedCode(from, row, k)) * scale;
+      Store(parts.exact, row * kMaxExactFeatures + static_cast<int64_t>(i), DType::kBF16, value);
+      parts.codes[row * w->k + k] = std::byte{0};
     }
   }
 }

@@ -12,6 +12,7 @@ namespace swiftkv::kernels::ref {
 
 Result<PackedMatrix> AllocateInt8(int64_t n, int64_t k, std::vector<int32_t> exact_features);
 void PackInt8Rows(const float* rows, int64_t row_begin, int64_t row_count, PackedMatrix* w);
+void RepackInt8Rows(const PackedMatrix& from, int64_t row_begin, int64_t row_count, PackedMatrix* w);
 void UnpackInt8Row(const PackedMatrix& w, int64_t row, float* out);
 void GemmInt8(const GemmArgs& args);
 

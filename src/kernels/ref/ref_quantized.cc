@@ -89,12 +89,16 @@ void PackQuantizedRows(const QuantizedRows& rows, int64_t row_begin, int64_t row
   if (HasMinima(w->dtype)) PackScales(rows.minima, row_count * blocks, w->dtype, parts.minima + row_begin * blocks);
 }
 
+int8_t QuantizedCode(const PackedMatrix& w, int64_t row, int64_t k) { return Parts(w).codes[row * w.k + k]; }
+
+float QuantizedScale(const PackedMatrix& w, int64_t row, int64_t k) {
+  return Parts(w).scales[(row * w.k + k) * ScalesOfBlock(w.dtype) / kQuantizedBlock];
+}
+
 float QuantizedWeight(const PackedMatrix& w, int64_t row, int64_t k) {
-  const Parts parts(w);
-  const int64_t element = row * w.k + k;
-  const float scale = parts.scales[element * ScalesOfBlock(w.dtype) / kQuantizedBlock];
-  const float minimum = HasMinima(w.dtype) ? parts.minima[element / kQuantizedBlock] : 0;
-  return ToFloat(ToBFloat16(std::fma(static_cast<float>(parts.codes[element]), scale, minimum)));
+  const float minimum = HasMinima(w.dtype) ? Parts(w).minima[(row * w.k + k) / kQuantizedBlock] : 0;
+  const auto code = static_cast<float>(QuantizedCode(w, row, k));
+  return ToFloat(ToBFloat16(std::fma(code, QuantizedScale(w, row, k), minimum)));
 }
 
 void GemmQuantized(const GemmArgs& args) {
