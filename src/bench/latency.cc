@@ -46,7 +46,7 @@ class Bench {
 };
 
 Result<Bench> Bench::Create(const MeasuredModel& model, Mode mode, const LatencyTest& test) {
-  Forward forward(model.weights, mode);
+  Forward forward(model.weights, mode, test.kv_cache_dtype);
   const int64_t tokens = test.depth + test.prompt + test.generate;
   const int64_t blocks = (tokens + kKvBlockTokens - 1) / kKvBlockTokens * test.sequences;
   SWIFTKV_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(forward.cache_layout(), blocks));
@@ -80,7 +80,7 @@ Status Bench::RunStep(const Step& step, Work* work) {
   SWIFTKV_RETURN_IF_ERROR(forward_.Run(step, &cache_));
   if (!step.logit_rows.empty()) forward_.Logits(0, std::ssize(step.logit_rows), logits_.data());
   if (work != nullptr) {
-    const Work more = StepWork(step, *weights_, mode_);
+    const Work more = StepWork(step, *weights_, mode_, test_.kv_cache_dtype);
     work->flops += more.flops;
     work->bytes += more.bytes;
   }

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,7 @@ struct LatencyTest {
   int64_t sequences = 1;        // that run together
   int64_t batch_tokens = 2048;  // of one step at most
   int threads = 1;
+  std::optional<DType> kv_cache_dtype = {};  // absent: the weights' type
 };
 // "pp512", "tg128", "pp512+tg64 @ d4096"
 std::string TestName(const LatencyTest& test);
@@ -64,6 +66,7 @@ struct LatencyReport {
   std::string origin;
   ModelConfig config;
   DType dtype = DType::kBF16;
+  DType kv_cache_dtype = DType::kBF16;
   double parameters = 0;               // of the base model
   std::string quantization = "none";   // as --quantization spells it
   DType product_dtype = DType::kBF16;  // ProductDType

@@ -30,8 +30,10 @@ std::string ModelText(const LatencyReport& report) {
                                                           c.num_key_value_layers, c.key_value_group_size)
                                             : fmt::format("L = {}", c.num_hidden_layers);
   const std::string quantization = report.quantization == "none" ? "" : ", weights " + report.quantization;
-  return fmt::format("{}: {}, {:.2f} M parameters, {}{} {:.2f} MiB", Printable(report.origin), layers,
-                     report.parameters / 1e6, Name(report.dtype), quantization, report.size_bytes / (1 << 20));
+  const std::string cache =
+      report.kv_cache_dtype == report.dtype ? "" : fmt::format(", K/V cache {}", Name(report.kv_cache_dtype));
+  return fmt::format("{}: {}, {:.2f} M parameters, {}{} {:.2f} MiB{}", Printable(report.origin), layers,
+                     report.parameters / 1e6, Name(report.dtype), quantization, report.size_bytes / (1 << 20), cache);
 }
 
 std::string RooflinesText(const LatencyReport& report) {
@@ -89,6 +91,8 @@ Json RowJson(const LatencyReport& report, size_t index, const ModeLatency& mode)
   row["num_hidden_layers"] = config.num_hidden_layers;
   row["num_key_value_layers"] = config.num_key_value_layers;
   row["key_value_group_size"] = config.key_value_group_size;
+  row["type_k"] = Name(report.kv_cache_dtype);
+  row["type_v"] = Name(report.kv_cache_dtype);
   row["mode"] = ModeLabel(mode.mode);
   row["test"] = TestName(test);
   row["n_threads"] = test.threads;

@@ -200,6 +200,22 @@ TEST(RooflineTest, WorkOfAPrefillIsTheModelsCost) {
   EXPECT_GT(StepWork(step, weights, Mode::kTeacher).flops, before);
 }
 
+// A decode step reads the cache of its 21 tokens once in each layer, whatever the cache's type is.
+TEST(RooflineTest, WorkOfADecodeReadsTheCacheInItsType) {
+  const ModelConfig config = TinyConfig(Family::kLlama, 6);
+  const Weights weights = *RandomWeights(config, 1, {.dtype = DType::kF32, .teacher = true});
+  Step step;
+  step.token_ids = {1};
+  step.chunks = {{.tokens = 1, .position = 20, .block_table = {}}};
+  step.logit_rows = {0};
+  const auto cache_bytes = [&](std::optional<DType> dtype) {
+    return 21.0 * static_cast<double>(CacheLayout(weights, Mode::kTeacher, dtype).bytes_per_token());
+  };
+  const auto bytes = [&](std::optional<DType> dtype) { return StepWork(step, weights, Mode::kTeacher, dtype).bytes; };
+  EXPECT_EQ(bytes({}) - bytes(DType::kI8), cache_bytes({}) - cache_bytes(DType::kI8));
+  EXPECT_GT(bytes({}), bytes(DType::kI8));
+}
+
 TEST(EngineLoadTest, EveryRequestGetsItsTokensAtItsTime) {
   const MeasuredModel model = TinyModel();
   auto workload =

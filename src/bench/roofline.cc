@@ -138,7 +138,7 @@ Result<Roofline> MeasureRoofline(const RooflineOptions& options) {
   return roofline;
 }
 
-Work StepWork(const Step& step, const Weights& weights, Mode mode) {
+Work StepWork(const Step& step, const Weights& weights, Mode mode, std::optional<DType> kv_cache_dtype) {
   const ModelConfig config = mode == Mode::kTeacher ? weights.config.Teacher() : weights.config;
   const auto layers = static_cast<double>(config.num_hidden_layers);
   const auto n = static_cast<double>(config.num_key_value_layers);
@@ -169,14 +169,15 @@ Work StepWork(const Step& step, const Weights& weights, Mode mode) {
   const double macs_per_logit_row = partial * (layer.q + layer.rest) + head;
   const double attention_macs = 2 * static_cast<double>(config.q_size()) * (whole * pairs + partial * logit_pairs);
   double weights_read = macs_per_row;
-  double cache_read = 2 * static_cast<double>(config.kv_size()) * whole * context;
+  double cache_read = whole * context;  // tokens of one layer's K/V
   if (logit_rows > 0) {
     weights_read += macs_per_logit_row;
-    cache_read += 2 * static_cast<double>(config.kv_size()) * partial * context;
+    cache_read += partial * context;
   }
-  return {
-      .flops = 2 * (rows * macs_per_row + logit_rows * macs_per_logit_row + attention_macs),
-      .bytes = weights_read * BytesPerWeight(weights) + cache_read * static_cast<double>(BlockBytes(weights.dtype))};
+  const double cache_bytes =
+      static_cast<double>(CacheLayout(weights, mode, kv_cache_dtype).block_bytes) / static_cast<double>(kKvBlockTokens);
+  return {.flops = 2 * (rows * macs_per_row + logit_rows * macs_per_logit_row + attention_macs),
+          .bytes = weights_read * BytesPerWeight(weights) + cache_read * cache_bytes};
 }
 
 double BestSeconds(const Work& work, DType dtype, const Roofline& roofline) {

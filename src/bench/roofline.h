@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -48,7 +49,8 @@ struct Work {
   double flops = 0;  // a multiply-add counts as two
   double bytes = 0;  // weights that it reads, once, and K/V that it reads and writes
 };
-Work StepWork(const Step& step, const Weights& weights, Mode mode);
+// `kv_cache_dtype` as Forward's.
+Work StepWork(const Step& step, const Weights& weights, Mode mode, std::optional<DType> kv_cache_dtype = {});
 
 // Seconds that `work` takes at best: the longer of its arithmetic and its memory traffic.
 double BestSeconds(const Work& work, DType dtype, const Roofline& roofline);

@@ -27,6 +27,7 @@ struct Flags {
   std::string batch = "2048";
   std::string sequences = "1";
   std::string threads = "0";
+  std::optional<DType> kv_cache_dtype;
   int64_t repetitions = 5;
   bool no_warm_up = false;
   bool no_roofline = false;
@@ -63,7 +64,7 @@ Result<std::vector<LatencyTest>> AllTests(const Flags& flags) {
   SWIFTKV_ASSIGN_OR_RETURN(const std::vector<int64_t> depths, ParseNumbers("-d", flags.depth, 0));
   std::vector<LatencyTest> tests;
   for (const int64_t thread : threads) {
-    LatencyTest setting;
+    LatencyTest setting{.kv_cache_dtype = flags.kv_cache_dtype};
     setting.threads = thread == 0 ? AvailableCores() : static_cast<int>(std::min<int64_t>(thread, AvailableCores()));
     for (const int64_t sequence : sequences) {
       setting.sequences = sequence;
@@ -108,6 +109,7 @@ Status Latency(const Flags& flags) {
   report.origin = model.origin;
   report.config = model.weights.config;
   report.dtype = model.weights.dtype;
+  report.kv_cache_dtype = flags.kv_cache_dtype.value_or(report.dtype);
   report.parameters = static_cast<double>(ComputeModelCosts(report.config).base_parameters);
   report.quantization = flags.model.quantization;
   report.product_dtype = ProductDType(model.weights);
@@ -133,6 +135,7 @@ RunCommand AddBenchLatencyCommand(CLI::App* bench) {
   auto flags = std::make_shared<Flags>();
   CLI::App* command = bench->add_subcommand("latency", "Prefill and decode speed, as llama-bench measures them");
   flags->model.Add(command);
+  AddCacheFlag(command, &flags->kv_cache_dtype);
   command->add_option("-p,--n-prompt", flags->prompt, "Prompt lengths; 0: none")->capture_default_str();
   command->add_option("-n,--n-gen", flags->generate, "Output lengths; 0: none")->capture_default_str();
   command->add_option("--pg", flags->prompt_generate, "Prompt and output in one test; may be repeated")

@@ -96,6 +96,17 @@ Result<MeasuredModel> MeasuredModelFlags::Load() const {
   return LoadMeasuredModel(options);
 }
 
+void AddCacheFlag(CLI::App* command, std::optional<DType>* kv_cache_dtype) {
+  command
+      ->add_option_function<std::string>(
+          "--kv-cache-dtype",
+          [kv_cache_dtype](const std::string& name) {
+            if (name == "int8") *kv_cache_dtype = DType::kI8;
+          },
+          "auto: the type of --dtype; int8: half the memory of bf16")
+      ->check(CLI::IsMember({"auto", "int8"}));
+}
+
 void AddEngineFlags(CLI::App* command, EngineLoadOptions* engine) {
   command
       ->add_option("--max-num-batched-tokens", engine->scheduler.max_num_batched_tokens,
@@ -105,14 +116,7 @@ void AddEngineFlags(CLI::App* command, EngineLoadOptions* engine) {
   command->add_option("--max-num-seqs", engine->scheduler.max_num_seqs, "Requests that run at once")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 16))
       ->capture_default_str();
-  command
-      ->add_option_function<std::string>(
-          "--kv-cache-dtype",
-          [engine](const std::string& name) {
-            if (name == "int8") engine->kv_cache_dtype = DType::kI8;
-          },
-          "auto: the type of --dtype; int8: half the memory of bf16")
-      ->check(CLI::IsMember({"auto", "int8"}));
+  AddCacheFlag(command, &engine->kv_cache_dtype);
   command
       ->add_option("--kv-cache-tokens", engine->kv_cache_tokens,
                    "Tokens that the K/V cache holds; 0: what the requests need, within half the memory available")

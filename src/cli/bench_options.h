@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,6 +37,9 @@ struct MeasuredModelFlags {
   void Add(CLI::App* command);
   Result<MeasuredModel> Load() const;
 };
+
+// --kv-cache-dtype; absent: the type of --dtype.
+void AddCacheFlag(CLI::App* command, std::optional<DType>* kv_cache_dtype);
 
 // --max-num-batched-tokens, --max-num-seqs, --kv-cache-dtype, --kv-cache-tokens
 void AddEngineFlags(CLI::App* command, EngineLoadOptions* engine);

@@ -134,7 +134,7 @@ class EvalCommand {
       const std::string adapter = flags_.adapters.empty() ? "" : flags_.adapters[i];
       SWIFTKV_RETURN_IF_ERROR(LoadModelWith(adapter, /*first=*/i == 0));
       SWIFTKV_ASSIGN_OR_RETURN(const std::vector<Variant> variants, MakeVariants(names_[i], adapter, hash, i == 0));
-      SWIFTKV_RETURN_IF_ERROR(MeasureVariants(variants, names_[i]));
+      SWIFTKV_RETURN_IF_ERROR(MeasureVariants(variants));
     }
     return Ok();
   }
@@ -145,8 +145,11 @@ class EvalCommand {
     flags.adapter = adapter;
     if (!first && !Wants(kFidelity)) flags.mode = ModeName(Mode::kStudent);
     SWIFTKV_ASSIGN_OR_RETURN(model_, flags.Load(/*both_modes=*/first || Wants(kFidelity)));
-    if (Wants(kFidelity) && !model_.weights.config.is_swiftkv()) {
-      return InvalidInput("fidelity compares SwiftKV with its base model; give --adapter or a SwiftKV checkpoint");
+    const bool is_compared = model_.weights.config.is_swiftkv() && flags.mode != "base";
+    if (Wants(kFidelity) && !is_compared && !run_.options.kv_cache_dtype) {
+      return InvalidInput(
+          "fidelity compares SwiftKV with its base model, or base with itself under --kv-cache-dtype; give --adapter, "
+          "a SwiftKV checkpoint or that");
     }
     return Ok();
   }
@@ -172,7 +175,7 @@ class EvalCommand {
     return variants;
   }
 
-  Status MeasureVariants(const std::vector<Variant>& variants, const std::string& name) {
+  Status MeasureVariants(const std::vector<Variant>& variants) {
     run_.tasks.resize(tasks_.size());
     for (size_t t = 0; t < tasks_.size(); ++t) {
       SWIFTKV_ASSIGN_OR_RETURN(TaskResult result, EvaluateTask(*tasks_[t], variants, run_.options));
@@ -182,7 +185,7 @@ class EvalCommand {
     }
     for (const NamedText& text : texts_) {
       if (Wants(kPerplexity)) SWIFTKV_RETURN_IF_ERROR(MeasurePerplexities(variants, text));
-      if (Wants(kFidelity)) SWIFTKV_RETURN_IF_ERROR(MeasureFidelityOf(text, name));
+      if (Wants(kFidelity)) SWIFTKV_RETURN_IF_ERROR(MeasureFidelities(variants, text));
     }
     return Ok();
   }
@@ -194,16 +197,22 @@ class EvalCommand {
     return Ok();
   }
 
-  Status MeasureFidelityOf(const NamedText& text, const std::string& name) {
-    const FidelityOptions options{.window_tokens = flags_.window_tokens,
-                                  .max_tokens = flags_.text_tokens,
-                                  .cancelled = run_.options.cancelled,
-                                  .on_progress = [this](const std::string& of_text, int64_t done, int64_t total) {
-                                    bar_.Draw(of_text, done, total);
-                                  }};
-    SWIFTKV_ASSIGN_OR_RETURN(run_.fidelities.emplace_back(),
-                             MeasureFidelity(model_.weights, *model_.text.tokenizer, text, options));
-    run_.fidelities.back().variant = name;
+  // Base is compared with itself only where the cache's type sets it apart.
+  Status MeasureFidelities(const std::vector<Variant>& variants, const NamedText& text) {
+    FidelityOptions options{.kv_cache_dtype = run_.options.kv_cache_dtype,
+                            .window_tokens = flags_.window_tokens,
+                            .max_tokens = flags_.text_tokens,
+                            .cancelled = run_.options.cancelled,
+                            .on_progress = [this](const std::string& of_text, int64_t done, int64_t total) {
+                              bar_.Draw(of_text, done, total);
+                            }};
+    for (const Variant& variant : variants) {
+      if (variant.mode == Mode::kTeacher && !options.kv_cache_dtype) continue;
+      options.mode = variant.mode;
+      SWIFTKV_ASSIGN_OR_RETURN(run_.fidelities.emplace_back(),
+                               MeasureFidelity(*variant.weights, *variant.text->tokenizer, text, options));
+      run_.fidelities.back().variant = variant.name;
+    }
     return Ok();
   }
 

@@ -24,7 +24,7 @@ struct Position {
   double top5 = 0;
   bool has_next = false;  // a token of the window follows
   double base_nll = 0;    // of it
-  double swiftkv_nll = 0;
+  double nll = 0;
 };
 
 struct Distribution {
@@ -52,13 +52,13 @@ Distribution Describe(std::span<const float> logits) {
 }
 
 // `next`: the token that follows, or nullptr.
-Position Compare(std::span<const float> base, std::span<const float> swiftkv, const int32_t* next) {
+Position Compare(std::span<const float> base, std::span<const float> model, const int32_t* next) {
   const Distribution p = Describe(base);
-  const Distribution q = Describe(swiftkv);
+  const Distribution q = Describe(model);
   Position position;
   for (size_t token = 0; token < base.size(); ++token) {
     const double log_p = base[token] - p.log_sum;
-    position.kl += std::exp(log_p) * (log_p - (swiftkv[token] - q.log_sum));
+    position.kl += std::exp(log_p) * (log_p - (model[token] - q.log_sum));
   }
   position.kl = std::max(position.kl, 0.0);  // rounding
   position.top1 = p.top[0] == q.top[0] ? 1 : 0;
@@ -68,34 +68,34 @@ Position Compare(std::span<const float> base, std::span<const float> swiftkv, co
   if (next == nullptr) return position;
   position.has_next = true;
   position.base_nll = p.log_sum - base[static_cast<size_t>(*next)];
-  position.swiftkv_nll = q.log_sum - swiftkv[static_cast<size_t>(*next)];
+  position.nll = q.log_sum - model[static_cast<size_t>(*next)];
   return position;
 }
 
-// Both models over windows of one text.
+// Base and the model over windows of one text.
 class Comparison {
  public:
-  explicit Comparison(const Weights& weights)
+  Comparison(const Weights& weights, const FidelityOptions& options)
       : vocab_(static_cast<size_t>(weights.config.vocab_size)),
         base_(weights, Mode::kTeacher),
-        swiftkv_(weights, Mode::kStudent),
+        model_(weights, options.mode, options.kv_cache_dtype),
         base_logits_(kTileRows * vocab_),
-        swiftkv_logits_(kTileRows * vocab_) {}
+        model_logits_(kTileRows * vocab_) {}
 
   Result<std::vector<Position>> Run(const TokenSequence& window) {
     const std::span<const TokenSequence> sequences(&window, 1);
     SWIFTKV_RETURN_IF_ERROR(base_.Run(sequences));
-    SWIFTKV_RETURN_IF_ERROR(swiftkv_.Run(sequences));
+    SWIFTKV_RETURN_IF_ERROR(model_.Run(sequences));
     std::vector<Position> positions(window.size());
     const auto rows = static_cast<int64_t>(positions.size());
     for (int64_t begin = 0; begin < rows; begin += kTileRows) {
       const int64_t count = std::min(kTileRows, rows - begin);
       base_.Logits(begin, count, base_logits_.data());
-      swiftkv_.Logits(begin, count, swiftkv_logits_.data());
+      model_.Logits(begin, count, model_logits_.data());
       ParallelFor(count, [&](int64_t row) {
         const size_t offset = static_cast<size_t>(row) * vocab_;
         const auto position = static_cast<size_t>(begin + row);
-        positions[position] = Compare({base_logits_.data() + offset, vocab_}, {swiftkv_logits_.data() + offset, vocab_},
+        positions[position] = Compare({base_logits_.data() + offset, vocab_}, {model_logits_.data() + offset, vocab_},
                                       position + 1 < window.size() ? &window[position + 1] : nullptr);
       });
     }
@@ -105,9 +105,9 @@ class Comparison {
  private:
   size_t vocab_;
   SequenceRunner base_;
-  SequenceRunner swiftkv_;
-  std::vector<float> base_logits_;     // [kTileRows, vocab]
-  std::vector<float> swiftkv_logits_;  // [kTileRows, vocab]
+  SequenceRunner model_;
+  std::vector<float> base_logits_;   // [kTileRows, vocab]
+  std::vector<float> model_logits_;  // [kTileRows, vocab]
 };
 
 Fidelity Summarize(int64_t begin, int64_t end, std::span<const Position> positions) {
@@ -122,10 +122,10 @@ Fidelity Summarize(int64_t begin, int64_t end, std::span<const Position> positio
     if (!position.has_next) continue;
     ++scored;
     fidelity.base_nll += position.base_nll;
-    fidelity.swiftkv_nll += position.swiftkv_nll;
+    fidelity.nll += position.nll;
   }
   fidelity.base_nll /= std::max(scored, 1.0);
-  fidelity.swiftkv_nll /= std::max(scored, 1.0);
+  fidelity.nll /= std::max(scored, 1.0);
   const Estimate mean = MeanOf(kl);
   fidelity.mean_kl = mean.mean;
   fidelity.kl_standard_error = mean.standard_error;
@@ -151,7 +151,7 @@ Result<TextFidelity> MeasureFidelity(const Weights& weights, const Tokenizer& to
   if (total < 2) return InvalidInput("{}: fidelity needs two tokens of text or more", text.name);
   const int64_t length = std::clamp<int64_t>(options.window_tokens, 2, weights.config.max_position_embeddings);
 
-  Comparison comparison(weights);
+  Comparison comparison(weights, options);
   std::vector<Position> all;
   std::vector<std::vector<Position>> buckets;
   for (int64_t begin = 0; begin < total; begin += length) {

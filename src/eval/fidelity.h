@@ -1,4 +1,4 @@
-// How close SwiftKV stays to its base model on any text, position by position.
+// How close SwiftKV, or a smaller K/V cache, stays to the base model on any text, position by position.
 //
 //   SWIFTKV_ASSIGN_OR_RETURN(TextFidelity result, MeasureFidelity(weights, *tokenizer, text, options));
 #ifndef SWIFTKV_EVAL_FIDELITY_H_
@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,7 +17,7 @@
 
 namespace swiftkv {
 
-// Of the predictions at some positions. KL is KL(base || SwiftKV) at temperature 1, in nats.
+// Of the predictions at some positions. KL is KL(base || model) at temperature 1, in nats.
 struct Fidelity {
   int64_t begin = 0;  // positions [begin, end) of a window
   int64_t end = 0;
@@ -25,26 +26,29 @@ struct Fidelity {
   double kl_standard_error = 0;
   double p99_kl = 0;
   double top1_agreement = 0;  // share of positions whose most likely token is the same
-  double top5_agreement = 0;  // share of base's five most likely tokens that are among SwiftKV's five
+  double top5_agreement = 0;  // share of base's five most likely tokens that are among the model's five
   double base_nll = 0;        // cross-entropy of the text's next token, in nats
-  double swiftkv_nll = 0;
+  double nll = 0;
 };
 
 struct TextFidelity {
   std::string text;     // its name
-  std::string variant;  // the SwiftKV one; the caller's to set
+  std::string variant;  // the model's name; the caller's to set
   Fidelity all;
   std::vector<Fidelity> by_position;  // windows' positions 0-127, 128-255, 256-511, ... doubling
 };
 
 struct FidelityOptions {
-  int64_t window_tokens = 2048;  // each window is a prompt of its own
-  int64_t max_tokens = 0;        // of a text, from its beginning; 0: all
+  Mode mode = Mode::kStudent;                // the model that is compared with base
+  std::optional<DType> kv_cache_dtype = {};  // its K/V cache; base's is always in the type of the weights
+  int64_t window_tokens = 2048;              // each window is a prompt of its own
+  int64_t max_tokens = 0;                    // of a text, from its beginning; 0: all
   std::function<bool()> cancelled = nullptr;
   std::function<void(const std::string& text, int64_t done, int64_t total)> on_progress = nullptr;  // tokens
 };
 
-// `weights` hold both modes. Errors: kInvalidInput (fewer than two tokens), kResourceExhausted, kCancelled.
+// `weights` hold the teacher and `options.mode`. Errors: kInvalidInput (fewer than two tokens), kResourceExhausted,
+// kCancelled.
 Result<TextFidelity> MeasureFidelity(const Weights& weights, const Tokenizer& tokenizer, const NamedText& text,
                                      const FidelityOptions& options);
 

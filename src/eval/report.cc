@@ -66,20 +66,20 @@ Table PerplexityTable(const RunResults& run) {
 }
 
 Table FidelityTable(const RunResults& run) {
-  Table table{.title = "Fidelity of SwiftKV to base",
-              .header = {"text", "model", "positions", "tokens", "mean KL", "p99 KL", "top-1", "top-5", "base ppl",
-                         "SwiftKV ppl"},
-              .rows = {},
-              .note =
-                  "KL(base || SwiftKV) in nats; agreement of the most likely token and of the five most likely, in "
-                  "percent; positions in a prompt."};
+  Table table{
+      .title = "Fidelity to base",
+      .header = {"text", "model", "positions", "tokens", "mean KL", "p99 KL", "top-1", "top-5", "base ppl", "ppl"},
+      .rows = {},
+      .note =
+          "KL(base || model) in nats; agreement of the most likely token and of the five most likely, in "
+          "percent; positions in a prompt."};
   for (const TextFidelity& text : run.fidelities) {
     const auto add = [&](const Fidelity& fidelity, const std::string& positions) {
       table.rows.push_back({text.text, text.variant, positions, fmt::format("{}", fidelity.tokens),
                             fmt::format("{:.4f} ± {:.4f}", fidelity.mean_kl, fidelity.kl_standard_error),
                             fmt::format("{:.3f}", fidelity.p99_kl), Percent(fidelity.top1_agreement),
                             Percent(fidelity.top5_agreement), fmt::format("{:.2f}", std::exp(fidelity.base_nll)),
-                            fmt::format("{:.2f}", std::exp(fidelity.swiftkv_nll))});
+                            fmt::format("{:.2f}", std::exp(fidelity.nll))});
     };
     for (const Fidelity& bucket : text.by_position) add(bucket, fmt::format("{}-{}", bucket.begin, bucket.end - 1));
     add(text.all, "all");

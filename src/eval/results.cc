@@ -119,7 +119,7 @@ Json FidelityJson(const Fidelity& fidelity) {
           {"top1_agreement", fidelity.top1_agreement},
           {"top5_agreement", fidelity.top5_agreement},
           {"base_cross_entropy", fidelity.base_nll},
-          {"swiftkv_cross_entropy", fidelity.swiftkv_nll}};
+          {"cross_entropy", fidelity.nll}};
 }
 
 }  // namespace

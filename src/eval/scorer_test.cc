@@ -226,10 +226,33 @@ TEST_F(ScorerTest, FidelityEqualsMeasureQuality) {
   EXPECT_EQ(result->all.tokens, quality.tokens);
   EXPECT_NEAR(result->all.mean_kl, quality.kl, 1e-5);
   EXPECT_NEAR(result->all.top1_agreement, quality.agreement, 1e-9);
-  EXPECT_NEAR(result->all.swiftkv_nll, quality.student_nll, 1e-5);
+  EXPECT_NEAR(result->all.nll, quality.student_nll, 1e-5);
   ASSERT_EQ(result->by_position.size(), 2u);
   EXPECT_EQ(result->by_position[0].tokens + result->by_position[1].tokens, quality.tokens);
   EXPECT_GE(result->all.p99_kl, result->all.mean_kl);
+}
+
+// Base with a smaller cache is near base and not base; SwiftKV's own distance changes a little with the cache.
+TEST_F(ScorerTest, FidelityKnowsTheCachesType) {
+  std::string text;
+  for (int i = 0; i < 20; ++i) text += fmt::format("Sentence {} of a text. ", i);
+  const auto measure = [&](Mode mode, std::optional<DType> cache_dtype) {
+    const auto result = MeasureFidelity(weights_, *text_.tokenizer, {"text", text},
+                                        {.mode = mode, .kv_cache_dtype = cache_dtype, .window_tokens = 200});
+    if (!result) ADD_FAILURE() << result.error().message;
+    return result ? result->all : Fidelity();
+  };
+  EXPECT_EQ(measure(Mode::kTeacher, {}).mean_kl, 0);
+  EXPECT_NEAR(measure(Mode::kTeacher, {}).top5_agreement, 1, 1e-9);
+  const Fidelity base = measure(Mode::kTeacher, DType::kI8);
+  EXPECT_GT(base.mean_kl, 0);
+  EXPECT_LT(base.mean_kl, 1e-2);
+  EXPECT_EQ(base.base_nll, measure(Mode::kTeacher, {}).nll);
+  EXPECT_NE(base.nll, base.base_nll);
+  const Fidelity student = measure(Mode::kStudent, DType::kI8);
+  EXPECT_EQ(student.base_nll, base.base_nll);
+  EXPECT_NE(student.mean_kl, measure(Mode::kStudent, {}).mean_kl);
+  EXPECT_NEAR(student.mean_kl, measure(Mode::kStudent, {}).mean_kl, 1e-2);
 }
 
 TEST_F(ScorerTest, ReportsSayWhatWasMeasured) {

@@ -19,7 +19,9 @@ using TokenSequence = std::vector<int32_t>;
 // Runs batches with a cache of its own, made for the largest batch so far.
 class SequenceRunner {
  public:
-  SequenceRunner(const Weights& weights, Mode mode) : forward_(weights, mode) {}
+  // `cache_dtype`: see Forward.
+  SequenceRunner(const Weights& weights, Mode mode, std::optional<DType> cache_dtype = {})
+      : forward_(weights, mode, cache_dtype) {}
 
   // Row r of the step is token r of the sequences put one after another. logit_rows: see Step; absent: all rows.
   Status Run(std::span<const TokenSequence> sequences, ForwardObserver* observer = nullptr,

@@ -43,6 +43,10 @@ TEST_F(BenchCliTest, LatencyPrintsBothModes) {
   ASSERT_EQ(result.exit_code, 0) << result.err;
   EXPECT_THAT(result.err, IsEmpty());
   EXPECT_EQ(Json::parse(result.out).size(), 16u);
+  const ProcessResult int8 =
+      Bench("latency", {"-p", "16", "-n", "0", "-r", "1", "--no-roofline", "--kv-cache-dtype", "int8", "-o", "json"});
+  ASSERT_EQ(int8.exit_code, 0) << int8.err;
+  EXPECT_EQ(Json::parse(int8.out)[0]["type_k"], "I8");
 }
 
 TEST_F(BenchCliTest, RandomWeightsNeedAConfigAlone) {

@@ -116,8 +116,25 @@ TEST_F(EvalTest, PerplexityAndFidelityOfAnyText) {
   const ProcessResult result =
       Eval({"--adapter", Path("adapter"), "--tasks", "perplexity,fidelity", "--text", Path("text.txt")});
   ASSERT_EQ(result.exit_code, 0) << result.err;
-  EXPECT_THAT(result.out, AllOf(HasSubstr("Perplexity"), HasSubstr("Fidelity of SwiftKV to base"),
-                                HasSubstr("text.txt"), HasSubstr("0-127")));
+  EXPECT_THAT(result.out,
+              AllOf(HasSubstr("Perplexity"), HasSubstr("Fidelity to base"), HasSubstr("text.txt"), HasSubstr("0-127")));
+}
+
+// A smaller cache is compared with the weights' own: of base too, with or without an adapter.
+TEST_F(EvalTest, FidelityOfACache) {
+  const auto compare = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.end(), {"--tasks", "fidelity", "--text", Path("text.txt"), "--json"});
+    const ProcessResult result = Eval(arguments);
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    return result.exit_code == 0 ? Json::parse(result.out)["comparison"] : Json();
+  };
+  const Json wide = compare({"--adapter", Path("adapter")});
+  const Json narrow = compare({"--adapter", Path("adapter"), "--kv-cache-dtype", "int8"});
+  const auto kl = [](const Json& json, const char* name) { return json[name]["fidelity text.txt"]["all"]["mean_kl"]; };
+  EXPECT_FALSE(wide.contains("base"));
+  EXPECT_NE(kl(wide, "adapter"), kl(narrow, "adapter"));
+  EXPECT_GT(kl(narrow, "base"), 0);
+  EXPECT_EQ(kl(compare({"--kv-cache-dtype", "int8"}), "base"), kl(narrow, "base"));
 }
 
 TEST_F(EvalTest, SaysWhatIsMissing) {
