@@ -32,7 +32,7 @@ Result<Document> EncodeMessages(const nlohmann::ordered_json& json, const Datase
   if (const auto tools = json.find("tools"); tools != json.end()) variables = {{"tools", *tools}};
   SWIFTKV_ASSIGN_OR_RETURN(ConversationTokens conversation,
                            EncodeConversation(*text.chat_template, *text.tokenizer, json["messages"], variables,
-                                              {.limits = kRowLimits, .now = now}));
+                                              {.limits = kRowLimits, .origin = {}, .now = now}));
   return Document{std::move(conversation.token_ids), std::move(conversation.by_assistant)};
 }
 

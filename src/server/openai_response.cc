@@ -177,7 +177,9 @@ HttpResponse ErrorResponse(int status, const std::string& message, const std::st
 }
 
 HttpResponse ErrorResponse(const Error& error, const std::string& code) {
-  return ErrorResponse(HttpStatus(error.code), error.message, ParamOf(error.message), code);
+  const int status = HttpStatus(error.code);
+  if (status == 500) return ErrorResponse(status, "the server failed; its log says how");
+  return ErrorResponse(status, error.message, ParamOf(error.message), code);
 }
 
 std::string TokenBytes(const Tokenizer& tokenizer, int32_t id) {

@@ -81,7 +81,9 @@ TEST(ErrorResponse, NamesTheField) {
   EXPECT_EQ(busy.status, 429);
   EXPECT_EQ(busy.headers.front().name, "Retry-After");
   EXPECT_EQ(ErrorResponse(Error{ErrorCode::kCancelled, "the server is shutting down"}).status, 503);
-  EXPECT_EQ(ErrorResponse(Error{ErrorCode::kInternal, "oh"}).status, 500);
+  const HttpResponse failed = ErrorResponse(Error{ErrorCode::kIo, "/home/me/model.gguf: can't be read"});
+  EXPECT_EQ(failed.status, 500);
+  EXPECT_EQ(failed.body.find("model.gguf"), std::string::npos);
 }
 
 }  // namespace

@@ -98,6 +98,9 @@ class Server::Impl {
   Status Serve(const LoadedModel& model, const AsyncEngineOptions& options) {
     SWIFTKV_ASSIGN_OR_RETURN(engine_, AsyncEngine::Start(model.weights, model.mode, model.text.tokenizer.get(), options,
                                                          [this](int64_t tokens) { metrics_.ObserveStep(tokens); }));
+    if (const auto& chat_template = model.text.chat_template; !chat_template) {
+      spdlog::warn("conversations will be refused: {}", chat_template.error().message);
+    }
     context_.model = &model;
     context_.engine = engine_.get();
     serving_ = true;
@@ -214,10 +217,10 @@ class Server::Impl {
 
   Result<std::string> Render(const Conversation& conversation) const {
     const TextModel& text = context_.model->text;
-    if (!text.chat_template)
-      return InvalidInput("messages need a chat template: {}", text.chat_template.error().message);
+    if (!text.chat_template) return InvalidInput("messages need a chat template; this model has none that can be used");
     RenderOptions options;
     options.limits = kTemplateLimits;
+    options.origin = "chat template";
     return RenderConversation(*text.chat_template, *text.tokenizer, *conversation.messages, *conversation.variables,
                               options);
   }
@@ -308,7 +311,7 @@ class Server::Impl {
             {"object", "model"},
             {"created", created_},
             {"owned_by", "swiftkv"},
-            {"root", context_.model->origin},
+            {"root", context_.model_names.front()},
             {"parent", nullptr},
             {"max_model_len", engine_->max_model_len()}};
   }

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -15,6 +16,7 @@ namespace {
 
 using Json = nlohmann::json;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 // One character a token, 512 tokens of context.
 const LoadedModel& TinyModel() {
@@ -336,6 +338,43 @@ TEST_F(ServerTest, SaysWhatIsWrong) {
     EXPECT_EQ(error["param"], param == nullptr ? Json() : Json(param)) << shown << response.body;
   }
   EXPECT_EQ(Complete({{"prompt", "still alive"}})["choices"].size(), 1u);
+}
+
+// Clients are told what is wrong, not where the server's files lie.
+TEST_F(ServerTest, TellsNoPathOfItsMachine) {
+  const std::string folder =
+      WriteTinyModel(std::filesystem::temp_directory_path() / ("swiftkv-server-paths-" + std::to_string(getpid())),
+                     {.chat_template = false});
+  const std::string file = folder + "/given.jinja";
+  const struct {
+    const char* source;  // empty: no template
+    const char* message;
+  } cases[] = {{"a\n{{ messages[0].nothing.more }}", "chat template:2: 'dict object' has no attribute 'nothing'"},
+               {"{{ raise_exception('System comes first.') }}", "System comes first."},
+               {"{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "limit of steps"},
+               {"{% if %}", "this model has none that can be used"},
+               {"", "this model has none that can be used"}};
+  for (const auto& [source, message] : cases) {
+    SCOPED_TRACE(source);
+    LoadModelOptions load{.model = folder, .dtype = DType::kF32};
+    if (*source != 0) {
+      std::ofstream(file) << source;
+      load.chat_template_file = file;
+    }
+    const auto model = LoadModel(load);
+    ASSERT_TRUE(model) << model.error().message;
+    Listen();
+    ASSERT_TRUE(server_->Serve(*model, engine_options_));
+    for (const char* path : {"/v1/chat/completions", "/tokenize"}) {
+      const TestResponse response = Post(path, {{"messages", Json::array({{{"role", "user"}, {"content", "Hi"}}})}});
+      EXPECT_GE(response.status, 400);
+      EXPECT_THAT(Json::parse(response.body)["error"]["message"].get<std::string>(), HasSubstr(message));
+      EXPECT_THAT(response.body, Not(HasSubstr(folder)));
+    }
+    EXPECT_THAT(Connect().Get("/v1/models").body, Not(HasSubstr(folder)));
+    server_.reset();  // before its model
+  }
+  std::filesystem::remove_all(folder);
 }
 
 TEST_F(ServerTest, AnswersInTheFormatThatWasAskedFor) {

@@ -134,7 +134,7 @@ Result<std::string> ChatTemplate::Render(const Json& variables, const RenderOpti
   Result<std::string> text = jinja::RunTemplate(*program_->root, values, &runtime);
   if (text || runtime.raised) return text;
   Error error = std::move(text).error();
-  error.message = fmt::format("{}:{}: {}", program_->origin, runtime.line, error.message);
+  error.message = fmt::format("{}:{}: {}", options.origin.value_or(program_->origin), runtime.line, error.message);
   return tl::unexpected<Error>(std::move(error));
 }
 

@@ -27,6 +27,8 @@ struct TemplateLimits {
 
 struct RenderOptions {
   TemplateLimits limits;
+  // What errors call the template; that of Parse if not set. A server's clients are not told where its files lie.
+  std::optional<std::string> origin;
   // What strftime_now tells, in local time; the system's clock if not set.
   std::optional<std::chrono::system_clock::time_point> now;
 };

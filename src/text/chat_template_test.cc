@@ -119,6 +119,13 @@ TEST(ChatTemplate, KeepsToItsLimits) {
   EXPECT_EQ(chat->Render(Json::object(), options).error().code, ErrorCode::kResourceExhausted);
 }
 
+TEST(ChatTemplate, ErrorsNameTheOriginThatIsAskedFor) {
+  RenderOptions options;
+  options.origin = "chat template";
+  EXPECT_EQ(Render("a\n\n{{ x.y }}", Json::object(), options), "error: chat template:3: 'x' is undefined");
+  EXPECT_EQ(Render("{{ raise_exception('No.') }}", Json::object(), options), "error: No.");
+}
+
 TEST(ChatTemplate, RefusesWhatIsNestedTooDeeplyOrTooLarge) {
   const auto times = [](const std::string& text, int count) {
     std::string result;
