@@ -221,8 +221,13 @@ class Server::Impl {
     RenderOptions options;
     options.limits = kTemplateLimits;
     options.origin = "chat template";
-    return RenderConversation(*text.chat_template, *text.tokenizer, *conversation.messages, *conversation.variables,
-                              options);
+    Result<std::string> rendered = RenderConversation(*text.chat_template, *text.tokenizer, *conversation.messages,
+                                                      *conversation.variables, options);
+    // Not for want of anything that might be there later: the same request would meet the same limit again.
+    if (!rendered && rendered.error().code == ErrorCode::kResourceExhausted) {
+      return InvalidInput("{}", rendered.error().message);
+    }
+    return rendered;
   }
 
   Status Constrain(GenerationRequest* request) {
