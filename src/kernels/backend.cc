@@ -1,4 +1,5 @@
-// The choice of a backend: the one place that knows which twins exist. And what a twin may leave as it is.
+// The choice of a backend, the one place that knows which twins exist; and operations that a twin need not have of its
+// own.
 #include <cstdlib>
 #include <string>
 

@@ -205,7 +205,7 @@ void SiluMul(benchmark::State& state, const Backend* ops, int64_t rows, int64_t 
   state.SetBytesProcessed(state.iterations() * rows * size * 6);
 }
 
-// One token of each of 16 sequences at the end of 2,016 others, layer after layer, from memory: all layers together are
+// One token of each of 16 sequences behind 2,031 others, layer after layer, from memory: all layers together are
 // larger than the caches.
 void BatchedDecode(benchmark::State& state, const Backend* ops, DType dtype) {
   constexpr int64_t kLayers = 30, kSequences = 16, kBlocks = 127, kHeads = 9, kKvHeads = 3, kDim = 64;

@@ -61,7 +61,7 @@ enum class Quantization {
   kNone,  // in LoadOptions::dtype
   // Matrices that the file has in blocks keep their bits (BlockRowsType): a plain model's results
   // are those of kNone. What SwiftKV has in place of such ones, in more bits in its own file, is made Q8_0, so that
-  // decoding reads no more than the base's.
+  // decoding reads little more than the base's.
   kStored,
   kQ8_0,  // 8 bits, a scale for each 32 input features
   kQ4_1,  // 4 bits, a scale and a minimum for each 32; embeddings and lm_head in Q8_0
