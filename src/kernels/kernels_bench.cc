@@ -85,26 +85,37 @@ void Gated(benchmark::State& state, const Backend* ops, DType dtype, bool in_one
   ReportFlops(state, 4.0 * static_cast<double>(m * size * k));
 }
 
+// Random K and V for the first slots of a cache.
+struct RandomKv {
+  RandomKv(int64_t rows, int64_t heads, int64_t dim) : heads(heads), dim(dim), kv(Random(rows * heads * dim, 5)) {
+    slots.resize(static_cast<size_t>(rows));
+    std::iota(slots.begin(), slots.end(), 0);
+  }
+  KvWriteArgs Into(std::byte* cache, DType dtype) const {
+    return {.k = kv.data(),
+            .v = kv.data(),
+            .k_stride = heads * dim,
+            .v_stride = heads * dim,
+            .rows = static_cast<int64_t>(slots.size()),
+            .kv_heads = heads,
+            .head_dim = dim,
+            .slots = slots.data(),
+            .cache = cache,
+            .cache_dtype = dtype};
+  }
+  int64_t heads;
+  int64_t dim;
+  std::vector<float> kv;
+  std::vector<int64_t> slots;
+};
+
 // `rows` queries at the end of a context of `context` tokens.
 void Attention(benchmark::State& state, const Backend* ops, DType dtype, int64_t rows, int64_t context, int64_t heads,
                int64_t kv_heads, int64_t head_dim) {
   const int64_t blocks = context / kBlockTokens;
   Result<AlignedBuffer> cache = AlignedBuffer::Allocate(blocks * ops->KvBlockBytes(kv_heads, head_dim, dtype), "cache");
   if (!cache) return state.SkipWithError(cache.error().message.c_str());
-  const int64_t kv_size = kv_heads * head_dim;
-  const std::vector<float> kv = Random(context * kv_size, 3);
-  std::vector<int64_t> slots(static_cast<size_t>(context));
-  std::iota(slots.begin(), slots.end(), 0);
-  ops->WriteKv({.k = kv.data(),
-                .v = kv.data(),
-                .k_stride = kv_size,
-                .v_stride = kv_size,
-                .rows = context,
-                .kv_heads = kv_heads,
-                .head_dim = head_dim,
-                .slots = slots.data(),
-                .cache = cache->data(),
-                .cache_dtype = dtype});
+  ops->WriteKv(RandomKv(context, kv_heads, head_dim).Into(cache->data(), dtype));
   std::vector<int32_t> table(static_cast<size_t>(blocks));
   std::iota(table.begin(), table.end(), 0);
   std::vector<int32_t> positions(static_cast<size_t>(rows));
@@ -134,21 +145,8 @@ void WriteKv(benchmark::State& state, const Backend* ops, DType dtype) {
   Result<AlignedBuffer> cache =
       AlignedBuffer::Allocate(kRows / kBlockTokens * ops->KvBlockBytes(kHeads, kDim, dtype), "cache");
   if (!cache) return state.SkipWithError(cache.error().message.c_str());
-  const std::vector<float> kv = Random(kRows * kHeads * kDim, 5);
-  std::vector<int64_t> slots(kRows);
-  std::iota(slots.begin(), slots.end(), 0);
-  for (auto _ : state) {
-    ops->WriteKv({.k = kv.data(),
-                  .v = kv.data(),
-                  .k_stride = kHeads * kDim,
-                  .v_stride = kHeads * kDim,
-                  .rows = kRows,
-                  .kv_heads = kHeads,
-                  .head_dim = kDim,
-                  .slots = slots.data(),
-                  .cache = cache->data(),
-                  .cache_dtype = dtype});
-  }
+  const RandomKv kv(kRows, kHeads, kDim);
+  for (auto _ : state) ops->WriteKv(kv.Into(cache->data(), dtype));
   state.SetBytesProcessed(state.iterations() * kRows * kHeads * kDim * 2 * 4);
 }
 
@@ -212,7 +210,8 @@ void BatchedDecode(benchmark::State& state, const Backend* ops, DType dtype) {
   const int64_t layer_bytes = kSequences * kBlocks * ops->KvBlockBytes(kKvHeads, kDim, dtype);
   Result<AlignedBuffer> cache = AlignedBuffer::Allocate(kLayers * layer_bytes, "cache");
   if (!cache) return state.SkipWithError(cache.error().message.c_str());
-  std::memset(cache->data(), 1, static_cast<size_t>(kLayers * layer_bytes));
+  ops->WriteKv(RandomKv(kSequences * kBlocks * kBlockTokens, kKvHeads, kDim).Into(cache->data(), dtype));
+  for (int64_t i = 1; i < kLayers; ++i) std::memcpy(cache->data() + i * layer_bytes, cache->data(), layer_bytes);
   std::vector<int32_t> table(kSequences * kBlocks);
   std::iota(table.begin(), table.end(), 0);
   std::shuffle(table.begin(), table.end(), std::minstd_rand(1));

@@ -23,6 +23,7 @@
 #include "kernels/cpu/kv_int8-inl.h"
 #include "kernels/cpu/amx_attention-inl.h"
 #include "kernels/cpu/attention-inl.h"
+#include "kernels/cpu/amx_kv_int8-inl.h"
 #include "kernels/cpu/amx_block-inl.h"
 #include "kernels/cpu/block_product-inl.h"
 #include "kernels/cpu/attention_backward-inl.h"
@@ -39,7 +40,8 @@ const CpuKernels& AmxKernels() {
       Avx512Bf16Kernels().gemm(args);
     };
     table.gated_gemm = amx::AmxGatedGemm;
-    table.attend = amx::Attend;
+    table.attend = amx::AmxAttend;
+    table.has_int8_tiles = true;
     table.attention_backward = amx::AttentionBackward;
     return table;
   }();

@@ -16,6 +16,18 @@ inline VisibleRange Visible(const AttentionArgs& args, int64_t position) {
   return {args.window > 0 ? std::max<int64_t>(0, position - args.window + 1) : 0, position + 1};
 }
 
+// What any of the tile's rows attends to.
+inline VisibleRange VisibleOf(const AttentionArgs& args, const AttentionTile& tile) {
+  const int32_t* positions = tile.sequence->positions + tile.row;
+  return {Visible(args, positions[0]).begin, Visible(args, positions[tile.rows - 1]).end};
+}
+
+inline const float* QueryOf(const AttentionArgs& args, const AttentionTile& tile, int64_t query) {
+  const int64_t group = args.heads / args.kv_heads;
+  const int64_t row = tile.sequence->row_begin + tile.row + query / group;
+  return args.q + row * args.q_stride + (tile.kv_head * group + query % group) * args.head_dim;
+}
+
 template <class T>
 PartitionBlocks<T> FindBlocks(const AttentionArgs& args, const AttentionTile& tile, int64_t partition,
                               VisibleRange visible) {
@@ -30,8 +42,18 @@ PartitionBlocks<T> FindBlocks(const AttentionArgs& args, const AttentionTile& ti
     const T* base = reinterpret_cast<const T*>(args.cache + tile.sequence->block_table[begin + b] * block_bytes);
     blocks.k[b] = base + tile.kv_head * head_elements;
     blocks.v[b] = base + (args.kv_heads + tile.kv_head) * head_elements;
+    if constexpr (std::is_same_v<T, int8_t>) {
+      blocks.k_scales[b] = Int8Scales(base, args.kv_heads, args.head_dim) + tile.kv_head * kBlockTokens;
+      blocks.v_scales[b] = blocks.k_scales[b] + args.kv_heads * kBlockTokens;
+    }
   }
   return blocks;
+}
+
+// Of the partition's blocks, how many the query at `position` may see.
+template <class T>
+int64_t NeededBlocks(const PartitionBlocks<T>& blocks, int64_t position) {
+  return std::min(blocks.count, position / kBlockTokens + 1 - blocks.first_token / kBlockTokens);
 }
 
 // scores[i, t] = q[i] . k[t] for kRows queries and the first `count` blocks.
@@ -142,22 +164,23 @@ inline float LargestOf(const float* values, int64_t count) {
 }
 
 // Turns one query's raw scores of tokens [first_token, first_token + tokens) into softmax numerators
-// e^(scale * score - max), as 2^(scale * log2(e) * score - log2(e) * max).
-template <class Input>
+// e^(scale * score - max), as 2^(scale * log2(e) * score - log2(e) * max), exact enough for Input. `keep` gets a vector
+// of them and the first's place, unless the query sees nothing of the partition.
+template <class Input, class Keep>
 Softmax ScoresToWeights(float* scores, int64_t first_token, int64_t tokens, float scale, VisibleRange visible,
-                        Input* weights) {
+                        const Keep& keep) {
   constexpr float kLog2E = 1.44269504088896341f;
   MaskScores(scores, tokens, visible.begin - first_token, visible.end - first_token);
   const float max_log2 = LargestOf(scores, tokens) * (scale * kLog2E);
   Softmax result{max_log2, 0};
-  if (max_log2 == -std::numeric_limits<float>::infinity()) return result;  // sees nothing of this partition
+  if (max_log2 == -std::numeric_limits<float>::infinity()) return result;
   const Vec factor = Set(scale * kLog2E);
   const Vec offset = Set(max_log2);
   Vec sum = Zero();
   for (int64_t t = 0; t < tokens; t += kLanes) {
-    const Vec weight = WeightOf(MulSub(Load(scores + t), factor, offset), weights);
+    const Vec weight = WeightOf(MulSub(Load(scores + t), factor, offset), static_cast<const Input*>(nullptr));
     sum = sum + weight;
-    Store(weights + t, weight);
+    keep(t, weight);
   }
   result.sum = ReduceAdd(sum);
   return result;
@@ -201,23 +224,28 @@ struct AttendBuffers {
   }
 };
 
-// `rows` queries from `query` against one partition. `products` makes the scores and weighs the values.
-template <class Dot, class Products>
+// `rows` queries from `query` against one partition. `products` makes the scores and weighs the values. `cached` is
+// what the cache has; its values as they are multiplied are in `blocks`, without their scales if they have any.
+template <class Dot, class Products, class CacheType>
 void AttendPartition(const AttentionArgs& args, const AttentionTile& tile, int64_t query, int64_t rows,
-                     const PartitionBlocks<typename Dot::Weight>& blocks, const AttendBuffers<Dot>& buffers,
-                     const Products& products, float* states) {
+                     const PartitionBlocks<typename Dot::Weight>& blocks, const PartitionBlocks<CacheType>& cached,
+                     const AttendBuffers<Dot>& buffers, const Products& products, float* states) {
+  using Input = typename Dot::Input;
   const int64_t group = args.heads / args.kv_heads;
   const int64_t dim = PaddedHeadDim(args.head_dim);
   const int32_t* positions = tile.sequence->positions + tile.row;
   // Positions ascend: the last query sees farthest.
-  const int64_t needed = positions[(query + rows - 1) / group] / kBlockTokens + 1 - blocks.first_token / kBlockTokens;
-  const int64_t count = std::min(blocks.count, needed);
+  const int64_t count = NeededBlocks(blocks, positions[(query + rows - 1) / group]);
   if (count <= 0) return;
   products.Scores(buffers.q + query * dim, dim, blocks, count, buffers.scores);
   Softmax parts[kMaxQueries];
   for (int64_t i = 0; i < rows; ++i) {
-    parts[i] = ScoresToWeights(buffers.scores + i * kScoreStride, blocks.first_token, count * kBlockTokens, args.scale,
-                               Visible(args, positions[(query + i) / group]), buffers.weights + i * kWeightStride);
+    float* scores = buffers.scores + i * kScoreStride;
+    Input* weights = buffers.weights + i * kWeightStride;
+    if constexpr (std::is_same_v<CacheType, int8_t>) ScaleScores(cached, count, scores);
+    parts[i] = ScoresToWeights<Input>(
+        scores, blocks.first_token, count * kBlockTokens, args.scale, Visible(args, positions[(query + i) / group]),
+        [&](int64_t t, Vec weight) { Store(weights + t, ScaledWeight(cached, t, weight)); });
   }
   products.Values(buffers.weights, blocks, count, dim, buffers.values);
   for (int64_t i = 0; i < rows; ++i) {
@@ -231,9 +259,7 @@ void ConvertQueries(const AttentionArgs& args, const AttentionTile& tile, Input*
   const int64_t group = args.heads / args.kv_heads;
   const int64_t dim = PaddedHeadDim(args.head_dim);
   for (int64_t query = 0; query < tile.rows * group; ++query) {
-    const int64_t row = tile.sequence->row_begin + tile.row + query / group;
-    const int64_t head = tile.kv_head * group + query % group;
-    const float* q = args.q + row * args.q_stride + head * args.head_dim;
+    const float* q = QueryOf(args, tile, query);
     for (int64_t i = 0; i < dim; i += kLanes) {
       Vec v = args.head_dim > i ? LoadUpTo(q + i, args.head_dim - i) : Zero();
       if constexpr (std::is_same_v<CacheType, BFloat16> && std::is_same_v<Input, float>) {
@@ -257,13 +283,13 @@ struct VectorProducts {
 };
 
 // All queries of a tile against one partition, a few at a time.
-template <class Dot>
+template <class Dot, class CacheType>
 void AttendInVectors(const AttentionArgs& args, const AttentionTile& tile, int64_t queries,
-                     const PartitionBlocks<typename Dot::Weight>& blocks, const AttendBuffers<Dot>& buffers,
-                     float* states) {
+                     const PartitionBlocks<typename Dot::Weight>& blocks, const PartitionBlocks<CacheType>& cached,
+                     const AttendBuffers<Dot>& buffers, float* states) {
   const auto run = [&](int64_t query, auto rows) {
     constexpr int kRows = decltype(rows)::value;
-    AttendPartition<Dot>(args, tile, query, kRows, blocks, buffers, VectorProducts<Dot, kRows>(), states);
+    AttendPartition<Dot>(args, tile, query, kRows, blocks, cached, buffers, VectorProducts<Dot, kRows>(), states);
     return query + kRows;
   };
   for (int64_t query = 0; query < queries;) {
@@ -310,38 +336,42 @@ struct TileProducts {
   }
 };
 
-inline void AttendOnTiles(const AttentionArgs& args, const AttentionTile& tile, int64_t queries,
-                          const PartitionBlocks<BFloat16>& blocks, const AttendBuffers<DotBf16>& buffers,
-                          float* states) {
+template <class CacheType>
+void AttendOnTiles(const AttentionArgs& args, const AttentionTile& tile, int64_t queries,
+                   const PartitionBlocks<BFloat16>& blocks, const PartitionBlocks<CacheType>& cached,
+                   const AttendBuffers<DotBf16>& buffers, float* states) {
   for (int64_t query = 0; query < queries; query += kMaxQueries) {
     const TileProducts products{std::min(kMaxQueries, queries - query)};
     if (!products.IsWide()) ConfigureAttentionTiles(products.queries);
-    AttendPartition<DotBf16>(args, tile, query, products.queries, blocks, buffers, products, states);
+    AttendPartition<DotBf16>(args, tile, query, products.queries, blocks, cached, buffers, products, states);
   }
   _tile_release();
 }
 #endif
 
-template <class Dot, class CacheType>
-void AttendTile(const AttentionArgs& args, const AttentionTile& tile, float* states) {
-  const int64_t queries = tile.rows * (args.heads / args.kv_heads);
-  const int64_t dim = PaddedHeadDim(args.head_dim);
+inline void ClearStates(const AttentionArgs& args, int64_t queries, float* states) {
   const int64_t state_floats = AttentionStateFloats(args.head_dim);
   for (int64_t query = 0; query < queries; ++query) {
     float* state = states + query * state_floats;
     std::fill(state, state + state_floats, 0.0f);
     state[0] = -std::numeric_limits<float>::infinity();
   }
+}
+
+template <class Dot, class CacheType>
+void AttendTile(const AttentionArgs& args, const AttentionTile& tile, float* states) {
+  const int64_t queries = tile.rows * (args.heads / args.kv_heads);
+  const int64_t dim = PaddedHeadDim(args.head_dim);
+  ClearStates(args, queries, states);
   constexpr bool kInt8 = std::is_same_v<CacheType, int8_t>;
-  const AttendBuffers<Dot> buffers(queries, dim, kInt8 ? DequantizedBytes(args.head_dim) : 0);
+  const AttendBuffers<Dot> buffers(queries, dim, kInt8 ? WidenedBytes(args.head_dim) : 0);
   ConvertQueries<typename Dot::Input, typename Dot::Weight>(args, tile, buffers.q);
-  const int32_t* positions = tile.sequence->positions + tile.row;
-  const VisibleRange visible{Visible(args, positions[0]).begin, Visible(args, positions[tile.rows - 1]).end};
+  const VisibleRange visible = VisibleOf(args, tile);
   for (int64_t partition = tile.partition_begin; partition < tile.partition_end; ++partition) {
     const auto cached = FindBlocks<CacheType>(args, tile, partition, visible);
     const PartitionBlocks<typename Dot::Weight> blocks = [&] {
       if constexpr (kInt8) {
-        return DequantizeBlocks(args, tile, cached, buffers.copies);
+        return WidenBlocks(cached, HeadBlockElements(args.head_dim), buffers.copies);
       } else {
         return cached;
       }
@@ -349,12 +379,12 @@ void AttendTile(const AttentionArgs& args, const AttentionTile& tile, float* sta
 #if defined(SWIFTKV_HAS_AMX)
     if constexpr (std::is_same_v<typename Dot::Weight, BFloat16>) {
       if (dim % kTileDepth == 0) {
-        AttendOnTiles(args, tile, queries, blocks, buffers, states);
+        AttendOnTiles(args, tile, queries, blocks, cached, buffers, states);
         continue;
       }
     }
 #endif
-    AttendInVectors<Dot>(args, tile, queries, blocks, buffers, states);
+    AttendInVectors<Dot>(args, tile, queries, blocks, cached, buffers, states);
   }
 }
 

@@ -22,6 +22,9 @@ struct PartitionBlocks {
   int64_t count = 0;
   const T* k[kPartitionBlocks];
   const T* v[kPartitionBlocks];
+  // [16 tokens] each, of an INT8 cache
+  const float* k_scales[kPartitionBlocks];
+  const float* v_scales[kPartitionBlocks];
 };
 
 // How many blocks ahead of the products K and V are fetched. A head's part of a block is too short for the hardware to
@@ -32,6 +35,8 @@ inline constexpr int64_t kCacheLineBytes = 64;
 inline void FetchLines(const void* data, int64_t bytes) {
   const auto* line = static_cast<const char*>(data);
   for (int64_t i = 0; i < bytes; i += kCacheLineBytes) _mm_prefetch(line + i, _MM_HINT_T1);
+  // GCC takes a function that does nothing but prefetch for one without effect, and drops the calls.
+  __asm__ volatile("");
 }
 
 }  // namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE

@@ -16,6 +16,7 @@ constexpr int64_t kChunk = 128;  // elements converted together
 void Convert(NarrowKernel /*narrow*/, const float* values, int64_t size, float* out) { std::copy_n(values, size, out); }
 void Convert(NarrowKernel narrow, const float* values, int64_t size, BFloat16* out) { narrow(values, size, out); }
 
+template <int64_t kAdjacent>
 void WriteInt8Row(const KvWriteArgs& args, int64_t row) {
   const int64_t dim = PaddedHeadDim(args.head_dim);
   const int64_t elements = HeadBlockElements(args.head_dim);
@@ -27,16 +28,16 @@ void WriteInt8Row(const KvWriteArgs& args, int64_t row) {
   thread_local std::vector<int8_t> values;
   values.resize(static_cast<size_t>(args.head_dim));
   for (int64_t head = 0; head < args.kv_heads; ++head) {
-    int8_t* k_out = block + head * elements + token * 2;
-    int8_t* v_out = block + (args.kv_heads + head) * elements + token / 2 * 2 * dim + token % 2;
+    int8_t* k_out = block + head * elements + token * kAdjacent;
+    int8_t* v_out = block + (args.kv_heads + head) * elements + token / kAdjacent * kAdjacent * dim + token % kAdjacent;
     k_scales[head * kBlockTokens] =
         QuantizeVector(args.k + row * args.k_stride + head * args.head_dim, args.head_dim, values.data());
     for (int64_t i = 0; i < args.head_dim; ++i) {
-      k_out[i / 2 * 2 * kBlockTokens + i % 2] = values[static_cast<size_t>(i)];
+      k_out[i / kAdjacent * kAdjacent * kBlockTokens + i % kAdjacent] = values[static_cast<size_t>(i)];
     }
     v_scales[head * kBlockTokens] =
         QuantizeVector(args.v + row * args.v_stride + head * args.head_dim, args.head_dim, values.data());
-    for (int64_t i = 0; i < args.head_dim; ++i) v_out[i * 2] = values[static_cast<size_t>(i)];
+    for (int64_t i = 0; i < args.head_dim; ++i) v_out[i * kAdjacent] = values[static_cast<size_t>(i)];
   }
 }
 
@@ -112,15 +113,16 @@ int64_t KvBlockBytes(int64_t kv_heads, int64_t head_dim, DType cache_dtype) {
   return 2 * kv_heads * HeadBlockElements(head_dim) * element_bytes;
 }
 
-void WriteKv(const KvWriteArgs& args, NarrowKernel narrow) {
+void WriteKv(const KvWriteArgs& args, NarrowKernel narrow, bool has_int8_tiles) {
   constexpr int64_t kRowsPerItem = 16;
+  const int64_t int8_adjacent = Int8Adjacent(has_int8_tiles, args.head_dim);
   ParallelFor((args.rows + kRowsPerItem - 1) / kRowsPerItem, [&](int64_t item) {
     const int64_t end = std::min(args.rows, (item + 1) * kRowsPerItem);
     for (int64_t row = item * kRowsPerItem; row < end; ++row) {
       if (BeginsPair(args, row, end)) {
         WriteBf16Pair(args, narrow, row++);
       } else if (args.cache_dtype == DType::kI8) {
-        WriteInt8Row(args, row);
+        int8_adjacent == 4 ? WriteInt8Row<4>(args, row) : WriteInt8Row<2>(args, row);
       } else if (args.cache_dtype == DType::kBF16) {
         WriteRow<BFloat16>(args, narrow, row);
       } else {

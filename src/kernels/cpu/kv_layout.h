@@ -4,7 +4,9 @@
 //           K                                  V
 //   f32     [kv_heads, dim, 16 tokens]         [kv_heads, 16 tokens, dim]
 //   bf16    [kv_heads, dim / 2, 16 tokens, 2]  [kv_heads, 16 tokens / 2, dim, 2]
-//   int8    as bf16, and behind both the scales of K, then of V: float32 [kv_heads, 16 tokens]
+//   int8    as bf16 in pairs, or in fours:
+//           [kv_heads, dim / 4, 16 tokens, 4]  [kv_heads, 16 tokens / 4, dim, 4]
+//           and behind both the scales of K, then of V: float32 [kv_heads, 16 tokens]
 #ifndef SWIFTKV_KERNELS_CPU_KV_LAYOUT_H_
 #define SWIFTKV_KERNELS_CPU_KV_LAYOUT_H_
 
@@ -29,10 +31,16 @@ inline const float* Int8Scales(const int8_t* block, int64_t kv_heads, int64_t he
   return reinterpret_cast<const float*>(block + 2 * kv_heads * HeadBlockElements(head_dim));
 }
 
+// How many int8 values along the summed axis are adjacent: fours where a kernel multiplies them as they are, on tiles
+// that are 64 deep.
+inline int64_t Int8Adjacent(bool has_int8_tiles, int64_t head_dim) {
+  return has_int8_tiles && PaddedHeadDim(head_dim) % 64 == 0 ? 4 : 2;
+}
+
 int64_t KvBlockBytes(int64_t kv_heads, int64_t head_dim, DType cache_dtype);
 // float32 to bf16, rounded as ToBFloat16 does.
 using NarrowKernel = void (*)(const float* values, int64_t size, BFloat16* out);
-void WriteKv(const KvWriteArgs& args, NarrowKernel narrow);
+void WriteKv(const KvWriteArgs& args, NarrowKernel narrow, bool has_int8_tiles);
 
 }  // namespace swiftkv::kernels::cpu
 

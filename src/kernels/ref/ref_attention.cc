@@ -35,8 +35,7 @@ struct CacheView {
   float At(int value, int64_t block, int64_t offset, int64_t head, int64_t i) const {
     const std::byte* vector = Vector(value, block, offset, head);
     if (dtype != DType::kI8) return Load(vector, i, dtype);
-    const auto quantized = static_cast<float>(reinterpret_cast<const int8_t*>(vector)[i]);
-    return ToFloat(ToBFloat16(quantized * *Scale(value, block, offset, head)));
+    return static_cast<float>(reinterpret_cast<const int8_t*>(vector)[i]) * *Scale(value, block, offset, head);
   }
 };
 
