@@ -358,6 +358,9 @@ class AmxWorker {
   static constexpr bool kIsFlat = std::is_same_v<Block, FlatBlock<Op>>;
   static constexpr int64_t kBytes = sizeof(Element);
   static constexpr int64_t kDepth = kTileRowBytes / kBytes;
+  // Of a flat block, which is done with weights sooner than memory sends them: its tiles go through a step's 4 KiB four
+  // times, which hides from the processor that they are read in order.
+  static constexpr int64_t kStepsAhead = 3;
 
   bool IsGated() const { return item_.up > 0; }
   int64_t Panels() const { return IsGated() ? 2 * item_.panels : item_.panels; }
@@ -468,7 +471,11 @@ class AmxWorker {
 
   // The weights of one step of a block, where `w` are those of the block's first step.
   const std::byte* StepWeights(int64_t section, int64_t block, int64_t step, const std::byte* w) const {
-    if (!kIsFlat || dequantized_ == nullptr) return w + step * kPanelStepBytes;
+    if (!kIsFlat || dequantized_ == nullptr) {
+      const std::byte* weights = w + step * kPanelStepBytes;
+      if (kIsFlat) FetchLines(weights + kStepsAhead * kPanelStepBytes, kPanelStepBytes);
+      return weights;
+    }
     std::byte* out = dequantized_ + step % 2 * kPanelStepBytes;
     const int64_t panel = Column(block) / kPanelColumns;
     DequantizeStep(*args_.w, layout_, section, panel, step * kDepth, reinterpret_cast<BFloat16*>(out));

@@ -31,12 +31,4 @@ struct PartitionBlocks {
 // see what comes next, and few queries are done with it long before memory has sent the next.
 inline constexpr int64_t kBlocksAhead = 8;
 
-inline constexpr int64_t kCacheLineBytes = 64;
-inline void FetchLines(const void* data, int64_t bytes) {
-  const auto* line = static_cast<const char*>(data);
-  for (int64_t i = 0; i < bytes; i += kCacheLineBytes) _mm_prefetch(line + i, _MM_HINT_T1);
-  // GCC takes a function that does nothing but prefetch for one without effect, and drops the calls.
-  __asm__ volatile("");
-}
-
 }  // namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE

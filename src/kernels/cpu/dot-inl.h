@@ -53,6 +53,15 @@ struct DotBf16 {
 // Blocks of the cache are short and scattered, which hardware prefetchers don't follow.
 inline void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
+// Into the L2 cache.
+inline constexpr int64_t kCacheLineBytes = 64;
+inline void FetchLines(const void* data, int64_t bytes) {
+  const auto* line = static_cast<const char*>(data);
+  for (int64_t i = 0; i < bytes; i += kCacheLineBytes) _mm_prefetch(line + i, _MM_HINT_T1);
+  // GCC takes a function that does nothing but prefetch for one without effect, and drops the calls.
+  __asm__ volatile("");
+}
+
 // One step of a tile: sums[i][j] += x[i] * w[j].
 template <class Dot, int kRows, int kVectors>
 inline void TileStep(const typename Dot::Input* x, int64_t x_stride, const typename Dot::Weight* const (&w)[kVectors],
