@@ -36,6 +36,8 @@ int64_t BlockElements(DType dtype);
 int64_t BlockBytes(DType dtype);
 // Bytes of `elements` elements; `elements` must be a multiple of BlockElements. nullopt on overflow.
 std::optional<int64_t> BytesFor(DType dtype, int64_t elements);
+// Scales that 32 elements of a block type have.
+inline int64_t ScalesOfBlock(DType dtype) { return dtype == DType::kQ6_K ? 2 : 1; }
 // "F32", "BF16", "Q4_K", ... as safetensors and GGUF spell them.
 std::string_view Name(DType dtype);
 

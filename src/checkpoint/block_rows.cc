@@ -112,8 +112,6 @@ bool IsFinite(const std::vector<float>& values) {
   return std::all_of(values.begin(), values.end(), [](float value) { return std::isfinite(value); });
 }
 
-int64_t ScalesOfBlock(DType type) { return type == DType::kQ6_K ? 2 : 1; }
-
 void Resize(int64_t rows, int64_t columns, DType type, BlockRows* out) {
   const int64_t blocks = rows * columns / kBlock;
   const bool has_minima = type == DType::kQ4_1 || type == DType::kQ4_K || type == DType::kQ5_K;

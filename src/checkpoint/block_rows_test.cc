@@ -15,8 +15,6 @@ namespace {
 constexpr int64_t kRows = 8;
 constexpr int64_t kColumns = 96;
 
-int64_t ScalesOfBlock(DType type) { return type == DType::kQ6_K ? 2 : 1; }
-
 float Value(const BlockRows& rows, DType type, int64_t i) {
   const float scale = rows.scales[static_cast<size_t>(i * ScalesOfBlock(type) / 32)];
   const float minimum = rows.minima.empty() ? 0 : rows.minima[static_cast<size_t>(i / 32)];

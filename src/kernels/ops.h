@@ -66,8 +66,6 @@ inline bool IsQuantized(DType dtype) {
          dtype == DType::kQ6_K || dtype == DType::kQ8_K;
 }
 inline bool HasMinima(DType dtype) { return dtype == DType::kQ4_1 || dtype == DType::kQ4_K || dtype == DType::kQ5_K; }
-// Scales of a block of 32.
-inline int64_t ScalesOfBlock(DType dtype) { return dtype == DType::kQ6_K ? 2 : 1; }
 // Bytes that a block of 32 takes when packed.
 int64_t QuantizedBlockBytes(DType dtype);
 
