@@ -20,7 +20,7 @@ struct Int8Buffers {
   float* q_scales;         // [queries]
   int32_t* upper_sums;     // [16, kScoreStride], then [16, dim]
   int32_t* lower_sums;     // as upper_sums
-  float* scores;           // [16, kScoreStride], then [16, dim]
+  float* scores;           // of one query: [kScoreStride], then its values [dim]
   uint8_t* upper_weights;  // [16, kInt8WeightStride]
   uint8_t* lower_weights;  // [16, kInt8WeightStride]
   int8_t* values;          // [partition / 64 tokens, dim / 16, 64 tokens / 4, 16, 4]
@@ -39,7 +39,7 @@ struct Int8Buffers {
       take(&q_scales, padded);
       take(&upper_sums, sums);
       take(&lower_sums, sums);
-      take(&scores, sums);
+      take(&scores, std::max(kScoreStride, dim));
       take(&upper_weights, kTileSize * kInt8WeightStride);
       take(&lower_weights, kTileSize * kInt8WeightStride);
       take(&values, kAttentionPartition * dim);
