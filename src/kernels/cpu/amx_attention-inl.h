@@ -44,10 +44,7 @@ inline void ScoresOnTiles(const BFloat16* q, int64_t dim, const PartitionBlocks<
       k[j] = blocks.k[std::min(b + j, count - 1)];
       next[j] = ahead < count ? blocks.k[ahead] : blocks.v[std::min(ahead - count, count - 1)];
     }
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    ZeroSumTiles();
     for (int64_t i = 0; i < dim; i += kTileDepth) {
       const int64_t offset = i * kBlockTokens;
       _tile_loadd(4, q + i, dim * kElementBytes);
@@ -80,10 +77,7 @@ inline void WideScoresOnTiles(const BFloat16* q, int64_t dim, const PartitionBlo
   for (int64_t b = 0; b < count; b += 2) {
     const BFloat16* first = blocks.k[b];
     const BFloat16* second = blocks.k[std::min(b + 1, count - 1)];
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    ZeroSumTiles();
     for (int64_t i = 0; i < dim; i += kTileDepth) {
       const int64_t offset = i * kBlockTokens;
       _tile_loadd(6, first + offset, kTileRowBytes);
@@ -109,10 +103,7 @@ inline void WeighValuesOnTiles(const BFloat16* weights, const PartitionBlocks<BF
   const int64_t out_bytes = dim * 4;
   for (int64_t d = 0; d < dim; d += 4 * kTileSize) {
     const bool wide = dim - d >= 4 * kTileSize;
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    ZeroSumTiles();
     for (int64_t b = 0; b < count; ++b) {
       const BFloat16* v = blocks.v[b] + 2 * d;
       if (d == 0) FetchLines(blocks.v[std::min(b + kBlocksAhead, count - 1)], dim * kBlockTokens * kElementBytes);
@@ -142,10 +133,7 @@ inline void WeighWideValuesOnTiles(const BFloat16* weights, const PartitionBlock
   const int64_t weight_bytes = kWeightStride * kElementBytes;
   const BFloat16* lower = weights + kTileSize * kWeightStride;
   for (int64_t d = 0; d < dim; d += 2 * kTileSize) {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    ZeroSumTiles();
     for (int64_t b = 0; b < count; ++b) {
       const BFloat16* v = blocks.v[b] + 2 * d;
       _tile_loadd(6, v, 2 * dim * kElementBytes);

@@ -20,10 +20,7 @@ inline void TileBlockProduct(const BFloat16* a, int64_t rows, const BFloat16* b,
         _tile_loadd(2, out_lower, c_bytes);
         _tile_loadd(3, out_lower + kTileSize, c_bytes);
       } else {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
+        ZeroSumTiles();
       }
       const BFloat16* panel = b + column * 2;
       for (int64_t k = 0; k < depth; k += kTileDepth) {

@@ -50,6 +50,14 @@ inline void LoadTileConfig(const TileConfig& config) {
   __asm__ volatile("ldtilecfg %0" ::"m"(config));
 }
 
+// Tiles 0 to 3, which hold sums everywhere.
+inline void ZeroSumTiles() {
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+}
+
 // A strip's inputs in one section.
 struct StripInputs {
   const std::byte* x;

@@ -125,10 +125,7 @@ inline void Int8ScoresOnTiles(const int8_t* q_upper, const int8_t* q_lower, int6
   for (int64_t b = 0; b < count; b += 2) {
     const int8_t* first = blocks.k[b];
     const int8_t* second = blocks.k[std::min(b + 1, count - 1)];
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    ZeroSumTiles();
     for (int64_t i = 0; i < dim; i += kInt8Depth) {
       if (b == 0 || dim > kInt8Depth) {
         _tile_loadd(4, q_upper + i, dim);
@@ -215,10 +212,7 @@ inline Softmax ScoresToInt8Weights(float* scores, int64_t first_token, int64_t t
 inline void WeighInt8ValuesOnTiles(const uint8_t* upper_weights, const uint8_t* lower_weights, const int8_t* values,
                                    int64_t groups, int64_t dim, int32_t* upper, int32_t* lower) {
   for (int64_t d = 0; d < dim; d += 2 * kTileSize) {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+    ZeroSumTiles();
     for (int64_t g = 0; g < groups; ++g) {
       const int8_t* v = values + g * dim * kInt8Depth + d / kTileSize * kInt8TileBytes;
       _tile_loadd(4, upper_weights + g * kInt8Depth, kInt8WeightStride);
