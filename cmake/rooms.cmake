@@ -7,7 +7,8 @@ find_package(Threads REQUIRED)
 add_library(swiftkv_options INTERFACE)
 target_include_directories(swiftkv_options INTERFACE ${PROJECT_SOURCE_DIR}/src)
 # The portable baseline: kernels for AVX2, AVX-512 and AMX are compiled per function and chosen at run time.
-target_compile_options(swiftkv_options INTERFACE -march=x86-64-v2 -Wall -Wextra -Werror -fno-math-errno)
+target_compile_options(swiftkv_options INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-march=x86-64-v2;-Wall;-Wextra;-Werror;-fno-math-errno>)
 target_compile_definitions(swiftkv_options INTERFACE SWIFTKV_VERSION="${PROJECT_VERSION}")
 if(SWIFTKV_SANITIZE)
   # Instrumented code confuses g++'s flow analysis into warnings about initialised std::string members.

@@ -1,5 +1,5 @@
-// Owned memory for tensors: 64-byte aligned, zero-filled, backed by huge pages where the kernel grants them.
-// Allocation failure is an error value, because sizes follow from files and flags.
+// Owned memory for tensors, the host's or a device's: 64-byte aligned, zero-filled, on the host backed by huge pages
+// where the kernel grants them. Allocation failure is an error value, because sizes follow from files and flags.
 #ifndef SWIFTKV_BASE_ALIGNED_BUFFER_H_
 #define SWIFTKV_BASE_ALIGNED_BUFFER_H_
 
@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "base/memory_space.h"
 #include "base/status.h"
 
 namespace swiftkv {
@@ -15,7 +16,7 @@ class AlignedBuffer {
  public:
   AlignedBuffer() = default;
   // Error kResourceExhausted (message names `what` and the size) if the system has not that much memory.
-  static Result<AlignedBuffer> Allocate(int64_t bytes, const char* what);
+  static Result<AlignedBuffer> Allocate(int64_t bytes, const char* what, MemorySpace& memory = HostMemory());
 
   // Call once the contents are written, where they are to be read often: asks the kernel to move them onto huge pages.
   // Only large buffers get those when first touched; decoding reads weights a third faster from them. A wish, never an
@@ -35,11 +36,12 @@ class AlignedBuffer {
   }
 
  private:
-  struct Unmap {
-    int64_t mapped;
+  struct Release {
+    MemorySpace* memory;
+    int64_t allocated;
     void operator()(std::byte* data) const;
   };
-  std::unique_ptr<std::byte, Unmap> data_{nullptr, Unmap{0}};
+  std::unique_ptr<std::byte, Release> data_{nullptr, Release{nullptr, 0}};
   int64_t bytes_ = 0;
 };
 

@@ -32,9 +32,11 @@ int64_t ChooseCacheTokens(const Weights& weights, Mode mode, const std::vector<L
   lengths.resize(std::min(lengths.size(), static_cast<size_t>(options.scheduler.max_num_seqs)));
   int64_t tokens = 0;
   for (const int64_t length : lengths) tokens += length;
-  const int64_t bytes = CacheLayout(weights, mode, options.kv_cache_dtype).bytes_per_token();
-  const int64_t available = ReadMemoryInfo().available_bytes;
-  if (available > 0) tokens = std::min(tokens, available / 2 / bytes);
+  const KvLayout layout = CacheLayout(weights, mode, options.kv_cache_dtype);
+  const int64_t available = AvailableBytes(*layout.memory);
+  // A GPU is ours alone: what is left is for the work memory of a step.
+  const int64_t share = layout.memory->is_host() ? available / 2 : available / 10 * 8;
+  if (available > 0) tokens = std::min(tokens, share / layout.bytes_per_token());
   return std::max(tokens, lengths.front());
 }
 

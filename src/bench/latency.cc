@@ -41,8 +41,10 @@ class Bench {
   LatencyTest test_;
   Forward forward_;
   KvCache cache_;
-  std::vector<std::vector<int32_t>> tables_;  // [sequences]
-  std::vector<float> logits_;                 // [sequences, vocab]
+  std::vector<std::vector<int32_t>> tables_;      // [sequences]
+  std::vector<float> logits_;                     // [sequences, vocab]
+  std::vector<kernels::LogitStats> logit_stats_;  // [sequences]
+  std::vector<uint8_t> wanted_;                   // [sequences] 0: the most likely token is what an answer needs
 };
 
 Result<Bench> Bench::Create(const MeasuredModel& model, Mode mode, const LatencyTest& test) {
@@ -63,6 +65,8 @@ Bench::Bench(const Weights& weights, Mode mode, const LatencyTest& test, Forward
     std::iota(tables_.back().begin(), tables_.back().end(), static_cast<int32_t>(sequence * blocks));
   }
   logits_.resize(static_cast<size_t>(test.sequences * weights.config.vocab_size));
+  logit_stats_.resize(static_cast<size_t>(test.sequences));
+  wanted_.resize(static_cast<size_t>(test.sequences));
 }
 
 void Bench::Append(int64_t sequence, int64_t position, int64_t tokens, Step* step) const {
@@ -78,7 +82,10 @@ void Bench::Append(int64_t sequence, int64_t position, int64_t tokens, Step* ste
 
 Status Bench::RunStep(const Step& step, Work* work) {
   SWIFTKV_RETURN_IF_ERROR(forward_.Run(step, &cache_));
-  if (!step.logit_rows.empty()) forward_.Logits(0, std::ssize(step.logit_rows), logits_.data());
+  if (!step.logit_rows.empty()) {
+    SWIFTKV_RETURN_IF_ERROR(
+        forward_.ReadLogits(0, std::ssize(step.logit_rows), wanted_, logits_.data(), logit_stats_.data()));
+  }
   if (work != nullptr) {
     const Work more = StepWork(step, *weights_, mode_, test_.kv_cache_dtype);
     work->flops += more.flops;

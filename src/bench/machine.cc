@@ -38,18 +38,16 @@ MachineInfo ReadMachineInfo() {
 }
 
 std::string MachineText(const MachineInfo& machine) {
-  return fmt::format("{}, {} threads of {} cores, ISA {}, load {:.2f}, swiftkv {}, {}", machine.cpu, machine.threads,
-                     machine.cores, machine.isa, machine.load, SWIFTKV_VERSION, machine.date);
+  return fmt::format("{}{}, {} threads of {} cores, ISA {}, load {:.2f}, swiftkv {}, {}",
+                     machine.gpu.empty() ? "" : machine.gpu + ", ", machine.cpu, machine.threads, machine.cores,
+                     machine.isa, machine.load, SWIFTKV_VERSION, machine.date);
 }
 
 nlohmann::ordered_json MachineJson(const MachineInfo& machine) {
-  return {{"cpu_info", machine.cpu},
-          {"isa", machine.isa},
-          {"n_threads", machine.threads},
-          {"n_cores", machine.cores},
-          {"memory_gib", machine.memory_gib},
-          {"load_average", machine.load},
-          {"swiftkv_version", SWIFTKV_VERSION},
+  return {{"cpu_info", machine.cpu},      {"isa", machine.isa},
+          {"gpu_info", machine.gpu},      {"n_threads", machine.threads},
+          {"n_cores", machine.cores},     {"memory_gib", machine.memory_gib},
+          {"load_average", machine.load}, {"swiftkv_version", SWIFTKV_VERSION},
           {"test_time", machine.date}};
 }
 

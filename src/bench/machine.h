@@ -13,6 +13,7 @@ namespace swiftkv {
 struct MachineInfo {
   std::string cpu;
   std::string isa;  // the backend in use
+  std::string gpu;  // that the model runs on; empty: none
   int threads = 0;
   int cores = 0;  // that this process may use
   double memory_gib = 0;

@@ -53,14 +53,21 @@ LoadOptions WeightsOptions(const std::vector<Mode>& modes, const MeasuredModelOp
   return {.dtype = options.dtype,
           .quantization = options.quantization,
           .teacher = has(Mode::kTeacher),
-          .student = has(Mode::kStudent)};
+          .student = has(Mode::kStudent),
+          .backend = options.backend};
+}
+
+Status CheckFits(const MeasuredModel& model, const ModelConfig& config, const MeasuredModelOptions& options) {
+  const kernels::Backend& backend = options.backend != nullptr ? *options.backend : kernels::DefaultBackend();
+  const DType dtype = options.quantization == Quantization::kFp8 ? DType::kF8E4M3 : options.dtype;
+  return CheckWeightsFit(model.origin, PackedBytes(config, model.modes, dtype), backend.memory());
 }
 
 Result<MeasuredModel> RandomModel(const MeasuredModelOptions& options) {
   SWIFTKV_ASSIGN_OR_RETURN(const ModelConfig config, ReadConfig(options));
   MeasuredModel model{.origin = options.config_file + " (random weights)", .weights = {}, .modes = {}};
   SWIFTKV_ASSIGN_OR_RETURN(model.modes, ChooseModes(model.origin, true, config.is_swiftkv(), options.mode));
-  SWIFTKV_RETURN_IF_ERROR(CheckWeightsFit(model.origin, PackedBytes(config, model.modes, options.dtype)));
+  SWIFTKV_RETURN_IF_ERROR(CheckFits(model, config, options));
   SWIFTKV_ASSIGN_OR_RETURN(model.weights, RandomWeights(config, kWeightsSeed, WeightsOptions(model.modes, options)));
   return model;
 }
@@ -79,7 +86,7 @@ Result<MeasuredModel> LoadMeasuredModel(const MeasuredModelOptions& options) {
   if (!options.adapter.empty()) model.origin += " + " + options.adapter;
   SWIFTKV_ASSIGN_OR_RETURN(model.modes, ChooseModes(model.origin, files.base->Find(last) != nullptr,
                                                     files.config.is_swiftkv(), options.mode));
-  SWIFTKV_RETURN_IF_ERROR(CheckWeightsFit(model.origin, PackedBytes(files.config, model.modes, options.dtype)));
+  SWIFTKV_RETURN_IF_ERROR(CheckFits(model, files.config, options));
   SWIFTKV_ASSIGN_OR_RETURN(
       model.weights, LoadWeights(files.config, *files.base, files.adapter.get(), WeightsOptions(model.modes, options)));
   return model;

@@ -26,6 +26,7 @@ struct MeasuredModelOptions {
   std::optional<Mode> mode = {};  // absent: both, where the model has both
   DType dtype = DType::kBF16;
   Quantization quantization = Quantization::kNone;
+  const kernels::Backend* backend = nullptr;  // null: kernels::DefaultBackend()
 };
 
 struct MeasuredModel {

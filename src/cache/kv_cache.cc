@@ -1,6 +1,5 @@
 #include "cache/kv_cache.h"
 
-#include <cstring>
 #include <limits>
 #include <new>
 
@@ -18,7 +17,7 @@ Result<KvCache> KvCache::Create(const KvLayout& layout, int64_t blocks) {
     return ResourceExhausted("K/V cache: no memory for {} groups of {} blocks of {} bytes", layout.groups, blocks,
                              layout.block_bytes);
   }
-  SWIFTKV_ASSIGN_OR_RETURN(AlignedBuffer memory, AlignedBuffer::Allocate(bytes, "K/V cache"));
+  SWIFTKV_ASSIGN_OR_RETURN(AlignedBuffer memory, AlignedBuffer::Allocate(bytes, "K/V cache", *layout.memory));
   try {
     return KvCache(layout, blocks, std::move(memory));
   } catch (const std::bad_alloc&) {
@@ -30,15 +29,16 @@ std::byte* KvCache::Group(int64_t group) { return memory_.data() + group * block
 const std::byte* KvCache::Group(int64_t group) const { return memory_.data() + group * blocks() * layout_.block_bytes; }
 
 void KvCache::Clear(int32_t block) {
+  if (!layout_.memory->is_host()) return;
   for (int64_t group = 0; group < layout_.groups; ++group) {
-    std::memset(Group(group) + block * layout_.block_bytes, 0, static_cast<size_t>(layout_.block_bytes));
+    layout_.memory->Zero(Group(group) + block * layout_.block_bytes, layout_.block_bytes);
   }
 }
 
 void KvCache::Copy(int32_t from, int32_t to) {
   for (int64_t group = 0; group < layout_.groups; ++group) {
-    std::memcpy(Group(group) + to * layout_.block_bytes, Group(group) + from * layout_.block_bytes,
-                static_cast<size_t>(layout_.block_bytes));
+    layout_.memory->Copy(Group(group) + to * layout_.block_bytes, Group(group) + from * layout_.block_bytes,
+                         layout_.block_bytes);
   }
 }
 

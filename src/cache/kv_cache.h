@@ -17,8 +17,9 @@
 namespace swiftkv {
 
 struct KvLayout {
-  int64_t groups = 0;       // n + (L - n) / g
-  int64_t block_bytes = 0;  // one block of one group, K and V together (kernels::Backend::KvBlockBytes)
+  int64_t groups = 0;                   // n + (L - n) / g
+  int64_t block_bytes = 0;              // one block of one group, K and V together (kernels::Backend::KvBlockBytes)
+  MemorySpace* memory = &HostMemory();  // where the blocks live (kernels::Backend::memory)
   // Over all groups.
   int64_t bytes_per_token() const { return groups * block_bytes / kKvBlockTokens; }
 };
@@ -37,12 +38,12 @@ class KvCache {
   BlockPool& pool() { return pool_; }
   const BlockPool& pool() const { return pool_; }
 
-  // First block of a group; its block b lies b * block_bytes further.
+  // First block of a group, in the layout's memory; its block b lies b * block_bytes further.
   std::byte* Group(int64_t group);
   const std::byte* Group(int64_t group) const;
 
-  // Zeros a block that a step will fill in part: kernels read whole blocks and multiply what is not there by zero,
-  // which must not meet a NaN that another sequence left.
+  // Zeros a block that a step will fill in part: the CPUs' kernels read whole blocks and multiply what is not there by
+  // zero, which must not meet a NaN that another sequence left. A device's kernels don't, so nothing is done there.
   void Clear(int32_t block);
   void Copy(int32_t from, int32_t to);
 

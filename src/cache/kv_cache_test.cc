@@ -8,7 +8,7 @@
 namespace swiftkv {
 namespace {
 
-constexpr KvLayout kLayout = {.groups = 3, .block_bytes = 256};
+const KvLayout kLayout = {.groups = 3, .block_bytes = 256};
 
 bool IsZero(const KvCache& cache, int64_t group, int32_t block) {
   const std::byte* data = cache.Group(group) + block * cache.layout().block_bytes;

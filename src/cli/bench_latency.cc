@@ -106,6 +106,7 @@ Status Latency(const Flags& flags) {
   LatencyReport report;
   report.machine = ReadMachineInfo();
   SWIFTKV_ASSIGN_OR_RETURN(const MeasuredModel model, flags.model.Load());
+  report.machine.gpu = model.weights.backend->device_name();
   report.origin = model.origin;
   report.config = model.weights.config;
   report.dtype = model.weights.dtype;

@@ -75,6 +75,7 @@ void MeasuredModelFlags::Add(CLI::App* command) {
       ->check(CLI::IsMember({"auto", "bf16", "f32"}))
       ->capture_default_str();
   AddQuantizationFlag(command, &quantization);
+  AddDeviceFlag(command, &device);
 }
 
 Result<MeasuredModel> MeasuredModelFlags::Load() const {
@@ -93,18 +94,17 @@ Result<MeasuredModel> MeasuredModelFlags::Load() const {
                                .dtype = dtype == "f32" ? DType::kF32 : DType::kBF16,
                                .quantization = ParseQuantization(quantization, dtype)};
   if (mode != "auto") options.mode = mode == "base" ? Mode::kTeacher : Mode::kStudent;
+  SWIFTKV_ASSIGN_OR_RETURN(options.backend, ChooseDevice(device));
+  if (quantization == "auto" && !options.backend->memory().is_host()) options.quantization = Quantization::kNone;
   return LoadMeasuredModel(options);
 }
 
 void AddCacheFlag(CLI::App* command, std::optional<DType>* kv_cache_dtype) {
   command
       ->add_option_function<std::string>(
-          "--kv-cache-dtype",
-          [kv_cache_dtype](const std::string& name) {
-            if (name == "int8") *kv_cache_dtype = DType::kI8;
-          },
-          "auto: the type of --dtype; int8: half the memory of bf16")
-      ->check(CLI::IsMember({"auto", "int8"}));
+          "--kv-cache-dtype", [kv_cache_dtype](const std::string& name) { *kv_cache_dtype = ParseCacheType(name); },
+          "auto: the type of --dtype; int8 (CPUs) or fp8 (GPUs): half the memory of bf16")
+      ->check(CLI::IsMember({"auto", "int8", "fp8"}));
 }
 
 void AddEngineFlags(CLI::App* command, EngineLoadOptions* engine) {

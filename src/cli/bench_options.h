@@ -33,6 +33,7 @@ struct MeasuredModelFlags {
   std::string mode = "auto";
   std::string dtype = "auto";
   std::string quantization = "none";
+  std::string device = "auto";
 
   void Add(CLI::App* command);
   Result<MeasuredModel> Load() const;

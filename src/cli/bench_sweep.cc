@@ -74,6 +74,7 @@ Status RunSweepCommand(const Flags& flags) {
   Sweep sweep;
   sweep.machine = ReadMachineInfo();
   SWIFTKV_ASSIGN_OR_RETURN(const MeasuredModel model, flags.model.Load());
+  sweep.machine.gpu = model.weights.backend->device_name();
   sweep.origin = model.origin;
   sweep.config = model.weights.config;
   sweep.command = CommandText(flags, model);

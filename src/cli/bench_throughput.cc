@@ -30,8 +30,9 @@ Status Throughput(const Flags& flags) {
   WorkloadOptions workload_options = flags.workload;
   SWIFTKV_ASSIGN_OR_RETURN(workload_options.dataset, ParseDataset(flags.dataset));
   UseThreads(flags.threads);
-  const MachineInfo machine = ReadMachineInfo();
+  MachineInfo machine = ReadMachineInfo();
   SWIFTKV_ASSIGN_OR_RETURN(const MeasuredModel model, flags.model.Load());
+  machine.gpu = model.weights.backend->device_name();
   if (workload_options.max_model_len == 0) {
     workload_options.max_model_len = model.weights.config.max_position_embeddings;
   }

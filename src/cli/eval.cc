@@ -60,7 +60,7 @@ class EvalCommand {
         std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
     run_.options = flags_.options;
     if (flags_.model.max_model_len > 0) run_.options.max_model_len = flags_.model.max_model_len;
-    if (flags_.model.kv_cache_dtype == "int8") run_.options.kv_cache_dtype = DType::kI8;
+    run_.options.kv_cache_dtype = ParseCacheType(flags_.model.kv_cache_dtype);
     run_.options.max_num_batched_tokens = flags_.model.max_num_batched_tokens;
     run_.options.output_path = flags_.output_path;
     run_.options.cancelled = [] { return Interrupted() != 0; };

@@ -52,8 +52,9 @@ Json CompletionJson(const Completion& completion) {
 int64_t ChooseModelLen(const LoadedModel& model, std::optional<DType> cache_dtype, int64_t wanted) {
   if (wanted > 0) return wanted;
   const ModelConfig& config = model.weights.config;
-  const int64_t bytes = CacheLayout(model.weights, model.mode, cache_dtype).bytes_per_token();
-  const int64_t available = ReadMemoryInfo().available_bytes;
+  const KvLayout layout = CacheLayout(model.weights, model.mode, cache_dtype);
+  const int64_t bytes = layout.bytes_per_token();
+  const int64_t available = AvailableBytes(*layout.memory);
   if (available == 0) return config.max_position_embeddings;
   const int64_t tokens = std::clamp<int64_t>(available / 2 / bytes, 1, config.max_position_embeddings);
   if (tokens < config.max_position_embeddings) {
@@ -102,7 +103,7 @@ double Answer::decode_tokens_per_s() const {
 
 EngineOptions MakeEngineOptions(const ModelFlags& flags, const LoadedModel& model) {
   EngineOptions options;
-  if (flags.kv_cache_dtype == "int8") options.kv_cache_dtype = DType::kI8;
+  options.kv_cache_dtype = ParseCacheType(flags.kv_cache_dtype);
   options.max_model_len = ChooseModelLen(model, options.kv_cache_dtype, flags.max_model_len);
   options.scheduler.max_num_batched_tokens = flags.max_num_batched_tokens;
   return options;

@@ -38,13 +38,14 @@ Result<std::pair<int32_t, float>> ParseLogitBias(const std::string& text) {
 }
 
 // As --quantization spells them; every one is here.
-constexpr std::array<std::pair<std::string_view, Quantization>, 6> kQuantizationNames = {
+constexpr std::array<std::pair<std::string_view, Quantization>, 7> kQuantizationNames = {
     {{"none", Quantization::kNone},
      {"gguf", Quantization::kStored},
      {"q8_0", Quantization::kQ8_0},
      {"q4_1", Quantization::kQ4_1},
      {"int8", Quantization::kInt8},
-     {"int4", Quantization::kInt4}}};
+     {"int4", Quantization::kInt4},
+     {"fp8", Quantization::kFp8}}};
 
 }  // namespace
 
@@ -57,8 +58,8 @@ void AddQuantizationFlag(CLI::App* command, std::string* quantization) {
           "Weights in memory: none (as --dtype says); gguf (what a file has in 8 bits or less keeps its "
           "bits: the same answers from less memory; an adapter's matrices for such ones in Q8_0); q8_0 or q4_1 (made "
           "so); int8 (products in int8 too: the fastest with prompts); int4 (the file's 4-bit weights times int8 "
-          "inputs: the fastest with answers); auto: gguf with "
-          "bf16, else none")
+          "inputs: the fastest with answers); fp8 (E4M3 weights and inputs, on a GPU); auto: "
+          "gguf with bf16 on CPUs, else none")
       ->check(CLI::IsMember(names))
       ->capture_default_str();
 }
@@ -74,6 +75,27 @@ std::string_view QuantizationName(Quantization quantization) {
   const auto* const named = std::find_if(kQuantizationNames.begin(), kQuantizationNames.end(),
                                          [&](const auto& entry) { return entry.second == quantization; });
   return named->first;
+}
+
+void AddDeviceFlag(CLI::App* command, std::string* device) {
+  command
+      ->add_option("--device", *device, "Where the model runs: cpu, cuda, or auto (cuda where there is a GPU for it)")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
+}
+
+Result<const kernels::Backend*> ChooseDevice(const std::string& device) {
+  SWIFTKV_RETURN_IF_ERROR(kernels::CheckBackendChoice());
+  if (device == "cpu") return &kernels::DefaultBackend();
+  const Result<const kernels::Backend*> cuda = kernels::CudaBackend();
+  if (device == "cuda" || cuda) return cuda;
+  return &kernels::DefaultBackend();
+}
+
+std::optional<DType> ParseCacheType(std::string_view name) {
+  if (name == "int8") return DType::kI8;
+  if (name == "fp8") return DType::kF8E4M3;
+  return std::nullopt;
 }
 
 void ModelFlags::AddModelArgument(CLI::App* command) {
@@ -104,8 +126,11 @@ void ModelFlags::AddRunning(CLI::App* command) {
       ->check(CLI::IsMember({"auto", "bf16", "f32"}))
       ->capture_default_str();
   AddQuantizationFlag(command, &quantization);
-  command->add_option("--kv-cache-dtype", kv_cache_dtype, "Type of the K/V cache: int8, or auto (that of --dtype)")
-      ->check(CLI::IsMember({"auto", "int8"}));
+  command
+      ->add_option("--kv-cache-dtype", kv_cache_dtype,
+                   "Type of the K/V cache: int8 (CPUs), fp8 (GPUs), or auto (that of --dtype)")
+      ->check(CLI::IsMember({"auto", "int8", "fp8"}));
+  AddDeviceFlag(command, &device);
   command->add_option("--chat-template", chat_template, "Jinja file to use instead of the model's own chat template")
       ->type_name("FILE");
   command
@@ -132,7 +157,9 @@ Result<LoadedModel> ModelFlags::Load(bool both_modes) const {
   LoadModelOptions options{.model = model, .adapter = adapter, .both_modes = both_modes};
   if (mode != "auto") options.mode = mode == "base" ? Mode::kTeacher : Mode::kStudent;
   if (dtype != "auto") options.dtype = dtype == "f32" ? DType::kF32 : DType::kBF16;
+  SWIFTKV_ASSIGN_OR_RETURN(options.backend, ChooseDevice(device));
   options.quantization = ParseQuantization(quantization, dtype);
+  if (quantization == "auto" && !options.backend->memory().is_host()) options.quantization = Quantization::kNone;
   if (!chat_template.empty()) options.chat_template_file = chat_template;
   const auto start = std::chrono::steady_clock::now();
   SWIFTKV_ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(options));

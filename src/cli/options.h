@@ -22,6 +22,11 @@ namespace swiftkv {
 // --quantization, and what its value means beside --dtype's.
 void AddQuantizationFlag(CLI::App* command, std::string* quantization);
 Quantization ParseQuantization(const std::string& quantization, const std::string& dtype);
+// --device, and the backend that its value means. Error kNotFound: cuda, and there is none.
+void AddDeviceFlag(CLI::App* command, std::string* device);
+Result<const kernels::Backend*> ChooseDevice(const std::string& device);
+// Of --kv-cache-dtype's value: auto, int8 or fp8.
+std::optional<DType> ParseCacheType(std::string_view name);
 // As the flag spells it.
 std::string_view QuantizationName(Quantization quantization);
 
@@ -33,6 +38,7 @@ struct ModelFlags {
   std::string dtype = "auto";
   std::string kv_cache_dtype = "auto";
   std::string quantization = "auto";
+  std::string device = "auto";
   std::string chat_template;
   int64_t max_model_len = 0;
   int64_t max_num_batched_tokens = 2048;

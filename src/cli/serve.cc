@@ -42,7 +42,7 @@ int64_t KvCacheTokens(const Flags& flags, const LoadedModel& model, const Engine
   const KvLayout layout = CacheLayout(model.weights, model.mode, options.kv_cache_dtype);
   const double wanted = flags.kv_cache_memory > 1
                             ? flags.kv_cache_memory
-                            : flags.kv_cache_memory * static_cast<double>(ReadMemoryInfo().available_bytes);
+                            : flags.kv_cache_memory * static_cast<double>(AvailableBytes(*layout.memory));
   return std::max(options.max_model_len, static_cast<int64_t>(wanted / static_cast<double>(layout.bytes_per_token())));
 }
 

@@ -18,8 +18,6 @@
 namespace swiftkv {
 namespace {
 
-// Rows whose logits are in memory at once: 33 MB at a vocabulary of 128 K.
-constexpr int64_t kLogitTileRows = 64;
 constexpr int64_t kMaxBatchedTokens = 1 << 20;  // of one step
 constexpr int32_t kNoToken = -1;                // the row's constraint found no memory
 
@@ -91,6 +89,7 @@ struct Engine::RowResult {
 
 Result<std::unique_ptr<Engine>> Engine::Create(const Weights& weights, Mode mode, const Tokenizer* tokenizer,
                                                const EngineOptions& options) {
+  if (options.kv_cache_dtype) SWIFTKV_RETURN_IF_ERROR(weights.backend->CheckCacheType(*options.kv_cache_dtype));
   return Create(MakeModelRunner(weights, mode, options.kv_cache_dtype), tokenizer, options);
 }
 
@@ -109,10 +108,10 @@ Result<std::unique_ptr<Engine>> Engine::Create(std::unique_ptr<ModelRunner> mode
   const int64_t blocks = (cache_tokens + kKvBlockTokens - 1) / kKvBlockTokens;
   const KvLayout layout = model->traits().cache_layout;
   // Linux lends more memory than it has and later kills who uses it, so the cache is held against what there is.
-  const int64_t available = ReadMemoryInfo().available_bytes;
+  const int64_t available = AvailableBytes(*layout.memory);
   if (available > 0 && blocks > available / std::max<int64_t>(layout.groups * layout.block_bytes, 1)) {
-    return ResourceExhausted("the K/V cache for {} tokens does not fit into the {} MiB of memory available",
-                             cache_tokens, available >> 20);
+    return ResourceExhausted("the K/V cache for {} tokens does not fit into the {} MiB of {}memory available",
+                             cache_tokens, available >> 20, layout.memory->is_host() ? "" : "the GPU's ");
   }
   SWIFTKV_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(layout, blocks));
   return std::unique_ptr<Engine>(new Engine(std::move(model), tokenizer, options, max_model_len, std::move(cache)));
@@ -285,15 +284,17 @@ void Engine::RunStep(std::vector<RequestOutput>* outputs) {
     RequestTimes& times = requests_.at(static_cast<Choice*>(chunk.sequence)->request_id).times;
     if (times.scheduled == RequestTimes::Time()) times.scheduled = begin;
   }
-  if (Status status = model_->Run(step, &cache_); !status) {
+  Status status = model_->Run(step, &cache_);
+  const auto count = static_cast<int64_t>(rows.size());
+  const int64_t tile_rows = model_->traits().logit_rows_at_once;
+  for (int64_t first = 0; first < count && status; first += tile_rows) {
+    status = ReadTile(rows, first, std::min(tile_rows, count - first));
+  }
+  if (!status) {
     std::set<int64_t> ids;
     for (const Scheduler::Chunk& chunk : chunks) ids.insert(static_cast<Choice*>(chunk.sequence)->request_id);
     for (const int64_t id : ids) outputs->push_back(Fail(id, status.error()));
     return;
-  }
-  const auto count = static_cast<int64_t>(rows.size());
-  for (int64_t first = 0; first < count; first += kLogitTileRows) {
-    ReadTile(rows, first, std::min(kLogitTileRows, count - first));
   }
   CountStep(chunks, count, begin);
   scheduler_.Complete(chunks);
@@ -386,19 +387,25 @@ std::vector<Engine::LogitRow> Engine::PlanStep(const std::vector<Scheduler::Chun
 }
 
 // Logits of some rows, and what they say: a token each, and log-probabilities where asked for.
-void Engine::ReadTile(const std::vector<LogitRow>& rows, int64_t begin, int64_t count) {
+Status Engine::ReadTile(const std::vector<LogitRow>& rows, int64_t begin, int64_t count) {
   const int64_t vocab_size = model_->traits().vocab_size;
   const int64_t workers = std::min<int64_t>(Threads(), count);
   // Everything that the workers write has its memory before they start, for they must not throw.
   logits_.resize(static_cast<size_t>(std::max<int64_t>(count * vocab_size, static_cast<int64_t>(logits_.size()))));
-  logit_stats_.resize(kLogitTileRows);
-  results_.resize(kLogitTileRows);
+  logit_stats_.resize(static_cast<size_t>(std::max(count, std::ssize(logit_stats_))));
+  results_.resize(logit_stats_.size());
+  wanted_.assign(static_cast<size_t>(count), 0);
   for (RowResult& result : results_) result.logprobs.top.reserve(kMaxLogprobs);
   if (static_cast<int64_t>(scratch_.size()) < workers) scratch_.resize(static_cast<size_t>(workers));
   for (SamplerScratch& scratch : scratch_) scratch.Reserve(vocab_size);
 
-  model_->Logits(begin, count, logits_.data());
-  model_->ComputeLogitStats(logits_.data(), count, logit_stats_.data());
+  for (int64_t i = 0; i < count; ++i) {
+    const LogitRow& row = rows[static_cast<size_t>(begin + i)];
+    const Choice& choice = *row.choice;
+    const bool samples = row.scored_token < 0 && (choice.constraint != nullptr || choice.sampler->NeedsLogits());
+    wanted_[static_cast<size_t>(i)] = samples || row.logprobs() ? 1 : 0;
+  }
+  SWIFTKV_RETURN_IF_ERROR(model_->ReadLogits(begin, count, wanted_, logits_.data(), logit_stats_.data()));
   ParallelFor(workers, [&](int64_t worker) {
     for (int64_t i = worker; i < count; i += workers) {
       const LogitRow& row = rows[static_cast<size_t>(begin + i)];
@@ -424,6 +431,7 @@ void Engine::ReadTile(const std::vector<LogitRow>& rows, int64_t begin, int64_t 
       if (row.logprobs()) row.choice->sampled_logprobs = result.logprobs;
     }
   }
+  return Ok();
 }
 
 int32_t Engine::SampleRow(const Choice& choice, std::span<const float> logits, int32_t argmax,

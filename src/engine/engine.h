@@ -148,7 +148,7 @@ class Engine {
   void EndOverdue(std::vector<RequestOutput>* outputs);
   std::vector<LogitRow> PlanStep(const std::vector<Scheduler::Chunk>& chunks, swiftkv::Step* step) const;
   void CountStep(const std::vector<Scheduler::Chunk>& chunks, int64_t logit_rows, RequestTimes::Time begin);
-  void ReadTile(const std::vector<LogitRow>& rows, int64_t begin, int64_t count);
+  Status ReadTile(const std::vector<LogitRow>& rows, int64_t begin, int64_t count);
   int32_t SampleRow(const Choice& choice, std::span<const float> logits, int32_t argmax, SamplerScratch* scratch) const;
   RequestOutput Advance(Choice* choice);
   void AppendText(Choice* choice, int32_t token_id, RequestOutput* output);
@@ -172,6 +172,7 @@ class Engine {
 
   // Work space of ReadTile.
   std::vector<float> logits_;                     // [tile rows, vocab]
+  std::vector<uint8_t> wanted_;                   // [tile rows] 1: the row is read
   std::vector<kernels::LogitStats> logit_stats_;  // [tile rows]
   std::vector<RowResult> results_;                // [tile rows]
   std::vector<SamplerScratch> scratch_;           // [threads]

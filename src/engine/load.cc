@@ -33,6 +33,7 @@ int64_t PackedBytes(const ModelFiles& files, Mode mode, const LoadModelOptions& 
   if (options.quantization == Quantization::kQ4_1 || options.quantization == Quantization::kInt4) {
     return bytes(parameters, DType::kQ4_1);
   }
+  if (options.quantization == Quantization::kFp8) return bytes(parameters, DType::kF8E4M3);
   const DType dtype = options.dtype.value_or(DType::kBF16);
   int64_t total = bytes(parameters, dtype);
   if (options.quantization == Quantization::kNone) return total;
@@ -169,12 +170,14 @@ Result<LoadedModel> LoadModel(const LoadModelOptions& options) {
   LoadedModel model;
   model.origin = files.origin;
   SWIFTKV_ASSIGN_OR_RETURN(model.mode, ChooseMode(files, options.mode));
-  SWIFTKV_RETURN_IF_ERROR(CheckWeightsFit(files.origin, PackedBytes(files, model.mode, options)));
+  const kernels::Backend& backend = options.backend != nullptr ? *options.backend : kernels::DefaultBackend();
+  SWIFTKV_RETURN_IF_ERROR(CheckWeightsFit(files.origin, PackedBytes(files, model.mode, options), backend.memory()));
   SWIFTKV_ASSIGN_OR_RETURN(model.text, LoadTextModel(files, options.chat_template_file));
   const LoadOptions load{.dtype = dtype,
                          .quantization = options.quantization,
                          .teacher = model.mode == Mode::kTeacher || options.both_modes,
-                         .student = model.mode == Mode::kStudent || options.both_modes};
+                         .student = model.mode == Mode::kStudent || options.both_modes,
+                         .backend = &backend};
   SWIFTKV_ASSIGN_OR_RETURN(model.weights, LoadWeights(files.config, *files.base, files.adapter.get(), load));
   return model;
 }

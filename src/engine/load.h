@@ -29,6 +29,7 @@ struct LoadModelOptions {
   bool both_modes = false;          // the weights of both modes, to compare them
   std::optional<DType> dtype = {};  // kBF16 or kF32; absent: kBF16
   Quantization quantization = Quantization::kNone;
+  const kernels::Backend* backend = nullptr;           // null: kernels::DefaultBackend()
   std::optional<std::string> chat_template_file = {};  // instead of the model's own template
 };
 

@@ -48,11 +48,15 @@ MemoryInfo ReadMemoryInfo() {
   return info;
 }
 
-Status CheckWeightsFit(const std::string& origin, int64_t bytes) {
-  const int64_t available = ReadMemoryInfo().available_bytes;
+int64_t AvailableBytes(MemorySpace& memory) {
+  return memory.is_host() ? ReadMemoryInfo().available_bytes : memory.available_bytes();
+}
+
+Status CheckWeightsFit(const std::string& origin, int64_t bytes, MemorySpace& memory) {
+  const int64_t available = AvailableBytes(memory);
   if (available == 0 || bytes <= available) return Ok();
-  return ResourceExhausted("{}: the weights need {} MiB; {} MiB of memory are available", origin, bytes >> 20,
-                           available >> 20);
+  return ResourceExhausted("{}: the weights need {} MiB; {} MiB of {} are available", origin, bytes >> 20,
+                           available >> 20, memory.is_host() ? "memory" : "the GPU's memory");
 }
 
 }  // namespace swiftkv

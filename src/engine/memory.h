@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 
+#include "base/memory_space.h"
 #include "base/status.h"
 
 namespace swiftkv {
@@ -17,9 +18,12 @@ struct MemoryInfo {
 // Zeros where the system does not say.
 MemoryInfo ReadMemoryInfo();
 
+// What can still be allocated there; 0 where the system does not say.
+int64_t AvailableBytes(MemorySpace& memory);
+
 // Linux lends more memory than it has and later kills who uses it, so that the sum is checked before weights are
 // loaded. Error kResourceExhausted: `bytes` are more than there is; `origin` names the model.
-Status CheckWeightsFit(const std::string& origin, int64_t bytes);
+Status CheckWeightsFit(const std::string& origin, int64_t bytes, MemorySpace& memory);
 
 }  // namespace swiftkv
 

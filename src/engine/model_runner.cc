@@ -8,12 +8,13 @@ namespace {
 class ForwardRunner final : public ModelRunner {
  public:
   ForwardRunner(const Weights& weights, Mode mode, std::optional<DType> cache_dtype)
-      : weights_(&weights), forward_(weights, mode, cache_dtype) {
+      : forward_(weights, mode, cache_dtype) {
     const ModelConfig& config = weights.config;
     const ModelCosts costs = ComputeModelCosts(config);
     traits_.vocab_size = config.vocab_size;
     traits_.max_position_embeddings = config.max_position_embeddings;
     traits_.eos_token_ids = config.eos_token_id;
+    traits_.logit_rows_at_once = weights.backend->logit_rows();
     traits_.cache_layout = forward_.cache_layout();
     traits_.skips_layers = mode == Mode::kStudent && config.is_swiftkv();
     traits_.token_flops = 2.0 * static_cast<double>(costs.base_prefill_macs);
@@ -23,13 +24,12 @@ class ForwardRunner final : public ModelRunner {
 
   const ModelTraits& traits() const override { return traits_; }
   Status Run(const Step& step, KvCache* cache) override { return forward_.Run(step, cache); }
-  void Logits(int64_t begin, int64_t count, float* out) override { forward_.Logits(begin, count, out); }
-  void ComputeLogitStats(const float* logits, int64_t rows, kernels::LogitStats* stats) override {
-    weights_->backend->ComputeLogitStats(logits, rows, traits_.vocab_size, stats);
+  Status ReadLogits(int64_t begin, int64_t count, std::span<const uint8_t> wanted, float* out,
+                    kernels::LogitStats* stats) override {
+    return forward_.ReadLogits(begin, count, wanted, out, stats);
   }
 
  private:
-  const Weights* weights_;
   Forward forward_;
   ModelTraits traits_;
 };

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "base/status.h"
@@ -24,7 +25,8 @@ struct ModelTraits {
   // nobody wants.
   double token_flops = 1;
   double skipping_token_flops = 1;
-  bool skips_layers = false;  // SwiftKV
+  bool skips_layers = false;        // SwiftKV
+  int64_t logit_rows_at_once = 64;  // whose logits are best made together
 };
 
 class ModelRunner {
@@ -33,8 +35,8 @@ class ModelRunner {
   virtual const ModelTraits& traits() const = 0;
   // Forward's, with the same promises.
   virtual Status Run(const Step& step, KvCache* cache) = 0;
-  virtual void Logits(int64_t begin, int64_t count, float* out) = 0;
-  virtual void ComputeLogitStats(const float* logits, int64_t rows, kernels::LogitStats* stats) = 0;
+  virtual Status ReadLogits(int64_t begin, int64_t count, std::span<const uint8_t> wanted, float* out,
+                            kernels::LogitStats* stats) = 0;
 };
 
 // `weights` must outlive it.

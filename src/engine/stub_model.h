@@ -63,14 +63,14 @@ class StubModel final : public ModelRunner {
     return Ok();
   }
 
-  void Logits(int64_t begin, int64_t count, float* out) override {
+  Status ReadLogits(int64_t begin, int64_t count, std::span<const uint8_t> /*wanted*/, float* out,
+                    kernels::LogitStats* stats) override {
     std::fill(out, out + count * kVocab, 0.0F);
-    for (int64_t i = 0; i < count; ++i) out[i * kVocab + Token(begin + i)] = 1;
-    first_ = begin;
-  }
-
-  void ComputeLogitStats(const float* /*logits*/, int64_t rows, kernels::LogitStats* stats) override {
-    for (int64_t i = 0; i < rows; ++i) stats[i] = {.argmax = static_cast<int32_t>(Token(first_ + i))};
+    for (int64_t i = 0; i < count; ++i) {
+      out[i * kVocab + Token(begin + i)] = 1;
+      stats[i] = {.argmax = static_cast<int32_t>(Token(begin + i))};
+    }
+    return Ok();
   }
 
  private:
@@ -88,7 +88,6 @@ class StubModel final : public ModelRunner {
 
   ModelTraits traits_;
   std::vector<uint64_t> states_;  // [logit rows]
-  int64_t first_ = 0;
 };
 
 }  // namespace swiftkv

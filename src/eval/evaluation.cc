@@ -29,10 +29,10 @@ EngineOptions MakeEngineOptions(const Variant& variant, const EvaluationOptions&
   engine.scheduler.max_num_batched_tokens = options.max_num_batched_tokens;
   engine.scheduler.max_num_seqs = options.scorer.max_num_seqs;
   engine.kv_cache_dtype = options.kv_cache_dtype;
-  const int64_t bytes = CacheLayout(*variant.weights, variant.mode, options.kv_cache_dtype).bytes_per_token();
+  const KvLayout layout = CacheLayout(*variant.weights, variant.mode, options.kv_cache_dtype);
   int64_t tokens = options.scorer.max_num_seqs * std::min(kUsualTokens, engine.max_model_len);
-  if (const int64_t available = ReadMemoryInfo().available_bytes; available > 0) {
-    tokens = std::min(tokens, available / 4 / bytes);
+  if (const int64_t available = AvailableBytes(*layout.memory); available > 0) {
+    tokens = std::min(tokens, available / 4 / layout.bytes_per_token());
   }
   engine.kv_cache_tokens = std::max(tokens, engine.max_model_len);
   return engine;

@@ -90,8 +90,8 @@ class Comparison {
     const auto rows = static_cast<int64_t>(positions.size());
     for (int64_t begin = 0; begin < rows; begin += kTileRows) {
       const int64_t count = std::min(kTileRows, rows - begin);
-      base_.Logits(begin, count, base_logits_.data());
-      model_.Logits(begin, count, model_logits_.data());
+      SWIFTKV_RETURN_IF_ERROR(base_.Logits(begin, count, base_logits_.data()));
+      SWIFTKV_RETURN_IF_ERROR(model_.Logits(begin, count, model_logits_.data()));
       ParallelFor(count, [&](int64_t row) {
         const size_t offset = static_cast<size_t>(row) * vocab_;
         const auto position = static_cast<size_t>(begin + row);

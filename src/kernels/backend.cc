@@ -1,6 +1,7 @@
 // The choice of a backend, the one place that knows which twins exist; and operations that a twin need not have of its
 // own.
 #include <cstdlib>
+#include <cstring>
 #include <string>
 
 #include "kernels/cpu/cpu_backend.h"
@@ -49,6 +50,37 @@ void Backend::GatedGemm(const GatedGemmArgs& args) const {
            .out_stride = args.out_stride,
            .dtype = args.gemm.y_dtype});
 }
+
+Status Backend::CheckCacheType(DType cache_dtype) const {
+  if (cache_dtype == DType::kF32 || cache_dtype == DType::kBF16 || cache_dtype == DType::kI8) return Ok();
+  return InvalidInput("CPUs can't read a K/V cache in {}; --kv-cache-dtype can be int8 there", Name(cache_dtype));
+}
+
+void Backend::RotateAndStore(const RotateAndStoreArgs& args) const {
+  if (args.q.x != nullptr) Rope(args.q);
+  if (args.k.x == nullptr) return;
+  Rope(args.k);
+  KvWriteArgs kv = args.kv;
+  for (int64_t group = 0; group < args.groups; ++group) {
+    WriteKv(kv);
+    kv.k += kv.kv_heads * kv.head_dim;
+    kv.v += kv.kv_heads * kv.head_dim;
+    kv.cache += args.group_cache_stride;
+  }
+}
+
+void Backend::GatherRows(const float* x, int64_t size, const int32_t* rows, int64_t count, float* out) const {
+  for (int64_t i = 0; i < count; ++i) {
+    if (x + rows[i] * size == out + i * size) continue;
+    std::memcpy(out + i * size, x + rows[i] * size, static_cast<size_t>(size) * sizeof(float));
+  }
+}
+
+#ifndef SWIFTKV_CUDA
+Result<const Backend*> CudaBackend() {
+  return NotFound("this swiftkv was built without CUDA; build it with `cmake --preset cuda`");
+}
+#endif
 
 const Backend& DefaultBackend() {
   static const Backend& chosen = []() -> const Backend& {

@@ -1,5 +1,6 @@
 // Every operation that the model needs, as one interface with twins: ref (oracle and documentation), avx2, avx512,
-// avx512_bf16, amx, later cuda. The best twin for this machine is chosen at run time; SWIFTKV_ISA=<name> forces one.
+// avx512_bf16, amx, and cuda for a GPU. The best twin for this CPU is chosen at run time; SWIFTKV_ISA=<name> forces
+// one.
 //
 //   const kernels::Backend& ops = kernels::DefaultBackend();
 //   SWIFTKV_ASSIGN_OR_RETURN(kernels::PackedMatrix w, ops.AllocatePacked(n, k, DType::kBF16));
@@ -10,27 +11,29 @@
 // type that products take their inputs in: kBF16 (products of bf16 inputs, sums in float32) or kF32. Strides count
 // elements.
 //
-// Batch invariance is a promise: the bytes of one output row depend on that row's inputs alone, never on how many rows
-// stand beside it, on the number of threads, or on how a sequence was cut into steps. So each output element is summed
-// over K in one fixed order, and attention walks the cache in partitions of kAttentionPartition tokens from position 0.
+// Batch invariance is a promise of the CPUs' twins: the bytes of one output row depend on that row's inputs alone,
+// never on how many rows stand beside it, on the number of threads, or on how a sequence was cut into steps. So each
+// output element is summed over K in one fixed order, and attention walks the cache in partitions of
+// kAttentionPartition tokens from position 0.
 #ifndef SWIFTKV_KERNELS_OPS_H_
 #define SWIFTKV_KERNELS_OPS_H_
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/aligned_buffer.h"
 #include "base/dtype.h"
+#include "base/memory_space.h"
 #include "base/status.h"
 #include "kernels/backward_ops.h"
+#include "kernels/kernel_args.h"
 
 namespace swiftkv::kernels {
-
-inline constexpr int64_t kBlockTokens = 16;          // tokens in one block of the K/V cache
-inline constexpr int64_t kAttentionPartition = 512;  // cache tokens whose partial softmax is merged as one unit
 
 inline constexpr int64_t kQuantizedBlock = 32;    // input features that share a scale
 inline constexpr int64_t kMaxExactFeatures = 32;  // of a kI8 matrix
@@ -47,13 +50,16 @@ inline constexpr int64_t kMaxExactFeatures = 32;  // of a kI8 matrix
 // of their own (quantize.h), and the sums of 32 products, exact in int32, are scaled and added up in float32 from the
 // first input feature to the last (ref/ref_quantized.cc).
 //
+// kF8E4M3 (CUDA alone): an output feature has one scale for its weights, a row of inputs one for its values; both are
+// the largest magnitude over 448. Products of E4M3, sums in float32; inputs of a few rows stay in bf16.
+//
 // kI8: products of int8 with sums in int32. An output feature has one scale for its weights, a row of inputs one for
 // its values; both are the largest magnitude over 127 (quantize.h). A few input features are left out of that and
 // multiplied in bf16: those whose values are so large that the others would have no digits left.
 struct PackedMatrix {
   int64_t n = 0;
   int64_t k = 0;
-  DType dtype = DType::kF32;                 // kF32, kBF16, kI8 or block-quantized
+  DType dtype = DType::kF32;                 // kF32, kBF16, kI8, kF8E4M3 or block-quantized
   bool int8_inputs = false;                  // of kQ4_1 and kQ8_0; free to set at any time
   std::vector<int32_t> exact_features = {};  // of kI8: input features in bf16, ascending
   AlignedBuffer data = {};
@@ -78,7 +84,7 @@ struct QuantizedRows {
 
 // y = x wᵀ + bias, or y += x wᵀ + bias.
 struct GemmArgs {
-  const void* x = nullptr;  // [m, k], w->activation_dtype()
+  const void* x = nullptr;  // [m, k], w->activation_dtype(), or as `x_quantized` says
   int64_t x_stride = 0;
   int64_t m = 0;
   const PackedMatrix* w = nullptr;
@@ -87,14 +93,18 @@ struct GemmArgs {
   int64_t y_stride = 0;
   DType y_dtype = DType::kF32;  // kF32 or kBF16
   bool accumulate = false;      // only with y_dtype kF32
+  // x has kF8E4M3's codes [m, k], and from the next multiple of 256 bytes float32 scales [m], as RmsNorm and GatedGemm
+  // write them where Backend::InputType asks for it.
+  bool x_quantized = false;
 };
 
 // out = silu(x gateᵀ) * (x upᵀ): Gemm with a matrix of gate rows, then as many up rows, and SiluMul of what it gives,
 // in one and with the same bytes.
 struct GatedGemmArgs {
   GemmArgs gemm;        // y: work memory [m, n] of the activation type, undefined afterwards
-  void* out = nullptr;  // [m, n / 2], gemm.y_dtype
+  void* out = nullptr;  // [m, n / 2], gemm.y_dtype, or kF8E4M3 as GemmArgs::x_quantized
   int64_t out_stride = 0;
+  bool out_quantized = false;
 };
 
 // out[r, i] = x[r, i] / sqrt(mean(x[r]²) + eps) * weight[i]
@@ -105,24 +115,9 @@ struct RmsNormArgs {
   float eps = 0;
   int64_t rows = 0;
   int64_t size = 0;
-  void* out = nullptr;  // [rows, size], out_dtype
+  void* out = nullptr;  // [rows, size], out_dtype; kF8E4M3: as GemmArgs::x_quantized
   int64_t out_stride = 0;
   DType out_dtype = DType::kF32;
-};
-
-// In place on x: optional RMSNorm of each head (Qwen3's q_norm, k_norm), then rotary embedding in the rotate-half
-// (NeoX) convention: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin) with x2 the second half of the head.
-struct RopeArgs {
-  float* x = nullptr;  // [rows, heads, head_dim]; heads are adjacent, rows x_stride apart
-  int64_t x_stride = 0;
-  int64_t rows = 0;
-  int64_t heads = 0;
-  int64_t head_dim = 0;
-  const int32_t* positions = nullptr;  // [rows]
-  const float* cos = nullptr;          // [max position + 1, head_dim / 2]
-  const float* sin = nullptr;          // [max position + 1, head_dim / 2]
-  const float* norm_weight = nullptr;  // [head_dim] or null
-  float norm_eps = 0;
 };
 
 // Writes K (rotated) and V rows of one KV group into its cache blocks. The layout inside a block is the backend's own
@@ -135,18 +130,21 @@ struct KvWriteArgs {
   int64_t rows = 0;
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
-  const int64_t* slots = nullptr;   // [rows] block * kBlockTokens + offset in the block
-  std::byte* cache = nullptr;       // the group's blocks, KvBlockBytes apart
-  DType cache_dtype = DType::kF32;  // kF32, kBF16, or kI8: a scale for each token and head of K and of V
+  const int64_t* slots = nullptr;  // [rows] block * kBlockTokens + offset in the block
+  std::byte* cache = nullptr;      // the group's blocks, KvBlockBytes apart
+  // kF32, kBF16, kI8: a scale for each token and head of K and of V, or (CUDA alone) kF8E4M3: saturated, scale 1.
+  DType cache_dtype = DType::kF32;
 };
 
-// Some rows of one sequence. Row r at position p attends to cache tokens max(0, p - window + 1) .. p (window 0: all).
-// The rows' own K and V are in the cache already.
-struct AttentionSequence {
-  int64_t row_begin = 0;  // first row in q and out
-  int64_t rows = 0;
-  const int32_t* positions = nullptr;    // [rows], ascending, not necessarily adjacent
-  const int32_t* block_table = nullptr;  // [last position / kBlockTokens + 1] block numbers
+// What stands between the projections and attention, in one: Rope of the queries, Rope of the keys and WriteKv, for one
+// KV group or for several whose rows and caches lie side by side. Rows with a negative slot write nothing (devices
+// alone have such rows).
+struct RotateAndStoreArgs {
+  RopeArgs q;                      // x null: no queries
+  RopeArgs k;                      // heads: of all groups together; x null: no keys
+  KvWriteArgs kv;                  // of the first group
+  int64_t groups = 1;              // kv_heads * head_dim elements apart in a row of k and of v
+  int64_t group_cache_stride = 0;  // bytes from one group's cache to the next
 };
 
 // out = softmax(scale q Kᵀ) V, causal, grouped heads (query head h reads KV head h / (heads / kv_heads)).
@@ -162,6 +160,8 @@ struct AttentionArgs {
   const std::byte* cache = nullptr;  // the KV group's blocks
   DType cache_dtype = DType::kF32;   // of a kI8 cache the products are made in bf16
   std::span<const AttentionSequence> sequences;
+  // A device's copy of them, whose pointers are the device's; there those of several rows stand first.
+  const AttentionSequence* resident_sequences = nullptr;
   void* out = nullptr;  // [rows, heads, head_dim], out_dtype
   int64_t out_stride = 0;
   DType out_dtype = DType::kF32;
@@ -179,17 +179,34 @@ struct SiluMulArgs {
   DType dtype = DType::kF32;
 };
 
-// What sampling and scoring need of one row of logits.
-struct LogitStats {
-  int32_t argmax = 0;  // the first of equal maxima
-  float max = 0;
-  float log_sum_exp = 0;
-};
-
 class Backend {
  public:
   virtual ~Backend() = default;
   virtual std::string_view name() const = 0;
+  // The GPU's name; empty: a CPU.
+  virtual std::string device_name() const { return {}; }
+
+  // Where everything lives that operations read and write, packed matrices included. What they are told about shapes
+  // and AttentionArgs::sequences are the host's.
+  virtual MemorySpace& memory() const { return HostMemory(); }
+  // What went wrong on the device since the last call: kInternal, or kResourceExhausted. Operations can't fail on CPUs.
+  virtual Status TakeError() const { return Ok(); }
+  // How many rows are best sent together through a layer, through the later layers' K/V, and through lm_head.
+  virtual int64_t tile_rows() const { return 512; }
+  virtual int64_t later_kv_rows() const { return 128; }
+  virtual int64_t logit_rows() const { return 64; }
+  // Runs `operations`, whose arguments must follow from `key` alone. A device may record them to replay them in place
+  // of the call when the same key comes again, until ForgetRecordings of its `owner`.
+  struct RecordingKey {
+    const void* owner = nullptr;
+    int64_t part = 0;  // of the owner's work
+    int64_t rows = 0;
+    auto operator<=>(const RecordingKey&) const = default;
+  };
+  virtual void Record(const RecordingKey& /*key*/, const std::function<void()>& operations) const { operations(); }
+  virtual void ForgetRecordings(const void* /*owner*/) const {}
+  // The number of rows, at least `rows`, that recordings should be made for.
+  virtual int64_t RecordedRows(int64_t rows) const { return rows; }
 
   // Memory for an [n, k] matrix; kResourceExhausted if the system has not that much.
   virtual Result<PackedMatrix> AllocatePacked(int64_t n, int64_t k, DType dtype) const = 0;
@@ -207,12 +224,19 @@ class Backend {
   // The inverse, for embedding look-ups from a tied lm_head: out [count, k] gets rows `ids` of w.
   virtual void UnpackRows(const PackedMatrix& w, const int32_t* ids, int64_t count, float* out) const = 0;
 
+  // The type in which a product of `rows` rows takes its inputs best: w's activation type, or kF8E4M3.
+  virtual DType InputType(const PackedMatrix& w, int64_t /*rows*/) const { return w.activation_dtype(); }
   virtual void Gemm(const GemmArgs& args) const = 0;
   virtual void GatedGemm(const GatedGemmArgs& args) const;
   virtual void RmsNorm(const RmsNormArgs& args) const = 0;
   virtual void Rope(const RopeArgs& args) const = 0;
+  virtual void RotateAndStore(const RotateAndStoreArgs& args) const;
+  // out[i] = x[rows[i]], float32 rows of `size`; `rows` ascend, and out may be x.
+  virtual void GatherRows(const float* x, int64_t size, const int32_t* rows, int64_t count, float* out) const;
   virtual void SiluMul(const SiluMulArgs& args) const = 0;
 
+  // Error kInvalidInput: it can't read a K/V cache of that type.
+  virtual Status CheckCacheType(DType cache_dtype) const;
   // Bytes of one block (K and V of kBlockTokens tokens) of one KV group.
   virtual int64_t KvBlockBytes(int64_t kv_heads, int64_t head_dim, DType cache_dtype) const = 0;
   virtual void WriteKv(const KvWriteArgs& args) const = 0;
@@ -234,6 +258,9 @@ const Backend& RefBackend();
 const std::vector<const Backend*>& AvailableBackends();
 // The fastest of them, or the one named by SWIFTKV_ISA.
 const Backend& DefaultBackend();
+// The GPU's twin, made when first asked for. Errors: kNotFound (this program was built without CUDA, or there is no
+// device that it runs on), kResourceExhausted (the device has no memory left).
+Result<const Backend*> CudaBackend();
 // Error kInvalidInput: SWIFTKV_ISA names no backend, or one that this CPU can't run (the message lists those it can).
 Status CheckBackendChoice();
 

@@ -69,8 +69,13 @@ class Forward {
   // the cache is then untouched.
   Status Run(const Step& step, KvCache* cache, ForwardObserver* observer = nullptr);
 
-  // Logits of logit rows [begin, begin + count) of the last step, float32 [count, vocab_size].
-  void Logits(int64_t begin, int64_t count, float* out);
+  // Logits of logit rows [begin, begin + count) of the last step, float32 [count, vocab_size] on the host.
+  // Errors of both: what a device said (Backend::TakeError), kResourceExhausted; none on CPUs.
+  Status Logits(int64_t begin, int64_t count, float* out);
+  // The same with each row's `stats` [count], but `out` surely gets those rows alone whose `wanted` [count] is not 0: a
+  // device sends no others.
+  Status ReadLogits(int64_t begin, int64_t count, std::span<const uint8_t> wanted, float* out,
+                    kernels::LogitStats* stats);
 
  private:
   class Impl;

@@ -64,8 +64,8 @@ Result<Quality> MeasureQuality(const Weights& weights, std::span<const TokenSequ
     const auto rows = static_cast<int64_t>(targets.size());
     for (int64_t begin = 0; begin < rows; begin += kRowsPerTile) {
       const int64_t count = std::min(kRowsPerTile, rows - begin);
-      teacher.Logits(begin, count, teacher_logits.data());
-      student.Logits(begin, count, student_logits.data());
+      SWIFTKV_RETURN_IF_ERROR(teacher.Logits(begin, count, teacher_logits.data()));
+      SWIFTKV_RETURN_IF_ERROR(student.Logits(begin, count, student_logits.data()));
       Compare(*weights.backend, teacher_logits, student_logits, count, vocab, targets.data() + begin, &sums);
     }
   }

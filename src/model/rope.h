@@ -25,6 +25,7 @@ class RopeTable {
   // Error kResourceExhausted: no memory.
   Status Grow(int64_t positions);
 
+  int64_t positions() const { return positions_; }
   const float* cos() const { return cos_.data(); }  // [positions, head_dim / 2]
   const float* sin() const { return sin_.data(); }  // [positions, head_dim / 2]
 

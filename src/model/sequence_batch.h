@@ -27,7 +27,7 @@ class SequenceRunner {
   Status Run(std::span<const TokenSequence> sequences, ForwardObserver* observer = nullptr,
              std::optional<std::vector<int32_t>> logit_rows = {});
   // As Forward::Logits.
-  void Logits(int64_t begin, int64_t count, float* out) { forward_.Logits(begin, count, out); }
+  Status Logits(int64_t begin, int64_t count, float* out) { return forward_.Logits(begin, count, out); }
 
  private:
   Forward forward_;

@@ -19,7 +19,8 @@ namespace swiftkv {
 struct Tile {
   int64_t begin = 0;  // first row
   int64_t rows = 0;
-  std::vector<kernels::AttentionSequence> sequences;  // row_begin counts from the tile's first row
+  std::vector<kernels::AttentionSequence> sequences;               // row_begin counts from the tile's first row
+  const kernels::AttentionSequence* resident_sequences = nullptr;  // a device's copy of them (resident.h)
 };
 
 struct StepRows {

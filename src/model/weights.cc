@@ -137,7 +137,7 @@ Status WeightsBuilder::PackTask(const std::vector<Part>& parts, const std::vecto
     }
     part_begin += parts[i].rows;
   }
-  if (out->activation_dtype() == out->dtype) {
+  if (!kernels::IsQuantized(out->dtype)) {
     weights_.backend->PackRows(rows.get(), begin, count, out);
     return Ok();
   }
@@ -187,6 +187,7 @@ DType WeightsBuilder::PackedType(const std::vector<Part>& parts, const std::vect
   if (options_.quantization == Quantization::kNone || columns % kernels::kQuantizedBlock != 0) return options_.dtype;
   if (options_.quantization == Quantization::kQ8_0) return DType::kQ8_0;
   const bool is_vocabulary = parts.front().rows == config_.vocab_size;
+  if (options_.quantization == Quantization::kFp8) return is_vocabulary ? options_.dtype : DType::kF8E4M3;
   if (options_.quantization == Quantization::kQ4_1) return is_vocabulary ? DType::kQ8_0 : DType::kQ4_1;
   const std::optional<DType> first = readers.front().block_type;
   const bool same =
@@ -305,6 +306,12 @@ Result<Weights> WeightsBuilder::Build() {
   }
   if (options_.quantization != Quantization::kNone && options_.dtype != DType::kBF16) {
     return InvalidInput("quantized weights are computed with in BF16, not in {}", Name(options_.dtype));
+  }
+  if (options_.quantization == Quantization::kFp8 && weights_.backend->memory().is_host()) {
+    return InvalidInput("fp8 products need a CUDA device; on CPUs there are int8 and int4");
+  }
+  if (options_.quantization == Quantization::kInt8 && !weights_.backend->memory().is_host()) {
+    return InvalidInput("int8 products are made on CPUs alone; on a GPU --quantization can be none or fp8");
   }
   if (!weights_.has_teacher && !weights_.has_student) {
     return InvalidInput("neither the teacher nor the student of the model was asked for");

@@ -69,6 +69,8 @@ enum class Quantization {
   // Products of 4-bit weights as the file has them (Q4_0, Q4_1, Q4_K), or made so, with int8 inputs. In 8 bits:
   // embeddings, lm_head, and what SwiftKV added.
   kInt4,
+  // E4M3 weights and inputs (kernels::PackedMatrix), CUDA alone; embeddings and lm_head in LoadOptions::dtype.
+  kFp8,
 };
 
 struct LoadOptions {

@@ -26,7 +26,7 @@ void ExpectNear(const std::vector<float>& actual, const std::vector<float>& gold
 }
 
 TEST(GoldenTest, Float32LogitsAreTransformersInEveryFamilyAndOption) {
-  for (const kernels::Backend* backend : kernels::AvailableBackends()) {
+  for (const kernels::Backend* backend : AllBackends()) {
     for (const ModelCase& model : ModelCases()) {
       SCOPED_TRACE(model.name + " on " + std::string(backend->name()));
       const Weights weights = LoadCase(model, DType::kF32, backend);
@@ -38,7 +38,7 @@ TEST(GoldenTest, Float32LogitsAreTransformersInEveryFamilyAndOption) {
 }
 
 TEST(GoldenTest, Float32LogitsOfStudentsAreTheReferences) {
-  for (const kernels::Backend* backend : kernels::AvailableBackends()) {
+  for (const kernels::Backend* backend : AllBackends()) {
     for (const ModelCase& model : SwiftKvCases()) {
       SCOPED_TRACE(model.name + " on " + std::string(backend->name()));
       const Weights weights = LoadCase(model, DType::kF32, backend);
@@ -50,7 +50,7 @@ TEST(GoldenTest, Float32LogitsOfStudentsAreTheReferences) {
 
 // BF16 rounds; it must still be the same model.
 TEST(GoldenTest, BFloat16LogitsStayNear) {
-  for (const kernels::Backend* backend : kernels::AvailableBackends()) {
+  for (const kernels::Backend* backend : AllBackends()) {
     for (const ModelCase& model : ModelCases()) {
       SCOPED_TRACE(model.name + " on " + std::string(backend->name()));
       const Weights weights = LoadCase(model, DType::kBF16, backend);

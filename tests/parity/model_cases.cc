@@ -70,6 +70,12 @@ std::vector<ModelCase> SwiftKvCases() {
   return cases;
 }
 
+std::vector<const kernels::Backend*> AllBackends() {
+  std::vector<const kernels::Backend*> backends = kernels::AvailableBackends();
+  if (const auto cuda = kernels::CudaBackend()) backends.push_back(*cuda);
+  return backends;
+}
+
 std::vector<float> GoldenLogits(const std::string& name) { return Golden<float>(name); }
 std::vector<int32_t> GoldenTokens() { return Golden<int32_t>("token_ids"); }
 
@@ -78,9 +84,9 @@ Weights LoadCase(const ModelCase& model, DType dtype, const kernels::Backend* ba
                            {.dtype = dtype, .teacher = true, .student = true, .backend = backend}));
 }
 
-Runner::Runner(const Weights& weights, Mode mode, int64_t cache_tokens)
+Runner::Runner(const Weights& weights, Mode mode, int64_t cache_tokens, std::optional<DType> cache_dtype)
     : weights_(weights),
-      forward_(weights, mode),
+      forward_(weights, mode, cache_dtype),
       cache_(Value(KvCache::Create(forward_.cache_layout(), cache_tokens / kKvBlockTokens + 1))) {}
 
 std::vector<float> Runner::Step(const std::vector<Feed>& feeds, ForwardObserver* observer) {
@@ -108,7 +114,10 @@ std::vector<float> Runner::Step(const std::vector<Feed>& feeds, ForwardObserver*
   }
   const auto rows = static_cast<int64_t>(step.logit_rows.size());
   std::vector<float> logits(static_cast<size_t>(rows * weights_.config.vocab_size));
-  if (rows > 0) forward_.Logits(0, rows, logits.data());
+  if (Status status = forward_.Logits(0, rows, logits.data()); !status) {
+    ADD_FAILURE() << status.error().message;
+    std::abort();
+  }
   return logits;
 }
 

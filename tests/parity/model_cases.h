@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,13 +31,16 @@ std::vector<ModelCase> SwiftKvCases();
 std::vector<float> GoldenLogits(const std::string& name);
 std::vector<int32_t> GoldenTokens();
 
+// All that can run here, a GPU's among them.
+std::vector<const kernels::Backend*> AllBackends();
+
 // Weights of every mode that the case has.
 Weights LoadCase(const ModelCase& model, DType dtype, const kernels::Backend* backend);
 
 // A model and a cache for one mode, fed step by step. Fails the test on any error.
 class Runner {
  public:
-  Runner(const Weights& weights, Mode mode, int64_t cache_tokens);
+  Runner(const Weights& weights, Mode mode, int64_t cache_tokens, std::optional<DType> cache_dtype = {});
 
   // One sequence of a step: the tokens that come next, and which of them want logits.
   struct Feed {

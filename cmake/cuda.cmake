@@ -1,0 +1,34 @@
+# CUDA 13: the compiler, cuBLASLt and the runtime, from $CUDA_HOME, /usr/local/cuda, or where `scripts/setup --cuda` puts
+# them. Tests and programs run without a GPU, too, and then say so.
+
+set(SWIFTKV_CUDA_ARCHITECTURES "80-real;89-real;90a-real;100-real" CACHE STRING "Of the GPUs, as CMAKE_CUDA_ARCHITECTURES")
+
+set(roots $ENV{CUDA_HOME} /usr/local/cuda)
+if(DEFINED ENV{SWIFTKV_HOME})
+  list(APPEND roots $ENV{SWIFTKV_HOME}/cuda-13.0/nvidia/cu13)
+endif()
+list(APPEND roots $ENV{HOME}/.cache/swiftkv/cuda-13.0/nvidia/cu13)
+find_program(SWIFTKV_NVCC nvcc HINTS ${roots} PATH_SUFFIXES bin)
+if(NOT SWIFTKV_NVCC)
+  message(FATAL_ERROR "nvcc is not there; `scripts/setup --cuda` installs it, or set CUDA_HOME")
+endif()
+set(CMAKE_CUDA_COMPILER ${SWIFTKV_NVCC})
+set(CMAKE_CUDA_ARCHITECTURES ${SWIFTKV_CUDA_ARCHITECTURES})
+if(CCACHE)
+  set(CMAKE_CUDA_COMPILER_LAUNCHER ${CCACHE})
+endif()
+enable_language(CUDA)
+# CMake 3.25 does not know by itself that CUDA 13 has C++20.
+set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+
+get_filename_component(cuda_root ${SWIFTKV_NVCC} REALPATH)
+get_filename_component(cuda_root ${cuda_root} DIRECTORY)
+get_filename_component(cuda_root ${cuda_root} DIRECTORY)
+find_library(SWIFTKV_CUBLASLT NAMES cublasLt libcublasLt.so.13 HINTS ${cuda_root} PATH_SUFFIXES lib64 lib REQUIRED)
+find_library(SWIFTKV_CUDART NAMES libcudart_static.a HINTS ${cuda_root} PATH_SUFFIXES lib64 lib REQUIRED)
+find_path(SWIFTKV_CUDA_INCLUDE cublasLt.h HINTS ${cuda_root} PATH_SUFFIXES include REQUIRED)
+
+add_library(swiftkv_cuda INTERFACE)
+target_include_directories(swiftkv_cuda SYSTEM INTERFACE ${SWIFTKV_CUDA_INCLUDE})
+target_link_libraries(swiftkv_cuda INTERFACE ${SWIFTKV_CUBLASLT} ${SWIFTKV_CUDART} ${CMAKE_DL_LIBS} rt)
