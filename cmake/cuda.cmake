@@ -25,7 +25,7 @@ set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
 get_filename_component(cuda_root ${SWIFTKV_NVCC} REALPATH)
 get_filename_component(cuda_root ${cuda_root} DIRECTORY)
 get_filename_component(cuda_root ${cuda_root} DIRECTORY)
-find_library(SWIFTKV_CUBLASLT NAMES cublasLt libcublasLt.so.13 HINTS ${cuda_root} PATH_SUFFIXES lib64 lib REQUIRED)
+find_library(SWIFTKV_CUBLASLT NAMES cublasLt libcublasLt.so.13 NAMES_PER_DIR HINTS ${cuda_root} PATH_SUFFIXES lib64 lib REQUIRED)
 find_library(SWIFTKV_CUDART NAMES libcudart_static.a HINTS ${cuda_root} PATH_SUFFIXES lib64 lib REQUIRED)
 find_path(SWIFTKV_CUDA_INCLUDE cublasLt.h HINTS ${cuda_root} PATH_SUFFIXES include REQUIRED)
 

@@ -83,8 +83,8 @@ void Bench::Append(int64_t sequence, int64_t position, int64_t tokens, Step* ste
 Status Bench::RunStep(const Step& step, Work* work) {
   SWIFTKV_RETURN_IF_ERROR(forward_.Run(step, &cache_));
   if (!step.logit_rows.empty()) {
-    SWIFTKV_RETURN_IF_ERROR(
-        forward_.ReadLogits(0, std::ssize(step.logit_rows), wanted_, logits_.data(), logit_stats_.data()));
+    SWIFTKV_RETURN_IF_ERROR(forward_.ReadLogits(
+        0, std::ssize(step.logit_rows), {.logits = logits_.data(), .wanted = wanted_, .stats = logit_stats_.data()}));
   }
   if (work != nullptr) {
     const Work more = StepWork(step, *weights_, mode_, test_.kv_cache_dtype);

@@ -13,6 +13,7 @@
 #include "base/aligned_buffer.h"
 #include "base/bfloat16.h"
 #include "base/parallel.h"
+#include "bench/device_roofline.h"
 #include "engine/memory.h"
 #include "kernels/ops.h"
 #include "kernels/peak.h"
@@ -27,20 +28,6 @@ struct Shape {
 };
 // Prefill tiles against matrices of the models that we serve.
 constexpr std::array<Shape, 3> kShapes = {{{512, 576, 3072}, {512, 2048, 4096}, {512, 4096, 4096}}};
-
-// The shortest of the runs that fit into `seconds`, at least two: the first one warms up.
-double BestRun(double seconds, const std::function<void()>& run) {
-  run();
-  double best = 0, total = 0;
-  do {
-    const Clock::time_point start = Clock::now();
-    run();
-    const double elapsed = std::chrono::duration<double>(Clock::now() - start).count();
-    best = best == 0 ? elapsed : std::min(best, elapsed);
-    total += elapsed;
-  } while (total < seconds);
-  return best;
-}
 
 std::vector<float> RandomValues(int64_t size) {
   std::minstd_rand engine(1);
@@ -125,7 +112,23 @@ LayerElements ElementsOfLayer(const ModelConfig& config) {
 
 }  // namespace
 
+double BestRun(double seconds, const std::function<void()>& run) {
+  run();
+  double best = 0, total = 0;
+  do {
+    const Clock::time_point start = Clock::now();
+    run();
+    const double elapsed = std::chrono::duration<double>(Clock::now() - start).count();
+    best = best == 0 ? elapsed : std::min(best, elapsed);
+    total += elapsed;
+  } while (total < seconds);
+  return best;
+}
+
 Result<Roofline> MeasureRoofline(const RooflineOptions& options) {
+  if (options.backend != nullptr && !options.backend->memory().is_host()) {
+    return MeasureDeviceRoofline(*options.backend, options.dtypes, options.seconds);
+  }
   Roofline roofline;
   for (const DType dtype : options.dtypes) {
     SWIFTKV_ASSIGN_OR_RETURN(GemmPeak peak, MeasureGemm(dtype, options.seconds));
@@ -197,8 +200,10 @@ std::string RooflineText(const MachineInfo& machine, const Roofline& roofline) {
     text += fmt::format("| {} loop in registers | {:.1f} GFLOP/s | {}; the product reaches {:.0f} % |\n",
                         Name(peak.dtype), peak.loop_flops / 1e9, peak.loop, 100 * peak.flops / peak.loop_flops);
   }
-  return text + fmt::format("| reading memory | {:.1f} GB/s | {} MiB, all threads |\n", roofline.read_bandwidth / 1e9,
-                            roofline.read_bytes >> 20);
+  const bool on_gpu = !machine.gpu.empty();
+  return text + fmt::format("| {} memory | {:.1f} GB/s | {} MiB, {} |\n", on_gpu ? "copying" : "reading",
+                            roofline.read_bandwidth / 1e9, roofline.read_bytes >> 20,
+                            on_gpu ? "read and written" : "all threads");
 }
 
 nlohmann::ordered_json RooflineJson(const Roofline& roofline) {

@@ -23,6 +23,7 @@ struct RooflineOptions {
   // Bytes that the reads for `read_bandwidth` go over; 0: kBeyondCaches or a quarter of the memory available.
   int64_t read_bytes = 0;
   std::vector<DType> dtypes = {DType::kI8, DType::kBF16, DType::kF32};
+  const kernels::Backend* backend = nullptr;  // a GPU's, to measure that instead
 };
 
 inline constexpr int64_t kBeyondCaches = int64_t{2} << 30;  // more than any last-level cache holds
@@ -32,12 +33,12 @@ struct GemmPeak {
   double flops = 0;  // a second, best of some shapes of our own Gemm with all threads
   std::string shape;
   std::string loop;       // the instructions of the loop in registers
-  double loop_flops = 0;  // a second, of that loop on all threads: no product can be faster
+  double loop_flops = 0;  // a second, of that loop on all threads: no product can be faster; of CPUs alone
 };
 
 struct Roofline {
   std::vector<GemmPeak> gemm;  // one for each dtype asked for
-  double read_bandwidth = 0;   // bytes a second, all threads reading
+  double read_bandwidth = 0;   // bytes a second, all threads reading; of a GPU what a copy reads and writes
   int64_t read_bytes = 0;      // that those reads went over
 };
 

@@ -83,7 +83,8 @@ Result<std::vector<LatencyTest>> AllTests(const Flags& flags) {
 }
 
 // Limits measured with as many bytes as the weights have: what a decode step reads may lie in a cache.
-Result<std::vector<Roofline>> MeasureRooflines(const LatencyReport& report, const std::vector<LatencyTest>& tests) {
+Result<std::vector<Roofline>> MeasureRooflines(const LatencyReport& report, const std::vector<LatencyTest>& tests,
+                                               const kernels::Backend* backend) {
   std::vector<Roofline> rooflines;
   for (size_t i = 0; i < tests.size(); ++i) {
     if (i > 0 && tests[i].threads == tests[i - 1].threads) {
@@ -94,7 +95,8 @@ Result<std::vector<Roofline>> MeasureRooflines(const LatencyReport& report, cons
     const auto bytes = static_cast<int64_t>(report.size_bytes);
     SWIFTKV_ASSIGN_OR_RETURN(Roofline roofline,
                              MeasureRoofline({.read_bytes = std::clamp<int64_t>(bytes, 1 << 20, kBeyondCaches),
-                                              .dtypes = {report.product_dtype}}));
+                                              .dtypes = {report.product_dtype},
+                                              .backend = backend}));
     rooflines.push_back(std::move(roofline));
   }
   return rooflines;
@@ -125,7 +127,7 @@ Status Latency(const Flags& flags) {
     SWIFTKV_ASSIGN_OR_RETURN(report.results, MeasureLatency(model, tests, options));
   }
   if (!flags.no_roofline) {
-    SWIFTKV_ASSIGN_OR_RETURN(report.rooflines, MeasureRooflines(report, tests));
+    SWIFTKV_ASSIGN_OR_RETURN(report.rooflines, MeasureRooflines(report, tests, model.weights.backend));
   }
   return WriteOutput(LatencyReportText(report, format));
 }

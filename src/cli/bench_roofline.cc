@@ -18,13 +18,17 @@ struct Flags {
   OutputFlags output;
   int threads = 0;
   double seconds = 2;
+  std::string device = "auto";
 };
 
 Status RunRoofline(const Flags& flags) {
-  SWIFTKV_RETURN_IF_ERROR(kernels::CheckBackendChoice());
   UseThreads(flags.threads);
-  const MachineInfo machine = ReadMachineInfo();
-  SWIFTKV_ASSIGN_OR_RETURN(const Roofline roofline, MeasureRoofline({.seconds = flags.seconds}));
+  RooflineOptions options{.seconds = flags.seconds};
+  SWIFTKV_ASSIGN_OR_RETURN(options.backend, ChooseDevice(flags.device));
+  if (!options.backend->memory().is_host()) options.dtypes = {DType::kF8E4M3, DType::kBF16, DType::kF32};
+  MachineInfo machine = ReadMachineInfo();
+  machine.gpu = options.backend->device_name();
+  SWIFTKV_ASSIGN_OR_RETURN(const Roofline roofline, MeasureRoofline(options));
   if (!flags.output.json) return WriteOutput(RooflineText(machine, roofline));
   nlohmann::ordered_json json = MachineJson(machine);
   json.update(RooflineJson(roofline));
@@ -43,6 +47,7 @@ RunCommand AddBenchRooflineCommand(CLI::App* bench) {
   command->add_option("--seconds", flags->seconds, "Time for each figure")
       ->check(CLI::Range(0.01, 600.0))
       ->capture_default_str();
+  AddDeviceFlag(command, &flags->device);
   flags->output.Add(command);
   FinishCommand(command, "Example:\n  swiftkv bench roofline --json\n");
   return [flags] { return RunRoofline(*flags); };

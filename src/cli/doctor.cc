@@ -60,6 +60,12 @@ Json Isa() {
   return json;
 }
 
+Json Gpu() {
+  const Result<const kernels::Backend*> cuda = kernels::CudaBackend();
+  if (!cuda) return {{"name", nullptr}, {"available_bytes", 0}, {"why", cuda.error().message}};
+  return {{"name", (*cuda)->device_name()}, {"available_bytes", (*cuda)->memory().available_bytes()}, {"why", ""}};
+}
+
 Json Describe() {
   const MemoryInfo memory = ReadMemoryInfo();
   const Result<std::string> model = ResolveModelPath(std::string(kDefaultModel));
@@ -68,6 +74,7 @@ Json Describe() {
   json["cpu"] = CpuModel();
   json["threads"] = Threads();
   json["isa"] = Isa();
+  json["gpu"] = Gpu();
   json["memory"] = {{"total_bytes", memory.total_bytes}, {"available_bytes", memory.available_bytes}};
   json["transparent_huge_pages"] = HugePages();
   json["versions"] = {{"swiftkv", SWIFTKV_VERSION}, {"compiler", __VERSION__}};
@@ -96,6 +103,10 @@ std::string Text(const Json& json) {
   line("ISA", (isa.at("chosen").is_null() ? "none" : isa.at("chosen").get<std::string>()) + ": " +
                   isa.at("why").get<std::string>());
   line("ISAs available", available);
+  const Json& gpu = json.at("gpu");
+  line("GPU", gpu.at("name").is_null() ? "none: " + gpu.at("why").get<std::string>()
+                                       : fmt::format("{}, {} MiB available", gpu.at("name").get<std::string>(),
+                                                     gpu.at("available_bytes").get<int64_t>() >> 20));
   line("memory", fmt::format("{} MiB, {} MiB available", mib("total_bytes"), mib("available_bytes")));
   line("huge pages", json.at("transparent_huge_pages").get<std::string>());
   for (const auto& [name, version] : json.at("versions").items()) line(name, version.get<std::string>());

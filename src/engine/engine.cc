@@ -386,6 +386,30 @@ std::vector<Engine::LogitRow> Engine::PlanStep(const std::vector<Scheduler::Chun
   return rows;
 }
 
+// What of those rows must come to the host: the logits of as few as can be, where a device has them.
+LogitReads Engine::PlanReads(const std::vector<LogitRow>& rows, int64_t begin, int64_t count) {
+  wanted_.assign(static_cast<size_t>(count), 0);
+  draws_.assign(static_cast<size_t>(count), {});
+  tokens_.assign(static_cast<size_t>(count), kNoToken);
+  bool draws = false;
+  for (int64_t i = 0; i < count; ++i) {
+    const LogitRow& row = rows[static_cast<size_t>(begin + i)];
+    const Choice& choice = *row.choice;
+    const auto at = static_cast<size_t>(i);
+    const bool samples = row.scored_token < 0 && (choice.constraint != nullptr || choice.sampler->NeedsLogits());
+    const std::optional<kernels::TokenDraw> draw =
+        samples && model_->traits().draws_tokens && choice.constraint == nullptr ? choice.sampler->PlainDraw()
+                                                                                 : std::nullopt;
+    if (draw) draws_[at] = *draw;
+    draws |= draw.has_value();
+    wanted_[at] = (samples && !draw) || row.logprobs() ? 1 : 0;
+  }
+  LogitReads reads{.logits = logits_.data(), .wanted = wanted_, .stats = logit_stats_.data()};
+  if (draws) reads.draws = draws_;
+  if (draws) reads.tokens = tokens_.data();
+  return reads;
+}
+
 // Logits of some rows, and what they say: a token each, and log-probabilities where asked for.
 Status Engine::ReadTile(const std::vector<LogitRow>& rows, int64_t begin, int64_t count) {
   const int64_t vocab_size = model_->traits().vocab_size;
@@ -394,27 +418,25 @@ Status Engine::ReadTile(const std::vector<LogitRow>& rows, int64_t begin, int64_
   logits_.resize(static_cast<size_t>(std::max<int64_t>(count * vocab_size, static_cast<int64_t>(logits_.size()))));
   logit_stats_.resize(static_cast<size_t>(std::max(count, std::ssize(logit_stats_))));
   results_.resize(logit_stats_.size());
-  wanted_.assign(static_cast<size_t>(count), 0);
   for (RowResult& result : results_) result.logprobs.top.reserve(kMaxLogprobs);
   if (static_cast<int64_t>(scratch_.size()) < workers) scratch_.resize(static_cast<size_t>(workers));
   for (SamplerScratch& scratch : scratch_) scratch.Reserve(vocab_size);
 
-  for (int64_t i = 0; i < count; ++i) {
-    const LogitRow& row = rows[static_cast<size_t>(begin + i)];
-    const Choice& choice = *row.choice;
-    const bool samples = row.scored_token < 0 && (choice.constraint != nullptr || choice.sampler->NeedsLogits());
-    wanted_[static_cast<size_t>(i)] = samples || row.logprobs() ? 1 : 0;
-  }
-  SWIFTKV_RETURN_IF_ERROR(model_->ReadLogits(begin, count, wanted_, logits_.data(), logit_stats_.data()));
+  SWIFTKV_RETURN_IF_ERROR(model_->ReadLogits(begin, count, PlanReads(rows, begin, count)));
   ParallelFor(workers, [&](int64_t worker) {
     for (int64_t i = worker; i < count; i += workers) {
       const LogitRow& row = rows[static_cast<size_t>(begin + i)];
       const std::span<const float> logits(logits_.data() + i * vocab_size, static_cast<size_t>(vocab_size));
       const kernels::LogitStats& stats = logit_stats_[static_cast<size_t>(i)];
       RowResult& result = results_[static_cast<size_t>(i)];
-      result.token_id = row.scored_token >= 0
-                            ? row.scored_token
-                            : SampleRow(*row.choice, logits, stats.argmax, &scratch_[static_cast<size_t>(worker)]);
+      const bool drawn = draws_[static_cast<size_t>(i)].temperature > 0;
+      if (row.scored_token >= 0) {
+        result.token_id = row.scored_token;
+      } else if (drawn) {
+        result.token_id = tokens_[static_cast<size_t>(i)];
+      } else {
+        result.token_id = SampleRow(*row.choice, logits, stats.argmax, &scratch_[static_cast<size_t>(worker)]);
+      }
       if (row.logprobs() && result.token_id != kNoToken)
         ComputeLogprobs(logits, stats, result.token_id, *row.logprobs(), &result.logprobs);
     }

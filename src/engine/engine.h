@@ -148,6 +148,7 @@ class Engine {
   void EndOverdue(std::vector<RequestOutput>* outputs);
   std::vector<LogitRow> PlanStep(const std::vector<Scheduler::Chunk>& chunks, swiftkv::Step* step) const;
   void CountStep(const std::vector<Scheduler::Chunk>& chunks, int64_t logit_rows, RequestTimes::Time begin);
+  LogitReads PlanReads(const std::vector<LogitRow>& rows, int64_t begin, int64_t count);
   Status ReadTile(const std::vector<LogitRow>& rows, int64_t begin, int64_t count);
   int32_t SampleRow(const Choice& choice, std::span<const float> logits, int32_t argmax, SamplerScratch* scratch) const;
   RequestOutput Advance(Choice* choice);
@@ -173,6 +174,8 @@ class Engine {
   // Work space of ReadTile.
   std::vector<float> logits_;                     // [tile rows, vocab]
   std::vector<uint8_t> wanted_;                   // [tile rows] 1: the row is read
+  std::vector<kernels::TokenDraw> draws_;         // [tile rows] temperature above 0: a device draws
+  std::vector<int32_t> tokens_;                   // [tile rows], drawn
   std::vector<kernels::LogitStats> logit_stats_;  // [tile rows]
   std::vector<RowResult> results_;                // [tile rows]
   std::vector<SamplerScratch> scratch_;           // [threads]

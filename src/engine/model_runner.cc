@@ -15,6 +15,7 @@ class ForwardRunner final : public ModelRunner {
     traits_.max_position_embeddings = config.max_position_embeddings;
     traits_.eos_token_ids = config.eos_token_id;
     traits_.logit_rows_at_once = weights.backend->logit_rows();
+    traits_.draws_tokens = weights.backend->draws_tokens();
     traits_.cache_layout = forward_.cache_layout();
     traits_.skips_layers = mode == Mode::kStudent && config.is_swiftkv();
     traits_.token_flops = 2.0 * static_cast<double>(costs.base_prefill_macs);
@@ -24,9 +25,8 @@ class ForwardRunner final : public ModelRunner {
 
   const ModelTraits& traits() const override { return traits_; }
   Status Run(const Step& step, KvCache* cache) override { return forward_.Run(step, cache); }
-  Status ReadLogits(int64_t begin, int64_t count, std::span<const uint8_t> wanted, float* out,
-                    kernels::LogitStats* stats) override {
-    return forward_.ReadLogits(begin, count, wanted, out, stats);
+  Status ReadLogits(int64_t begin, int64_t count, const LogitReads& reads) override {
+    return forward_.ReadLogits(begin, count, reads);
   }
 
  private:

@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
-#include <span>
 #include <vector>
 
 #include "base/status.h"
@@ -27,6 +26,7 @@ struct ModelTraits {
   double skipping_token_flops = 1;
   bool skips_layers = false;        // SwiftKV
   int64_t logit_rows_at_once = 64;  // whose logits are best made together
+  bool draws_tokens = false;        // LogitReads::draws
 };
 
 class ModelRunner {
@@ -35,8 +35,7 @@ class ModelRunner {
   virtual const ModelTraits& traits() const = 0;
   // Forward's, with the same promises.
   virtual Status Run(const Step& step, KvCache* cache) = 0;
-  virtual Status ReadLogits(int64_t begin, int64_t count, std::span<const uint8_t> wanted, float* out,
-                            kernels::LogitStats* stats) = 0;
+  virtual Status ReadLogits(int64_t begin, int64_t count, const LogitReads& reads) = 0;
 };
 
 // `weights` must outlive it.

@@ -106,9 +106,20 @@ Sampler::Sampler(const SamplingParams& params, uint64_t seed, int32_t choice, st
   }
 }
 
-bool Sampler::NeedsLogits() const {
-  return temperature_ >= kGreedyTemperature || !logit_bias_.empty() || accepted_ < min_tokens_ ||
-         repetition_penalty_ != 1 || !output_counts_.empty();
+bool Sampler::ChangesLogits() const {
+  return !logit_bias_.empty() || accepted_ < min_tokens_ || repetition_penalty_ != 1 || !output_counts_.empty();
+}
+
+bool Sampler::NeedsLogits() const { return temperature_ >= kGreedyTemperature || ChangesLogits(); }
+
+std::optional<kernels::TokenDraw> Sampler::PlainDraw() const {
+  if (temperature_ < kGreedyTemperature || ChangesLogits()) return std::nullopt;
+  return kernels::TokenDraw{
+      .temperature = static_cast<float>(temperature_),
+      .top_k = static_cast<int32_t>(std::min<int64_t>(top_k_, std::numeric_limits<int32_t>::max())),
+      .top_p = static_cast<float>(top_p_),
+      .min_p = static_cast<float>(min_p_),
+      .uniform = UniformDraw(seed_, static_cast<uint64_t>(accepted_), choice_)};
 }
 
 void Sampler::Accept(int32_t token_id) {

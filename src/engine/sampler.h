@@ -12,6 +12,7 @@
 #define SWIFTKV_ENGINE_SAMPLER_H_
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <unordered_map>
 #include <utility>
@@ -47,6 +48,8 @@ class Sampler {
 
   // False: the argmax of the raw logits is the next token, so nobody need hand the row over.
   bool NeedsLogits() const;
+  // How the next token is drawn where a device can do it; nullopt: greedily, or from logits that are changed before.
+  std::optional<kernels::TokenDraw> PlainDraw() const;
   // What may come next under `constraint`, into the zeros of `mask` [ceil(vocab / 64)]: its tokens, and the end tokens
   // where the output may end, but not before min_tokens unless nothing else is left. False: not enough memory.
   bool FillMask(TokenConstraint* constraint, std::span<uint64_t> mask) const;
@@ -57,6 +60,7 @@ class Sampler {
   void Accept(int32_t token_id);
 
  private:
+  bool ChangesLogits() const;
   void Penalize(std::span<float> logits) const;
   int32_t Draw(std::span<const float> logits, SamplerScratch* scratch) const;
 

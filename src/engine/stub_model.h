@@ -63,12 +63,11 @@ class StubModel final : public ModelRunner {
     return Ok();
   }
 
-  Status ReadLogits(int64_t begin, int64_t count, std::span<const uint8_t> /*wanted*/, float* out,
-                    kernels::LogitStats* stats) override {
-    std::fill(out, out + count * kVocab, 0.0F);
+  Status ReadLogits(int64_t begin, int64_t count, const LogitReads& reads) override {
+    std::fill(reads.logits, reads.logits + count * kVocab, 0.0F);
     for (int64_t i = 0; i < count; ++i) {
-      out[i * kVocab + Token(begin + i)] = 1;
-      stats[i] = {.argmax = static_cast<int32_t>(Token(begin + i))};
+      reads.logits[i * kVocab + Token(begin + i)] = 1;
+      reads.stats[i] = {.argmax = static_cast<int32_t>(Token(begin + i))};
     }
     return Ok();
   }

@@ -41,6 +41,17 @@ struct LogitStats {
   float log_sum_exp = 0;
 };
 
+// How a row's next token is drawn: from its likeliest tokens, weighed by e^(logit / temperature). In order: tokens with
+// less than min_p of the likeliest one's weight are left out, then all but the top_k likeliest (with all that are as
+// likely as the last), then those that are not needed for top_p of the weight.
+struct TokenDraw {
+  float temperature = 0;  // 0: the likeliest token
+  int32_t top_k = 0;      // 0: all
+  float top_p = 1;
+  float min_p = 0;
+  double uniform = 0;  // the draw, in [0, 1)
+};
+
 }  // namespace swiftkv::kernels
 
 #endif  // SWIFTKV_KERNELS_KERNEL_ARGS_H_

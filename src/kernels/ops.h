@@ -244,6 +244,11 @@ class Backend {
 
   // stats[r] of logits [rows, vocab].
   virtual void ComputeLogitStats(const float* logits, int64_t rows, int64_t vocab, LogitStats* stats) const = 0;
+  // Whether tokens can be drawn where the logits are; then tokens[r] is drawn from logits [rows, vocab] as draws[r]
+  // says.
+  virtual bool draws_tokens() const { return false; }
+  virtual void DrawTokens(const float* /*logits*/, int64_t /*rows*/, int64_t /*vocab*/, const LogitStats* /*stats*/,
+                          const TokenDraw* /*draws*/, int32_t* /*tokens*/) const {}
   // kl[r] = sum_i p_i (log p_i - log q_i), p = softmax(p_logits[r]), q = softmax(q_logits[r]); both [rows, vocab].
   virtual void KlDivergence(const float* p_logits, const float* q_logits, int64_t rows, int64_t vocab,
                             float* kl) const = 0;

@@ -57,10 +57,10 @@ class Forward::Impl {
   KvLayout cache_layout() const { return LayoutOf(config_, ops_, cache_dtype_); }
   Status Run(const Step& step, KvCache* cache, ForwardObserver* observer);
   Status Logits(int64_t begin, int64_t count, float* out);
-  Status ReadLogits(int64_t begin, int64_t count, std::span<const uint8_t> wanted, float* out,
-                    kernels::LogitStats* stats);
+  Status ReadLogits(int64_t begin, int64_t count, const LogitReads& reads);
 
  private:
+  Status ReadFromDevice(int64_t first, int64_t rows, const LogitReads& reads);
   Status Check(const Step& step, const KvCache& cache, const ForwardObserver* observer) const;
   Status Prepare(const Step& step, KvCache* cache);
   Status ReserveRows();
@@ -113,6 +113,8 @@ class Forward::Impl {
   AlignedBuffer final_;        // act [logit rows, hidden]: after the last norm
   AlignedBuffer logits_;       // float32 [rows of a tile, vocab], on a device
   AlignedBuffer stats_;        // LogitStats [rows of a tile], on a device
+  AlignedBuffer draws_;        // TokenDraw [rows of a tile], on a device
+  AlignedBuffer tokens_;       // int32 [rows of a tile], on a device
   // Of one tile:
   AlignedBuffer normed_;     // act [rows, hidden]
   AlignedBuffer qkv_;        // float32 [rows, q_size + 2 kv_size]
@@ -297,35 +299,49 @@ void Forward::Impl::KeepRows() {
 
 Status Forward::Impl::Logits(int64_t begin, int64_t count, float* out) {
   const std::vector<uint8_t> wanted(static_cast<size_t>(count), 1);
-  return ReadLogits(begin, count, wanted, out, nullptr);
+  return ReadLogits(begin, count, {.logits = out, .wanted = wanted});
 }
 
-Status Forward::Impl::ReadLogits(int64_t begin, int64_t count, std::span<const uint8_t> wanted, float* out,
-                                 kernels::LogitStats* stats) {
+Status Forward::Impl::ReadLogits(int64_t begin, int64_t count, const LogitReads& reads) {
   const int64_t row_bytes = config_.hidden_size * (weights_.dtype == DType::kBF16 ? 2 : 4);
-  MemorySpace& memory = ops_.memory();
-  if (memory.is_host()) {
-    Gemm(final_.data() + begin * row_bytes, count, weights_.lm_head, {}, out, DType::kF32);
-    if (stats != nullptr) ops_.ComputeLogitStats(out, count, config_.vocab_size, stats);
+  if (ops_.memory().is_host()) {
+    Gemm(final_.data() + begin * row_bytes, count, weights_.lm_head, {}, reads.logits, DType::kF32);
+    if (reads.stats != nullptr) ops_.ComputeLogitStats(reads.logits, count, config_.vocab_size, reads.stats);
     return Ok();
   }
-  const int64_t vocab = config_.vocab_size;
   for (int64_t first = 0; first < count; first += ops_.logit_rows()) {
     const int64_t rows = std::min(ops_.logit_rows(), count - first);
-    SWIFTKV_RETURN_IF_ERROR(Reserve(rows * vocab * 4, "logits", &logits_));
+    SWIFTKV_RETURN_IF_ERROR(Reserve(rows * config_.vocab_size * 4, "logits", &logits_));
     Gemm(final_.data() + (begin + first) * row_bytes, rows, weights_.lm_head, {}, logits_.data(), DType::kF32);
-    if (stats != nullptr) {
-      const auto bytes = rows * static_cast<int64_t>(sizeof(kernels::LogitStats));
-      SWIFTKV_RETURN_IF_ERROR(Reserve(bytes, "logit statistics", &stats_));
-      ops_.ComputeLogitStats(logits_.as<float>(), rows, vocab, stats_.as<kernels::LogitStats>());
-      memory.Read(stats + first, stats_.data(), bytes);
-    }
-    for (int64_t row = first; row < first + rows; ++row) {
-      if (wanted[static_cast<size_t>(row)] == 0) continue;
-      memory.Read(out + row * vocab, logits_.data() + (row - first) * vocab * 4, vocab * 4);
-    }
+    SWIFTKV_RETURN_IF_ERROR(ReadFromDevice(first, rows, reads));
   }
   return ops_.TakeError();
+}
+
+// Of logits_ [rows, vocab], what `reads` asks for from its row `first`.
+Status Forward::Impl::ReadFromDevice(int64_t first, int64_t rows, const LogitReads& reads) {
+  MemorySpace& memory = ops_.memory();
+  const int64_t vocab = config_.vocab_size;
+  if (reads.stats != nullptr) {
+    const auto bytes = rows * static_cast<int64_t>(sizeof(kernels::LogitStats));
+    SWIFTKV_RETURN_IF_ERROR(Reserve(bytes, "logit statistics", &stats_));
+    ops_.ComputeLogitStats(logits_.as<float>(), rows, vocab, stats_.as<kernels::LogitStats>());
+    memory.Read(reads.stats + first, stats_.data(), bytes);
+  }
+  if (!reads.draws.empty()) {
+    const auto draw_bytes = rows * static_cast<int64_t>(sizeof(kernels::TokenDraw));
+    SWIFTKV_RETURN_IF_ERROR(Reserve(draw_bytes, "draws", &draws_));
+    SWIFTKV_RETURN_IF_ERROR(Reserve(rows * 4, "tokens", &tokens_));
+    memory.Write(draws_.data(), reads.draws.data() + first, draw_bytes);
+    ops_.DrawTokens(logits_.as<float>(), rows, vocab, stats_.as<kernels::LogitStats>(), draws_.as<kernels::TokenDraw>(),
+                    tokens_.as<int32_t>());
+    memory.Read(reads.tokens + first, tokens_.data(), rows * 4);
+  }
+  for (int64_t row = 0; row < rows; ++row) {
+    if (reads.wanted[static_cast<size_t>(first + row)] == 0) continue;
+    memory.Read(reads.logits + (first + row) * vocab, logits_.data() + row * vocab * 4, vocab * 4);
+  }
+  return Ok();
 }
 
 void Forward::Impl::Norm(const float* h, const std::vector<float>& weight, int64_t rows, const PackedMatrix& next,
@@ -512,9 +528,8 @@ Status Forward::Run(const Step& step, KvCache* cache, ForwardObserver* observer)
   return impl_->Run(step, cache, observer);
 }
 Status Forward::Logits(int64_t begin, int64_t count, float* out) { return impl_->Logits(begin, count, out); }
-Status Forward::ReadLogits(int64_t begin, int64_t count, std::span<const uint8_t> wanted, float* out,
-                           kernels::LogitStats* stats) {
-  return impl_->ReadLogits(begin, count, wanted, out, stats);
+Status Forward::ReadLogits(int64_t begin, int64_t count, const LogitReads& reads) {
+  return impl_->ReadLogits(begin, count, reads);
 }
 
 }  // namespace swiftkv

@@ -48,6 +48,15 @@ class ForwardObserver {
   virtual void GemmInput(const kernels::PackedMatrix& /*matrix*/, const void* /*x*/, int64_t /*rows*/) {}
 };
 
+// What is read of the logits of some rows, all on the host.
+struct LogitReads {
+  float* logits = nullptr;          // [rows, vocab_size]
+  std::span<const uint8_t> wanted;  // [rows] 0: that row of `logits` may stay as it is; a device sends the others alone
+  kernels::LogitStats* stats = nullptr;            // [rows] or null
+  std::span<const kernels::TokenDraw> draws = {};  // [rows] or empty, with `stats`; where Backend::draws_tokens
+  int32_t* tokens = nullptr;                       // [rows], drawn
+};
+
 // The layout that a cache for `mode` must have; without `cache_dtype` in the type of the weights.
 KvLayout CacheLayout(const Weights& weights, Mode mode, std::optional<DType> cache_dtype = {});
 
@@ -72,10 +81,7 @@ class Forward {
   // Logits of logit rows [begin, begin + count) of the last step, float32 [count, vocab_size] on the host.
   // Errors of both: what a device said (Backend::TakeError), kResourceExhausted; none on CPUs.
   Status Logits(int64_t begin, int64_t count, float* out);
-  // The same with each row's `stats` [count], but `out` surely gets those rows alone whose `wanted` [count] is not 0: a
-  // device sends no others.
-  Status ReadLogits(int64_t begin, int64_t count, std::span<const uint8_t> wanted, float* out,
-                    kernels::LogitStats* stats);
+  Status ReadLogits(int64_t begin, int64_t count, const LogitReads& reads);
 
  private:
   class Impl;

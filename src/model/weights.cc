@@ -425,6 +425,7 @@ double BytesPerWeight(const Weights& weights) {
 }
 
 DType ProductDType(const Weights& weights) {
+  if (weights.layers.front().o_proj.dtype == DType::kF8E4M3) return DType::kF8E4M3;
   const bool multiplies_int8 = weights.lm_head.dtype == DType::kI8 || weights.lm_head.int8_inputs;
   return multiplies_int8 ? DType::kI8 : weights.dtype;
 }

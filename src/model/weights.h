@@ -83,7 +83,7 @@ struct LoadOptions {
 
 // Bytes of memory an element of the packed matrices has on average, scales included.
 double BytesPerWeight(const Weights& weights);
-// What products multiply: kI8 where weights are kInt8 or kInt4, else the weights' dtype.
+// What products multiply: kI8 where weights are kInt8 or kInt4, kF8E4M3 where they are kFp8, else the weights' dtype.
 DType ProductDType(const Weights& weights);
 
 // Reads tensors under their Hugging Face names from `base`, SwiftKV ones from `adapter` first where it is not null.

@@ -161,11 +161,16 @@ TEST_F(CudaTest, ReadsStatisticsWithoutRows) {
   std::vector<float> rows(logits.size(), -1);
   std::vector<kernels::LogitStats> stats(3);
   const std::vector<uint8_t> wanted = {0, 1, 0};
-  ASSERT_TRUE(runner.forward().ReadLogits(0, 3, wanted, rows.data(), stats.data()));
+  // The second row's draw is of a temperature so low that it is the likeliest token, too.
+  const std::vector<kernels::TokenDraw> draws = {{}, {.temperature = 1e-3F, .uniform = 0.7}, {}};
+  std::vector<int32_t> drawn(3, -1);
+  ASSERT_TRUE(runner.forward().ReadLogits(
+      0, 3, {.logits = rows.data(), .wanted = wanted, .stats = stats.data(), .draws = draws, .tokens = drawn.data()}));
   for (size_t row = 0; row < 3; ++row) {
     const auto* begin = logits.data() + row * static_cast<size_t>(config.vocab_size);
     const auto* end = begin + config.vocab_size;
     EXPECT_EQ(stats[row].argmax, std::max_element(begin, end) - begin);
+    EXPECT_EQ(drawn[row], stats[row].argmax);
     EXPECT_EQ(stats[row].max, *std::max_element(begin, end));
     EXPECT_EQ(rows[row * static_cast<size_t>(config.vocab_size)], row == 1 ? *begin : -1);
   }

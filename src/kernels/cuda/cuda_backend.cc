@@ -8,6 +8,7 @@
 
 #include "base/bfloat16.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/draw.h"
 #include "kernels/cuda/few_rows.h"
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/launch.h"
@@ -94,6 +95,11 @@ class Backend final : public kernels::Backend {
 
   void ComputeLogitStats(const float* logits, int64_t rows, int64_t vocab, LogitStats* stats) const override {
     cuda::ComputeLogitStats(logits, rows, vocab, stats, stream());
+  }
+  bool draws_tokens() const override { return true; }
+  void DrawTokens(const float* logits, int64_t rows, int64_t vocab, const LogitStats* stats, const TokenDraw* draws,
+                  int32_t* tokens) const override {
+    cuda::Draw({logits, rows, vocab, stats, draws, tokens}, stream());
   }
   void KlDivergence(const float* p_logits, const float* q_logits, int64_t rows, int64_t vocab,
                     float* kl) const override {
