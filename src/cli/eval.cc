@@ -61,7 +61,8 @@ class EvalCommand {
     run_.options = flags_.options;
     if (flags_.model.max_model_len > 0) run_.options.max_model_len = flags_.model.max_model_len;
     run_.options.kv_cache_dtype = ParseCacheType(flags_.model.kv_cache_dtype);
-    run_.options.max_num_batched_tokens = flags_.model.max_num_batched_tokens;
+    SWIFTKV_ASSIGN_OR_RETURN(const kernels::Backend* backend, ChooseDevice(flags_.model.device));
+    run_.options.max_num_batched_tokens = flags_.model.BatchedTokens(*backend);
     run_.options.output_path = flags_.output_path;
     run_.options.cancelled = [] { return Interrupted() != 0; };
     run_.options.on_progress = [this](const Task& task, const Variant& variant, int64_t done, int64_t total) {

@@ -105,7 +105,7 @@ EngineOptions MakeEngineOptions(const ModelFlags& flags, const LoadedModel& mode
   EngineOptions options;
   options.kv_cache_dtype = ParseCacheType(flags.kv_cache_dtype);
   options.max_model_len = ChooseModelLen(model, options.kv_cache_dtype, flags.max_model_len);
-  options.scheduler.max_num_batched_tokens = flags.max_num_batched_tokens;
+  options.scheduler.max_num_batched_tokens = flags.BatchedTokens(*model.weights.backend);
   return options;
 }
 

@@ -140,8 +140,8 @@ void ModelFlags::AddRunning(CLI::App* command) {
       ->capture_default_str();
   command
       ->add_option("--max-num-batched-tokens", max_num_batched_tokens,
-                   "Tokens of one step: longer prompts run in chunks")
-      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+                   "Tokens of one step: longer prompts run in chunks; 0: 2048, on a GPU 8192")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 20))
       ->capture_default_str();
   command->add_option("--log-level", log_level, "Notes on standard error: debug, info, warning, error")
       ->check(CLI::IsMember({"debug", "info", "warning", "error"}))

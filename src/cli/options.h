@@ -41,7 +41,7 @@ struct ModelFlags {
   std::string device = "auto";
   std::string chat_template;
   int64_t max_model_len = 0;
-  int64_t max_num_batched_tokens = 2048;
+  int64_t max_num_batched_tokens = 0;
   int threads = 0;
   std::string log_level = "warning";
 
@@ -49,6 +49,10 @@ struct ModelFlags {
   void AddModel(CLI::App* command);    // the model and --adapter
   void AddRunning(CLI::App* command);  // all flags but these
   void AddAll(CLI::App* command);
+  // --max-num-batched-tokens, or for 0 what suits the device.
+  int64_t BatchedTokens(const kernels::Backend& backend) const {
+    return max_num_batched_tokens > 0 ? max_num_batched_tokens : backend.step_tokens();
+  }
   // Sets log level and number of threads, and loads. `both_modes`: the weights of base and SwiftKV, to compare them.
   Result<LoadedModel> Load(bool both_modes = false) const;
 };

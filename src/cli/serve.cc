@@ -31,7 +31,7 @@ struct Flags {
   ServerOptions server;
   int64_t max_waiting = AsyncEngineOptions().max_waiting;
   int64_t max_num_seqs = 64;
-  double kv_cache_memory = 0.25;
+  double kv_cache_memory = 0;
   double tpot_target_ms = 0;
   bool no_prefix_caching = false;
   int shutdown_timeout = 30;
@@ -40,9 +40,10 @@ struct Flags {
 // Tokens of K/V cache that --kv-cache-memory pays for, but at least one whole context.
 int64_t KvCacheTokens(const Flags& flags, const LoadedModel& model, const EngineOptions& options) {
   const KvLayout layout = CacheLayout(model.weights, model.mode, options.kv_cache_dtype);
-  const double wanted = flags.kv_cache_memory > 1
-                            ? flags.kv_cache_memory
-                            : flags.kv_cache_memory * static_cast<double>(AvailableBytes(*layout.memory));
+  double wanted = flags.kv_cache_memory;
+  // A GPU is ours alone; what is left there is for the work memory of a step.
+  if (wanted == 0) wanted = layout.memory->is_host() ? 0.25 : 0.85;
+  if (wanted <= 1) wanted *= static_cast<double>(AvailableBytes(*layout.memory));
   return std::max(options.max_model_len, static_cast<int64_t>(wanted / static_cast<double>(layout.bytes_per_token())));
 }
 
@@ -139,9 +140,11 @@ void AddEngineFlags(CLI::App* command, Flags* flags) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   command
-      ->add_option("--kv-cache-memory", flags->kv_cache_memory,
-                   "K/V cache: up to 1 a share of the memory that is free after loading, above it bytes")
-      ->check(CLI::PositiveNumber)
+      ->add_option(
+          "--kv-cache-memory", flags->kv_cache_memory,
+          "K/V cache: up to 1 a share of the memory that is free after loading, above it bytes; 0: 0.25, on a GPU "
+          "0.85")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command
       ->add_option("--tpot-target", flags->tpot_target_ms,

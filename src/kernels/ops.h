@@ -191,6 +191,8 @@ class Backend {
   virtual MemorySpace& memory() const { return HostMemory(); }
   // What went wrong on the device since the last call: kInternal, or kResourceExhausted. Operations can't fail on CPUs.
   virtual Status TakeError() const { return Ok(); }
+  // Tokens of a step that keep it busy without making answers wait long.
+  virtual int64_t step_tokens() const { return 2048; }
   // How many rows are best sent together through a layer, through the later layers' K/V, and through lm_head.
   virtual int64_t tile_rows() const { return 512; }
   virtual int64_t later_kv_rows() const { return 128; }

@@ -51,6 +51,7 @@ class Backend final : public kernels::Backend {
   std::string device_name() const override { return device_->properties().name; }
   MemorySpace& memory() const override { return *device_; }
   Status TakeError() const override { return device_->TakeError(); }
+  int64_t step_tokens() const override { return 8192; }
   int64_t tile_rows() const override { return 16384; }
   int64_t later_kv_rows() const override { return 4096; }
   int64_t logit_rows() const override { return 512; }
