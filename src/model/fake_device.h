@@ -101,6 +101,12 @@ class FakeDeviceBackward final : public kernels::BackwardOps {
   void Attention(const kernels::AttentionBackwardArgs& args) const override { Opened(), host_.Attention(args); }
   void KlLoss(const kernels::KlLossArgs& args) const override { Opened(), host_.KlLoss(args); }
   void Round(const kernels::RoundArgs& args) const override { Opened(), host_.Round(args); }
+  void Transpose(const kernels::TransposeArgs& args) const override { Opened(), host_.Transpose(args); }
+  void AddColumnSums(const kernels::ColumnSumsArgs& args) const override { Opened(), host_.AddColumnSums(args); }
+  void ScatterRows(const kernels::ScatterRowsArgs& args) const override { Opened(), host_.ScatterRows(args); }
+  void HiddenLoss(const kernels::HiddenLossArgs& args) const override { Opened(), host_.HiddenLoss(args); }
+  void SumOfSquares(const kernels::SumOfSquaresArgs& args) const override { Opened(), host_.SumOfSquares(args); }
+  void AdamW(const kernels::AdamWArgs& args) const override { Opened(), host_.AdamW(args); }
 
  private:
   // Lives to the end of the expression that it begins.
