@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/bfloat16.h"
+#include "kernels/cuda/backward_ops.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/few_rows.h"
 #include "kernels/cuda/gemm.h"
@@ -37,7 +38,8 @@ struct Recording {
 
 class Backend final : public kernels::Backend {
  public:
-  explicit Backend(std::unique_ptr<Device> device) : device_(std::move(device)), gemm_(device_.get()) {
+  explicit Backend(std::unique_ptr<Device> device)
+      : device_(std::move(device)), backward_(device_.get()), gemm_(device_.get()) {
     const char* graphs = std::getenv("SWIFTKV_CUDA_GRAPHS");
     records_ = graphs == nullptr || std::string_view(graphs) != "0";
   }
@@ -99,8 +101,7 @@ class Backend final : public kernels::Backend {
                     float* kl) const override {
     cuda::KlDivergence(p_logits, q_logits, rows, vocab, kl, stream());
   }
-  // Distillation runs on CPUs.
-  const BackwardOps& backward() const override { return RefBackend().backward(); }
+  const BackwardOps& backward() const override { return backward_; }
 
  private:
   cudaStream_t stream() const { return device_->stream(); }
@@ -111,6 +112,7 @@ class Backend final : public kernels::Backend {
   std::byte* Scratch(int64_t bytes, AlignedBuffer* buffer) const;
 
   std::unique_ptr<Device> device_;
+  CudaBackwardOps backward_;
   bool records_ = true;
   // Everything below is of the one thread that runs steps, but for `packing_`.
   mutable cuda::Gemm gemm_;
@@ -357,6 +359,7 @@ void Backend::Attention(const AttentionArgs& args) const {
                          .out = args.out,
                          .out_stride = args.out_stride,
                          .out_dtype = args.out_dtype,
+                         .log_sum_exp = args.log_sum_exp,
                          .workspace = nullptr};
   for (auto it = args.sequences.begin(); it != several; ++it) launch.max_rows = std::max(launch.max_rows, it->rows);
   if (launch.count > 0) PrefillAttention(launch, stream());

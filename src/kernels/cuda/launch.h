@@ -118,6 +118,7 @@ struct AttentionLaunch {
   void* out = nullptr;   // [rows, heads, head_dim], out_dtype
   int64_t out_stride = 0;
   DType out_dtype = DType::kBF16;  // kBF16 or kF32
+  float* log_sum_exp = nullptr;    // [rows, heads] or null: of the scaled scores, in nats
   // Of decode: partial results of splits, DecodeWorkspaceBytes(count).
   void* workspace = nullptr;
 };
