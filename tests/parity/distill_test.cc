@@ -130,6 +130,22 @@ class DistillTest : public testing::TestWithParam<size_t> {
     }
   }
 
+  // In float32, each number within `tolerance` of its size.
+  void CheckLossAndGradients(const kernels::Backend& backend, double tolerance) const {
+    const nlohmann::json& expected = golden().json.at("expected");
+    TrainerOptions options = Options(golden().json, DType::kF32);
+    options.backend = &backend;
+    const auto trainer = MakeTrainer(golden(), options);
+    const std::vector<std::vector<PackedSequence>> batch = {Rows(golden().json.at("rows"))};
+    const StepReport report = Value(trainer->ComputeGradients(batch));
+    EXPECT_NEAR(report.kl_loss, expected.at("kl"), tolerance * expected.at("kl").get<double>());
+    EXPECT_NEAR(report.hidden_loss, expected.at("hidden"), tolerance * expected.at("hidden").get<double>());
+    EXPECT_NEAR(report.loss, expected.at("loss"), tolerance * expected.at("loss").get<double>());
+    EXPECT_NEAR(report.agreement, expected.at("agreement"), 1e-9);
+    EXPECT_NEAR(report.gradient_norm, expected.at("grad_norm"), tolerance * expected.at("grad_norm").get<double>());
+    CheckGradients(*trainer, tolerance);
+  }
+
   std::vector<StepReport> TrainTwentySteps(Trainer* trainer) const {
     const nlohmann::json& steps = golden().json.at("steps");
     const nlohmann::json& optimizer = golden().json.at("optimizer");
@@ -152,21 +168,23 @@ class DistillTest : public testing::TestWithParam<size_t> {
 };
 
 TEST_P(DistillTest, LossAndGradientsAreTorchs) {
-  const nlohmann::json& expected = golden().json.at("expected");
   for (const kernels::Backend* backend : kernels::AvailableBackends()) {
     SCOPED_TRACE(backend->name());
-    TrainerOptions options = Options(golden().json, DType::kF32);
-    options.backend = backend;
-    const auto trainer = MakeTrainer(golden(), options);
-    const std::vector<std::vector<PackedSequence>> batch = {Rows(golden().json.at("rows"))};
-    const StepReport report = Value(trainer->ComputeGradients(batch));
-    EXPECT_NEAR(report.kl_loss, expected.at("kl"), 1e-4 * expected.at("kl").get<double>());
-    EXPECT_NEAR(report.hidden_loss, expected.at("hidden"), 1e-4 * expected.at("hidden").get<double>());
-    EXPECT_NEAR(report.loss, expected.at("loss"), 1e-4 * expected.at("loss").get<double>());
-    EXPECT_NEAR(report.agreement, expected.at("agreement"), 1e-9);
-    EXPECT_NEAR(report.gradient_norm, expected.at("grad_norm"), 1e-4 * expected.at("grad_norm").get<double>());
-    CheckGradients(*trainer, 1e-4);
+    CheckLossAndGradients(*backend, 1e-4);
   }
+}
+
+TEST_P(DistillTest, LossAndGradientsAreTorchsOnAGpu) {
+  const Result<const kernels::Backend*> cuda = kernels::CudaBackend();
+  if (!cuda) GTEST_SKIP() << cuda.error().message;
+  CheckLossAndGradients(**cuda, 1e-3);
+  TrainerOptions options = Options(golden().json, DType::kBF16);
+  options.backend = *cuda;
+  const auto trainer = MakeTrainer(golden(), options);
+  const std::vector<std::vector<PackedSequence>> batch = {Rows(golden().json.at("rows"))};
+  const double expected = golden().json.at("expected").at("loss");
+  EXPECT_NEAR(Value(trainer->ComputeGradients(batch)).loss, expected, 0.03 * expected);
+  CheckGradients(*trainer, 0.12);
 }
 
 TEST_P(DistillTest, RecomputationGivesTheSameBytes) {

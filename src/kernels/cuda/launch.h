@@ -75,7 +75,7 @@ struct RotateAndStoreLaunch {
   int64_t head_dim = 0;           // even
   int64_t rows = 0;
   const int32_t* positions = nullptr;  // [rows]
-  const float* cos = nullptr;          // [max position + 1, head_dim / 2]
+  const float* cos = nullptr;          // [max position + 1, head_dim / 2]; null: keys are rotated already
   const float* sin = nullptr;
   float norm_eps = 0;
   const int64_t* slots = nullptr;   // [rows] block * kBlockTokens + offset, or negative
