@@ -82,9 +82,11 @@ __device__ KlRow ComputeKlRow(const KlLossArgs& args, const float* teacher, cons
   const double s_sum = BlockSumOfDoubles(s.sum);
   const double mean = BlockSumOfDoubles(differences) / t_sum;
   const double temperature = args.temperature;
-  const double log_ratio = (static_cast<double>(s.max) - static_cast<double>(t.max)) / temperature + log(s_sum / t_sum);
+  // By the same rounded factor as each token's, so that what is equal cancels.
+  const double log_ratio =
+      (static_cast<double>(s.max) - static_cast<double>(t.max)) * inverse_temperature + log(s_sum / t_sum);
   if (threadIdx.x == 0) {
-    stats->loss = temperature * temperature * (mean / temperature + log_ratio);
+    stats->loss = temperature * temperature * (mean * inverse_temperature + log_ratio);
     stats->agree = t.argmax == s.argmax;
   }
   return {.teacher_max = t.max,
