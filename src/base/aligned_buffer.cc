@@ -62,6 +62,13 @@ Result<AlignedBuffer> AlignedBuffer::Allocate(int64_t bytes, const char* what, M
   return buffer;
 }
 
+Status AlignedBuffer::Grow(int64_t bytes, const char* what, MemorySpace& memory) {
+  if (bytes <= bytes_) return Ok();
+  *this = AlignedBuffer();  // gives the old memory back first
+  SWIFTKV_ASSIGN_OR_RETURN(*this, Allocate(bytes, what, memory));
+  return Ok();
+}
+
 void AlignedBuffer::UseHugePages() const {
   if (bytes_ < kSmallest || !data_.get_deleter().memory->is_host()) return;
   // The first and last page may be shared with neighbours: mappings made one after the other are adjacent, and the

@@ -18,6 +18,9 @@ class AlignedBuffer {
   // Error kResourceExhausted (message names `what` and the size) if the system has not that much memory.
   static Result<AlignedBuffer> Allocate(int64_t bytes, const char* what, MemorySpace& memory = HostMemory());
 
+  // Makes it at least that large; what it held is lost where it was smaller. Errors as Allocate.
+  Status Grow(int64_t bytes, const char* what, MemorySpace& memory = HostMemory());
+
   // Call once the contents are written, where they are to be read often: asks the kernel to move them onto huge pages.
   // Only large buffers get those when first touched; decoding reads weights a third faster from them. A wish, never an
   // error.

@@ -140,8 +140,8 @@ class Screen : public RunListener {
 // The work of one distillation, step by step.
 class Distillation {
  public:
-  Distillation(const Flags& flags, Recipe recipe, ModelFiles files)
-      : flags_(flags), recipe_(std::move(recipe)), files_(std::move(files)) {}
+  Distillation(const Flags& flags, Recipe recipe, ModelFiles files, const kernels::Backend* device)
+      : flags_(flags), recipe_(std::move(recipe)), files_(std::move(files)), device_(device) {}
   Status Run();
 
  private:
@@ -157,6 +157,7 @@ class Distillation {
   const Flags& flags_;
   Recipe recipe_;
   ModelFiles files_;
+  const kernels::Backend* device_;  // that trains, measures and writes text; calibration runs on CPUs
   ModelConfig student_;
   TextModel text_;
   std::unique_ptr<Dataset> data_;
@@ -177,7 +178,8 @@ Status Distillation::Generate() {
     sources.push_back(sources[i]);
     sources.back().role = SourceRole::kPrompts;
   }
-  SWIFTKV_ASSIGN_OR_RETURN(const Weights teacher, LoadWeights(files_.config.Teacher(), *files_.base, nullptr, {}));
+  SWIFTKV_ASSIGN_OR_RETURN(const Weights teacher,
+                           LoadWeights(files_.config.Teacher(), *files_.base, nullptr, {.backend = device_}));
   TeacherTextOptions options{.generate = recipe_.generate, .model = files_.origin, .seed = recipe_.seed};
   options.prompt_tokens = std::min(options.prompt_tokens, recipe_.data.max_length);
   const bool shows = !flags_.output.quiet && isatty(STDERR_FILENO) == 1;
@@ -330,7 +332,9 @@ Status Distillation::Run() {
   SWIFTKV_RETURN_IF_ERROR(Generate());
   SWIFTKV_RETURN_IF_ERROR(OpenData());
   SWIFTKV_ASSIGN_OR_RETURN(const MemoryTensors start, Start());
-  SWIFTKV_ASSIGN_OR_RETURN(trainer_, Trainer::Create(student_, *files_.base, start, TrainerOptionsOf(recipe_)));
+  TrainerOptions options = TrainerOptionsOf(recipe_);
+  options.backend = device_;
+  SWIFTKV_ASSIGN_OR_RETURN(trainer_, Trainer::Create(student_, *files_.base, start, options));
   Screen screen(flags_.output.quiet);
   DistillRun run(recipe_, trainer_.get(), data_.get(), held_out_, folder(), &screen);
   SWIFTKV_RETURN_IF_ERROR(run.CountSteps());
@@ -349,14 +353,14 @@ Status Distillation::Run() {
 Status Distill(const Flags& asked) {
   Flags flags = asked;
   if (flags.model.threads > 0) SetThreads(flags.model.threads);
-  SWIFTKV_RETURN_IF_ERROR(kernels::CheckBackendChoice());
+  SWIFTKV_ASSIGN_OR_RETURN(const kernels::Backend* device, ChooseDevice(flags.model.device));
   SWIFTKV_ASSIGN_OR_RETURN(Recipe recipe, ReadRecipe(flags));
   if (!recipe.model.name_or_path.empty() && flags.model.model.empty()) flags.model.model = recipe.model.name_or_path;
   if (flags.model.model.empty()) flags.model.model = std::string(kDefaultModel);
   SWIFTKV_ASSIGN_OR_RETURN(ModelFiles files, OpenModelFiles(flags.model.model, flags.model.adapter));
   flags.target.adapter = flags.format == "adapter" || (flags.format == "auto" && files.gguf != nullptr);
   SWIFTKV_RETURN_IF_ERROR(CheckOutput(files, flags.target));
-  return Distillation(flags, std::move(recipe), std::move(files)).Run();
+  return Distillation(flags, std::move(recipe), std::move(files), device).Run();
 }
 
 }  // namespace
@@ -407,6 +411,7 @@ RunCommand AddDistillCommand(CLI::App* program) {
   command->add_option("--dtype", flags->model.dtype, "Type of weights and activations")
       ->check(CLI::IsMember({"auto", "bf16", "f32"}))
       ->capture_default_str();
+  AddDeviceFlag(command, &flags->model.device);
   command->add_option("-t,--threads", flags->model.threads, "Threads; 0: the cores that this process may use")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();

@@ -5,7 +5,6 @@
 #define SWIFTKV_DISTILL_GRADIENT_PRODUCTS_H_
 
 #include <cstdint>
-#include <vector>
 
 #include "base/aligned_buffer.h"
 #include "base/status.h"
@@ -16,11 +15,8 @@ namespace swiftkv {
 // wᵀ: [k, n] of w [n, k]. Error kResourceExhausted.
 Result<kernels::PackedMatrix> TransposePacked(const kernels::Backend& backend, const kernels::PackedMatrix& w);
 
-// Packs the transpose of float32 `values` [rows, columns] into `out` [columns, rows].
-void PackTransposed(const kernels::Backend& backend, const float* values, int64_t rows, int64_t columns,
-                    kernels::PackedMatrix* out);
-
-// Gradients of weights that share an input: SetInput once, then Add for each of them.
+// Gradients of weights that share an input: SetInput once, then Add for each of them. All of it in the backend's
+// memory.
 class WeightGradient {
  public:
   explicit WeightGradient(const kernels::Backend& backend, DType dtype) : backend_(backend), dtype_(dtype) {}
@@ -36,9 +32,6 @@ class WeightGradient {
   kernels::PackedMatrix input_;  // [k, m]
   AlignedBuffer dy_transposed_;  // [n, m]
 };
-
-// sums[i] += sum over rows of x[r, i], in the order of rows. x: float32 [rows, size], rows `stride` apart.
-void AddColumnSums(const float* x, int64_t stride, int64_t rows, int64_t size, float* sums);
 
 }  // namespace swiftkv
 

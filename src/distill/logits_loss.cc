@@ -1,12 +1,26 @@
 #include "distill/logits_loss.h"
 
 #include <algorithm>
+#include <span>
+#include <vector>
 
 namespace swiftkv {
 namespace {
 
-// Enough rows to use each panel of lm_head well, few enough that two tiles of logits stay near the cores.
+using kernels::KlLossRow;
+
+// Enough rows to use each panel of lm_head well, few enough that two tiles of logits stay near the cores. A device
+// wants more.
 constexpr int64_t kTileRows = 128;
+
+LogitsLossSums SumsOf(std::span<const KlLossRow> stats) {
+  LogitsLossSums sums{.rows = std::ssize(stats)};
+  for (const KlLossRow& row : stats) {
+    sums.loss += row.loss;
+    sums.agree += row.agree ? 1 : 0;
+  }
+  return sums;
+}
 
 }  // namespace
 
@@ -14,7 +28,7 @@ LogitsLoss::LogitsLoss(const Weights& weights, const kernels::PackedMatrix& lm_h
     : weights_(weights),
       lm_head_transposed_(lm_head_transposed),
       temperature_(temperature),
-      stats_(static_cast<size_t>(kTileRows)) {}
+      tile_rows_(std::max(kTileRows, weights.backend->logit_rows())) {}
 
 Result<LogitsLossSums> LogitsLoss::Run(
     const std::function<void(int64_t begin, int64_t count, float* out)>& teacher_logits, const void* hidden,
@@ -22,15 +36,15 @@ Result<LogitsLossSums> LogitsLoss::Run(
   const int64_t vocab = weights_.config.vocab_size;
   const int64_t hidden_size = weights_.config.hidden_size;
   const int64_t act_bytes = weights_.dtype == DType::kBF16 ? 2 : 4;
-  if (teacher_.bytes() == 0) {
-    SWIFTKV_ASSIGN_OR_RETURN(teacher_, AlignedBuffer::Allocate(kTileRows * vocab * 4, "teacher logits"));
-    SWIFTKV_ASSIGN_OR_RETURN(student_, AlignedBuffer::Allocate(kTileRows * vocab * 4, "student logits"));
-    SWIFTKV_ASSIGN_OR_RETURN(dlogits_, AlignedBuffer::Allocate(kTileRows * vocab * act_bytes, "logit gradients"));
-  }
   const kernels::Backend& ops = *weights_.backend;
-  LogitsLossSums sums;
-  for (int64_t begin = 0; begin < rows; begin += kTileRows) {
-    const int64_t count = std::min(kTileRows, rows - begin);
+  MemorySpace& memory = ops.memory();
+  const int64_t stats_bytes = rows * static_cast<int64_t>(sizeof(KlLossRow));
+  SWIFTKV_RETURN_IF_ERROR(teacher_.Grow(tile_rows_ * vocab * 4, "teacher logits", memory));
+  SWIFTKV_RETURN_IF_ERROR(student_.Grow(tile_rows_ * vocab * 4, "student logits", memory));
+  SWIFTKV_RETURN_IF_ERROR(dlogits_.Grow(tile_rows_ * vocab * act_bytes, "logit gradients", memory));
+  SWIFTKV_RETURN_IF_ERROR(stats_.Grow(stats_bytes, "losses of rows", memory));
+  for (int64_t begin = 0; begin < rows; begin += tile_rows_) {
+    const int64_t count = std::min(tile_rows_, rows - begin);
     teacher_logits(begin, count, teacher_.as<float>());
     ops.Gemm({.x = static_cast<const std::byte*>(hidden) + begin * hidden_size * act_bytes,
               .x_stride = hidden_size,
@@ -46,20 +60,17 @@ Result<LogitsLossSums> LogitsLoss::Run(
                            .row_scale = static_cast<float>(row_scale),
                            .dlogits = dlogits_.data(),
                            .dtype = weights_.dtype,
-                           .stats = stats_.data()});
+                           .stats = stats_.as<KlLossRow>() + begin});
     ops.Gemm({.x = dlogits_.data(),
               .x_stride = vocab,
               .m = count,
               .w = &lm_head_transposed_,
               .y = dhidden + begin * hidden_size,
               .y_stride = hidden_size});
-    for (int64_t r = 0; r < count; ++r) {
-      sums.loss += stats_[static_cast<size_t>(r)].loss;
-      sums.agree += stats_[static_cast<size_t>(r)].agree ? 1 : 0;
-    }
-    sums.rows += count;
   }
-  return sums;
+  std::vector<KlLossRow> stats(static_cast<size_t>(rows));
+  memory.Read(stats.data(), stats_.data(), stats_bytes);
+  return SumsOf(stats);
 }
 
 }  // namespace swiftkv

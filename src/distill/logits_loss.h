@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <vector>
 
 #include "base/aligned_buffer.h"
 #include "base/status.h"
@@ -25,6 +24,7 @@ class LogitsLoss {
   // lm_head_transposed: [hidden, vocab]. Both must outlive this.
   LogitsLoss(const Weights& weights, const kernels::PackedMatrix& lm_head_transposed, double temperature);
 
+  // All pointers are the backend's memory.
   // teacher_logits(begin, count, out): float32 [count, vocab] of the rows that count in the loss.
   // hidden: the student's final hidden states of those rows, after the last norm, act [rows, hidden].
   // dhidden: float32 [rows, hidden], the gradient of sum over rows of row_scale T² KL; overwritten.
@@ -35,10 +35,11 @@ class LogitsLoss {
   const Weights& weights_;
   const kernels::PackedMatrix& lm_head_transposed_;
   double temperature_;
+  int64_t tile_rows_;
   AlignedBuffer teacher_;  // float32 [tile, vocab]
   AlignedBuffer student_;  // float32 [tile, vocab]
   AlignedBuffer dlogits_;  // act [tile, vocab]
-  std::vector<kernels::KlLossRow> stats_;
+  AlignedBuffer stats_;    // KlLossRow [rows]
 };
 
 }  // namespace swiftkv

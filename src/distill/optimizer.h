@@ -1,19 +1,18 @@
 // AdamW as torch.optim.AdamW computes it, gradient clipping as torch.nn.utils.clip_grad_norm_, and the learning rates
 // of transformers' schedules. Everything is summed in a fixed order: the same steps give the same bytes at any thread
-// count.
+// count. Parameters and gradients stay in the backend's memory.
 #ifndef SWIFTKV_DISTILL_OPTIMIZER_H_
 #define SWIFTKV_DISTILL_OPTIMIZER_H_
 
 #include <cstdint>
-#include <vector>
+#include <span>
 
+#include "base/status.h"
 #include "distill/parameter.h"
 #include "distill/recipe.h"
+#include "kernels/ops.h"
 
 namespace swiftkv {
-
-// One for each Parameter, of its size.
-using Gradients = std::vector<std::vector<float>>;
 
 struct AdamWOptions {
   double beta1 = 0.9;
@@ -22,12 +21,12 @@ struct AdamWOptions {
   double weight_decay = 0;
 };
 
-// The 2-norm over all gradients.
-double GradientNorm(const Gradients& gradients);
+// The 2-norm over all gradients. Error kResourceExhausted.
+Result<double> GradientNorm(const kernels::Backend& backend, std::span<const ResidentParameter> parameters);
 
 // One update; `step` counts from 1. Every gradient is multiplied by gradient_scale first.
-void AdamWStep(const AdamWOptions& options, double learning_rate, int64_t step, double gradient_scale,
-               const Gradients& gradients, std::vector<Parameter>* parameters);
+void AdamWStep(const kernels::Backend& backend, const AdamWOptions& options, double learning_rate, int64_t step,
+               double gradient_scale, std::span<const ResidentParameter> parameters);
 
 struct ScheduleOptions {
   ScheduleKind kind = ScheduleKind::kLinear;

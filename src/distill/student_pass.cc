@@ -2,23 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 namespace swiftkv {
 namespace {
 
 using kernels::PackedMatrix;
-
-const float* OrNull(const std::vector<float>& values) { return values.empty() ? nullptr : values.data(); }
-
-Status Grow(int64_t bytes, const char* what, AlignedBuffer* buffer) {
-  if (bytes <= buffer->bytes()) return Ok();
-  *buffer = AlignedBuffer();
-  SWIFTKV_ASSIGN_OR_RETURN(*buffer, AlignedBuffer::Allocate(bytes, what));
-  return Ok();
-}
-
-float* At(Gradients* gradients, int64_t place) { return (*gradients)[static_cast<size_t>(place)].data(); }
 
 }  // namespace
 
@@ -46,7 +34,8 @@ StudentPass::StudentPass(const Weights& weights, const TransposedWeights& transp
       recompute_(recompute),
       n_(weights.config.num_key_value_layers),
       groups_(weights.config.kv_groups() - n_),
-      rope_(weights.config),
+      vectors_(weights.backend->memory()),
+      rope_(weights.config, weights.backend->memory()),
       weight_gradient_(*weights.backend, weights.dtype) {}
 
 float* StudentPass::LaterK(int64_t group, AlignedBuffer* buffer) const {
@@ -56,9 +45,8 @@ float* StudentPass::LaterV(int64_t group, AlignedBuffer* buffer) const {
   return buffer->as<float>() + (groups_ + group) * config_.kv_size();
 }
 
-std::span<const float> StudentPass::LayerInput(int64_t j) const {
-  const int64_t size = rows_ * config_.hidden_size;
-  return {inputs_.as<float>() + (j - n_) * size, static_cast<size_t>(size)};
+const float* StudentPass::LayerInput(int64_t j) const {
+  return inputs_.as<float>() + (j - n_) * rows_ * config_.hidden_size;
 }
 
 Status StudentPass::ReserveActivations(int64_t rows, Activations* kept) const {
@@ -73,7 +61,8 @@ Status StudentPass::ReserveActivations(int64_t rows, Activations* kept) const {
 
 Status StudentPass::Reserve(const BatchRows& batch) {
   rows_ = batch.rows();
-  for (const kernels::AttentionDocument& document : batch.documents) {
+  SWIFTKV_RETURN_IF_ERROR(vectors_.Place(weights_));
+  for (const kernels::AttentionDocument& document : batch.documents()) {
     SWIFTKV_RETURN_IF_ERROR(rope_.Grow(document.rows));
   }
   const ModelConfig& c = config_;
@@ -95,20 +84,22 @@ Status StudentPass::Reserve(const BatchRows& batch) {
   SWIFTKV_RETURN_IF_ERROR(Grow(hidden * 4, "gradients of normed rows", &dnormed_));
   SWIFTKV_RETURN_IF_ERROR(Grow(rows_ * c.q_size() * 4, "gradients of queries", &dq_));
   SWIFTKV_RETURN_IF_ERROR(Grow(rows_ * c.q_size() * act, "gradients of attention", &dattended_));
-  if (!cache_ || cache_->blocks() < batch.cache_blocks) {
+  if (!cache_ || cache_->blocks() < batch.cache_blocks()) {
     cache_.reset();
-    const int64_t block_bytes = ops_.KvBlockBytes(c.num_key_value_heads, c.head_dim, weights_.dtype);
-    SWIFTKV_ASSIGN_OR_RETURN(cache_, KvCache::Create({.groups = 1, .block_bytes = block_bytes}, batch.cache_blocks));
+    const KvLayout layout{.groups = 1,
+                          .block_bytes = ops_.KvBlockBytes(c.num_key_value_heads, c.head_dim, weights_.dtype),
+                          .memory = &ops_.memory()};
+    SWIFTKV_ASSIGN_OR_RETURN(cache_, KvCache::Create(layout, batch.cache_blocks()));
   }
   return Ok();
 }
 
-Status StudentPass::Forward(const BatchRows& batch, std::span<const float> hidden) {
+Status StudentPass::Forward(const BatchRows& batch, const float* hidden) {
   SWIFTKV_RETURN_IF_ERROR(Reserve(batch));
-  std::memcpy(inputs_.data(), hidden.data(), hidden.size_bytes());
+  CopyRows(hidden, config_.hidden_size * 4, inputs_.data());
   LaterKv(batch);
   for (int64_t j = n_; j < config_.num_hidden_layers; ++j) {
-    std::memcpy(Input(j + 1), Input(j), hidden.size_bytes());
+    CopyRows(Input(j), config_.hidden_size * 4, Input(j + 1));
     Layer(batch, j, Input(j + 1));
   }
   return Ok();
@@ -117,21 +108,22 @@ Status StudentPass::Forward(const BatchRows& batch, std::span<const float> hidde
 // K and V of all KV groups from the input of layer n, K rotated.
 void StudentPass::LaterKv(const BatchRows& batch) {
   const LaterKvWeights& w = weights_.later;
-  const int64_t kv_size = config_.kv_size();
-  Norm(Input(n_), w.norm_swiftkv, shared_.data());
-  Gemm(shared_.data(), w.kv_proj, w.kv_bias, later_kv_.data(), DType::kF32, false);
+  Norm(Input(n_), student_.value(student_.norm()), shared_.data());
+  Gemm(shared_.data(), w.kv_proj, student_.value(student_.group(0).k_bias), later_kv_.data(), DType::kF32, false);
   cached_group_ = -1;
   if (!config_.qk_norm) {
-    return Rope(LaterK(0, &later_kv_), later_stride(), groups_ * config_.num_key_value_heads, batch, {});
+    return Rope(LaterK(0, &later_kv_), later_stride(), groups_ * config_.num_key_value_heads, batch, nullptr);
   }
-  const auto row_bytes = static_cast<size_t>(groups_ * kv_size) * sizeof(float);
-  for (int64_t r = 0; r < rows_; ++r) {
-    std::memcpy(later_k_raw_.as<float>() + r * groups_ * kv_size, later_kv_.as<float>() + r * later_stride(),
-                row_bytes);
-  }
+  // Before their norms, each row's keys, from rows of keys and values.
+  ops_.backward().Round({.x = later_kv_.as<float>(),
+                         .x_stride = later_stride(),
+                         .rows = rows_,
+                         .size = groups_ * config_.kv_size(),
+                         .out = later_k_raw_.data(),
+                         .out_stride = groups_ * config_.kv_size()});
   for (int64_t group = 0; group < groups_; ++group) {
     Rope(LaterK(group, &later_kv_), later_stride(), config_.num_key_value_heads, batch,
-         w.k_norm[static_cast<size_t>(group)]);
+         student_.value(student_.group(group).k_norm));
   }
 }
 
@@ -146,7 +138,7 @@ void StudentPass::WriteCache(const BatchRows& batch, int64_t group) {
                 .rows = rows_,
                 .kv_heads = config_.num_key_value_heads,
                 .head_dim = config_.head_dim,
-                .slots = batch.slots.data(),
+                .slots = batch.slots(),
                 .cache = cache_->Group(0),
                 .cache_dtype = weights_.dtype});
 }
@@ -156,10 +148,11 @@ void StudentPass::Layer(const BatchRows& batch, int64_t j, float* out) {
   const LayerWeights& w = weights_.layers[static_cast<size_t>(j)];
   Activations& kept = Kept(j);
   const int64_t q_size = config_.q_size();
-  Norm(out, w.input_layernorm, normed_.data());
-  Gemm(normed_.data(), w.q_proj_swiftkv, w.q_bias_swiftkv, kept.q.data(), DType::kF32, false);
-  if (config_.qk_norm) std::memcpy(kept.q_raw.data(), kept.q.data(), static_cast<size_t>(rows_ * q_size * 4));
-  Rope(kept.q.as<float>(), q_size, config_.num_attention_heads, batch, w.q_norm_swiftkv);
+  const Student::LayerPlaces& places = student_.layer(j);
+  Norm(out, vectors_.At(w.input_layernorm), normed_.data());
+  Gemm(normed_.data(), w.q_proj_swiftkv, student_.value(places.q_bias), kept.q.data(), DType::kF32, false);
+  if (config_.qk_norm) CopyRows(kept.q.data(), q_size * 4, kept.q_raw.data());
+  Rope(kept.q.as<float>(), q_size, config_.num_attention_heads, batch, student_.value(places.q_norm));
   WriteCache(batch, config_.kv_group(j) - n_);
   ops_.Attention({.q = kept.q.as<float>(),
                   .q_stride = q_size,
@@ -170,15 +163,16 @@ void StudentPass::Layer(const BatchRows& batch, int64_t j, float* out) {
                   .window = config_.sliding_window[static_cast<size_t>(j)],
                   .cache = cache_->Group(0),
                   .cache_dtype = weights_.dtype,
-                  .sequences = batch.cached,
+                  .sequences = batch.tile().sequences,
+                  .resident_sequences = batch.tile().resident_sequences,
                   .out = kept.attended.data(),
                   .out_stride = q_size,
                   .out_dtype = weights_.dtype,
                   .log_sum_exp = kept.log_sum_exp.as<float>()});
-  Gemm(kept.attended.data(), w.o_proj, w.o_bias, out, DType::kF32, true);
-  std::memcpy(kept.middle.data(), out, static_cast<size_t>(rows_ * config_.hidden_size * 4));
-  Norm(out, w.post_attention_layernorm, normed_.data());
-  Gemm(normed_.data(), w.gate_up_proj, w.gate_up_bias, kept.gate_up.data(), weights_.dtype, false);
+  Gemm(kept.attended.data(), w.o_proj, vectors_.At(w.o_bias), out, DType::kF32, true);
+  CopyRows(out, config_.hidden_size * 4, kept.middle.data());
+  Norm(out, vectors_.At(w.post_attention_layernorm), normed_.data());
+  Gemm(normed_.data(), w.gate_up_proj, vectors_.At(w.gate_up_bias), kept.gate_up.data(), weights_.dtype, false);
   const int64_t intermediate = config_.intermediate_size;
   ops_.SiluMul({.gate_up = kept.gate_up.data(),
                 .gate_up_stride = 2 * intermediate,
@@ -187,22 +181,22 @@ void StudentPass::Layer(const BatchRows& batch, int64_t j, float* out) {
                 .out = activated_.data(),
                 .out_stride = intermediate,
                 .dtype = weights_.dtype});
-  Gemm(activated_.data(), w.down_proj, w.down_bias, out, DType::kF32, true);
+  Gemm(activated_.data(), w.down_proj, vectors_.At(w.down_bias), out, DType::kF32, true);
 }
 
 Status StudentPass::Backward(const BatchRows& batch, float* dhidden,
-                             const std::function<void(int64_t layer, float*)>& at_layer, Gradients* gradients) {
-  std::memset(dlater_kv_.data(), 0, static_cast<size_t>(rows_ * later_stride() * 4));
+                             const std::function<void(int64_t layer, float*)>& at_layer) {
+  ops_.memory().Zero(dlater_kv_.data(), rows_ * later_stride() * 4);
   for (int64_t j = config_.num_hidden_layers - 1; j >= n_; --j) {
     if (recompute_) {
-      std::memcpy(Input(j + 1), Input(j), static_cast<size_t>(rows_ * config_.hidden_size * 4));
+      CopyRows(Input(j), config_.hidden_size * 4, Input(j + 1));
       Layer(batch, j, Input(j + 1));
     }
     MlpBackward(j, dhidden);
-    SWIFTKV_RETURN_IF_ERROR(AttentionBackward(batch, j, dhidden, gradients));
+    SWIFTKV_RETURN_IF_ERROR(AttentionBackward(batch, j, dhidden));
     if (at_layer) at_layer(j, dhidden);
   }
-  return LaterKvBackward(batch, gradients);
+  return LaterKvBackward(batch);
 }
 
 // dhidden += the gradient through h + mlp(norm(h)).
@@ -212,7 +206,7 @@ void StudentPass::MlpBackward(int64_t j, float* dhidden) {
   Activations& kept = Kept(j);
   const int64_t intermediate = config_.intermediate_size;
   Round(dhidden, config_.hidden_size, narrow_.data());
-  Gemm(narrow_.data(), t.down_proj, {}, activated_.data(), weights_.dtype, false);
+  Gemm(narrow_.data(), t.down_proj, nullptr, activated_.data(), weights_.dtype, false);
   ops_.backward().SiluMul({.gate_up = kept.gate_up.data(),
                            .gate_up_stride = 2 * intermediate,
                            .rows = rows_,
@@ -222,21 +216,19 @@ void StudentPass::MlpBackward(int64_t j, float* dhidden) {
                            .dgate_up = wide_.data(),
                            .dgate_up_stride = 2 * intermediate,
                            .dtype = weights_.dtype});
-  Gemm(wide_.data(), t.gate_up_proj, {}, dnormed_.data(), DType::kF32, false);
-  NormBackward(kept.middle.as<float>(), w.post_attention_layernorm, dnormed_.as<float>(), dhidden);
+  Gemm(wide_.data(), t.gate_up_proj, nullptr, dnormed_.data(), DType::kF32, false);
+  NormBackward(kept.middle.as<float>(), vectors_.At(w.post_attention_layernorm), dnormed_.as<float>(), dhidden);
 }
 
 // dhidden += the gradient through h + o_proj(attention(norm(h))); the gradients of q, and of the group's K and V.
-Status StudentPass::AttentionBackward(const BatchRows& batch, int64_t j, float* dhidden, Gradients* gradients) {
+Status StudentPass::AttentionBackward(const BatchRows& batch, int64_t j, float* dhidden) {
   const LayerWeights& w = weights_.layers[static_cast<size_t>(j)];
-  const Student::LayerPlaces& places = student_.layer(j);
   Activations& kept = Kept(j);
   const int64_t q_size = config_.q_size();
   const int64_t group = config_.kv_group(j) - n_;
-  auto* dq = dq_.as<float>();
   Round(dhidden, config_.hidden_size, narrow_.data());
-  Gemm(narrow_.data(), transposed_.layers[static_cast<size_t>(j - n_)].o_proj, {}, dattended_.data(), weights_.dtype,
-       false);
+  Gemm(narrow_.data(), transposed_.layers[static_cast<size_t>(j - n_)].o_proj, nullptr, dattended_.data(),
+       weights_.dtype, false);
   ops_.backward().Attention({.q = kept.q.as<float>(),
                              .q_stride = q_size,
                              .k = LaterK(group, &later_kv_),
@@ -248,29 +240,39 @@ Status StudentPass::AttentionBackward(const BatchRows& batch, int64_t j, float* 
                              .head_dim = config_.head_dim,
                              .scale = static_cast<float>(1 / std::sqrt(static_cast<double>(config_.head_dim))),
                              .window = config_.sliding_window[static_cast<size_t>(j)],
-                             .documents = batch.documents,
+                             .documents = batch.documents(),
                              .out = kept.attended.data(),
                              .dout = dattended_.data(),
                              .out_stride = q_size,
                              .dtype = weights_.dtype,
                              .log_sum_exp = kept.log_sum_exp.as<float>(),
-                             .dq = dq,
+                             .dq = dq_.as<float>(),
                              .dq_stride = q_size,
                              .dk = LaterK(group, &dlater_kv_),
                              .dv = LaterV(group, &dlater_kv_),
                              .dkv_stride = later_stride()});
-  ops_.backward().Rope({.dx = dq,
-                        .dx_stride = q_size,
-                        .rows = rows_,
-                        .heads = config_.num_attention_heads,
-                        .head_dim = config_.head_dim,
-                        .positions = batch.positions.data(),
-                        .cos = rope_.cos(),
-                        .sin = rope_.sin()});
+  QueryBackward(batch, j);
+  Round(dq_.as<float>(), q_size, narrow_.data());
+  const float* input_norm = vectors_.At(w.input_layernorm);
+  Norm(Input(j), input_norm, normed_.data());
+  SWIFTKV_RETURN_IF_ERROR(weight_gradient_.SetInput(normed_.data(), rows_, config_.hidden_size));
+  SWIFTKV_RETURN_IF_ERROR(weight_gradient_.Add(narrow_.data(), q_size, student_.gradient(student_.layer(j).q_weight)));
+  if (j == n_) return Ok();  // everything below is frozen
+  Gemm(narrow_.data(), student_.q_transposed(j), nullptr, dnormed_.data(), DType::kF32, false);
+  NormBackward(Input(j), input_norm, dnormed_.as<float>(), dhidden);
+  return Ok();
+}
+
+// dq back through the rotation and q_norm, whose gradient and the bias's it adds.
+void StudentPass::QueryBackward(const BatchRows& batch, int64_t j) {
+  const Student::LayerPlaces& places = student_.layer(j);
+  const int64_t q_size = config_.q_size();
+  auto* dq = dq_.as<float>();
+  RopeBackward(dq, q_size, config_.num_attention_heads, batch);
   if (config_.qk_norm) {
-    ops_.backward().RmsNorm({.x = kept.q_raw.as<float>(),
+    ops_.backward().RmsNorm({.x = Kept(j).q_raw.as<float>(),
                              .x_stride = q_size,
-                             .weight = w.q_norm_swiftkv.data(),
+                             .weight = student_.value(places.q_norm),
                              .eps = static_cast<float>(config_.rms_norm_eps),
                              .rows = rows_,
                              .heads = config_.num_attention_heads,
@@ -279,83 +281,56 @@ Status StudentPass::AttentionBackward(const BatchRows& batch, int64_t j, float* 
                              .dy_stride = q_size,
                              .dx = dq,
                              .dx_stride = q_size,
-                             .dweight = At(gradients, places.q_norm)});
+                             .dweight = student_.gradient(places.q_norm)});
   }
-  if (places.q_bias >= 0) AddColumnSums(dq, q_size, rows_, q_size, At(gradients, places.q_bias));
-  Round(dq, q_size, narrow_.data());
-  Norm(Input(j), w.input_layernorm, normed_.data());
-  SWIFTKV_RETURN_IF_ERROR(weight_gradient_.SetInput(normed_.data(), rows_, config_.hidden_size));
-  SWIFTKV_RETURN_IF_ERROR(weight_gradient_.Add(narrow_.data(), q_size, At(gradients, places.q_weight)));
-  if (j == n_) return Ok();  // everything below is frozen
-  Gemm(narrow_.data(), student_.q_transposed(j), {}, dnormed_.data(), DType::kF32, false);
-  NormBackward(Input(j), w.input_layernorm, dnormed_.as<float>(), dhidden);
-  return Ok();
+  if (places.q_bias >= 0) AddColumnSums(dq, q_size, q_size, student_.gradient(places.q_bias));
 }
 
 // From the gradients of all groups' K and V to those of their projections and of norm_swiftkv.
-Status StudentPass::LaterKvBackward(const BatchRows& batch, Gradients* gradients) {
-  const LaterKvWeights& w = weights_.later;
+Status StudentPass::LaterKvBackward(const BatchRows& batch) {
   const ModelConfig& c = config_;
   const int64_t stride = later_stride();
-  ops_.backward().Rope({.dx = dlater_kv_.as<float>(),
-                        .dx_stride = stride,
-                        .rows = rows_,
-                        .heads = groups_ * c.num_key_value_heads,
-                        .head_dim = c.head_dim,
-                        .positions = batch.positions.data(),
-                        .cos = rope_.cos(),
-                        .sin = rope_.sin()});
-  std::vector<float> dweight(static_cast<size_t>(stride * c.hidden_size));
-  for (int64_t group = 0; group < groups_; ++group) {
-    const Student::GroupPlaces& places = student_.group(group);
-    float* dk = LaterK(group, &dlater_kv_);
-    if (c.qk_norm) {
-      ops_.backward().RmsNorm({.x = later_k_raw_.as<float>() + group * c.kv_size(),
-                               .x_stride = groups_ * c.kv_size(),
-                               .weight = w.k_norm[static_cast<size_t>(group)].data(),
-                               .eps = static_cast<float>(c.rms_norm_eps),
-                               .rows = rows_,
-                               .heads = c.num_key_value_heads,
-                               .size = c.head_dim,
-                               .dy = dk,
-                               .dy_stride = stride,
-                               .dx = dk,
-                               .dx_stride = stride,
-                               .dweight = At(gradients, places.k_norm)});
-    }
-    if (places.k_bias < 0) continue;
-    AddColumnSums(dk, stride, rows_, c.kv_size(), At(gradients, places.k_bias));
-    AddColumnSums(LaterV(group, &dlater_kv_), stride, rows_, c.kv_size(), At(gradients, places.v_bias));
-  }
+  const Student::GroupPlaces& first = student_.group(0);  // where all groups' weights and biases begin
+  RopeBackward(dlater_kv_.as<float>(), stride, groups_ * c.num_key_value_heads, batch);
+  for (int64_t group = 0; group < groups_ && c.qk_norm; ++group) KeyNormBackward(group);
+  if (first.k_bias >= 0) AddColumnSums(dlater_kv_.as<float>(), stride, stride, student_.gradient(first.k_bias));
   Round(dlater_kv_.as<float>(), stride, wide_.data());
   SWIFTKV_RETURN_IF_ERROR(weight_gradient_.SetInput(shared_.data(), rows_, c.hidden_size));
-  SWIFTKV_RETURN_IF_ERROR(weight_gradient_.Add(wide_.data(), stride, dweight.data()));
-  const auto add = [&](int64_t part, int64_t place) {
-    const int64_t size = c.kv_size() * c.hidden_size;
-    float* out = At(gradients, place);
-    for (int64_t i = 0; i < size; ++i) out[i] += dweight[static_cast<size_t>(part * size + i)];
-  };
-  for (int64_t group = 0; group < groups_; ++group) {
-    add(group, student_.group(group).k_weight);
-    add(groups_ + group, student_.group(group).v_weight);
-  }
-  Gemm(wide_.data(), student_.kv_transposed(), {}, dnormed_.data(), DType::kF32, false);
+  SWIFTKV_RETURN_IF_ERROR(weight_gradient_.Add(wide_.data(), stride, student_.gradient(first.k_weight)));
+  Gemm(wide_.data(), student_.kv_transposed(), nullptr, dnormed_.data(), DType::kF32, false);
   ops_.backward().RmsNorm({.x = Input(n_),
                            .x_stride = c.hidden_size,
-                           .weight = w.norm_swiftkv.data(),
+                           .weight = student_.value(student_.norm()),
                            .eps = static_cast<float>(c.rms_norm_eps),
                            .rows = rows_,
                            .size = c.hidden_size,
                            .dy = dnormed_.as<float>(),
                            .dy_stride = c.hidden_size,
-                           .dweight = At(gradients, student_.norm())});
+                           .dweight = student_.gradient(student_.norm())});
   return Ok();
 }
 
-void StudentPass::Norm(const float* x, const std::vector<float>& weight, void* out) const {
+void StudentPass::KeyNormBackward(int64_t group) {
+  const int64_t place = student_.group(group).k_norm;
+  float* dk = LaterK(group, &dlater_kv_);
+  ops_.backward().RmsNorm({.x = later_k_raw_.as<float>() + group * config_.kv_size(),
+                           .x_stride = groups_ * config_.kv_size(),
+                           .weight = student_.value(place),
+                           .eps = static_cast<float>(config_.rms_norm_eps),
+                           .rows = rows_,
+                           .heads = config_.num_key_value_heads,
+                           .size = config_.head_dim,
+                           .dy = dk,
+                           .dy_stride = later_stride(),
+                           .dx = dk,
+                           .dx_stride = later_stride(),
+                           .dweight = student_.gradient(place)});
+}
+
+void StudentPass::Norm(const float* x, const float* weight, void* out) const {
   ops_.RmsNorm({.x = x,
                 .x_stride = config_.hidden_size,
-                .weight = weight.data(),
+                .weight = weight,
                 .eps = static_cast<float>(config_.rms_norm_eps),
                 .rows = rows_,
                 .size = config_.hidden_size,
@@ -364,10 +339,10 @@ void StudentPass::Norm(const float* x, const std::vector<float>& weight, void* o
                 .out_dtype = weights_.dtype});
 }
 
-void StudentPass::NormBackward(const float* x, const std::vector<float>& weight, const float* dy, float* dx) const {
+void StudentPass::NormBackward(const float* x, const float* weight, const float* dy, float* dx) const {
   ops_.backward().RmsNorm({.x = x,
                            .x_stride = config_.hidden_size,
-                           .weight = weight.data(),
+                           .weight = weight,
                            .eps = static_cast<float>(config_.rms_norm_eps),
                            .rows = rows_,
                            .size = config_.hidden_size,
@@ -378,31 +353,49 @@ void StudentPass::NormBackward(const float* x, const std::vector<float>& weight,
                            .accumulate = true});
 }
 
-void StudentPass::Gemm(const void* x, const PackedMatrix& w, const std::vector<float>& bias, void* y, DType y_dtype,
+void StudentPass::Gemm(const void* x, const PackedMatrix& w, const float* bias, void* y, DType y_dtype,
                        bool accumulate) const {
   ops_.Gemm({.x = x,
              .x_stride = w.k,
              .m = rows_,
              .w = &w,
-             .bias = OrNull(bias),
+             .bias = bias,
              .y = y,
              .y_stride = w.n,
              .y_dtype = y_dtype,
              .accumulate = accumulate});
 }
 
-void StudentPass::Rope(float* x, int64_t stride, int64_t heads, const BatchRows& batch,
-                       const std::vector<float>& norm) const {
+void StudentPass::Rope(float* x, int64_t stride, int64_t heads, const BatchRows& batch, const float* norm) const {
   ops_.Rope({.x = x,
              .x_stride = stride,
              .rows = rows_,
              .heads = heads,
              .head_dim = config_.head_dim,
-             .positions = batch.positions.data(),
+             .positions = batch.positions(),
              .cos = rope_.cos(),
              .sin = rope_.sin(),
-             .norm_weight = OrNull(norm),
+             .norm_weight = norm,
              .norm_eps = static_cast<float>(config_.rms_norm_eps)});
+}
+
+void StudentPass::RopeBackward(float* dx, int64_t stride, int64_t heads, const BatchRows& batch) const {
+  ops_.backward().Rope({.dx = dx,
+                        .dx_stride = stride,
+                        .rows = rows_,
+                        .heads = heads,
+                        .head_dim = config_.head_dim,
+                        .positions = batch.positions(),
+                        .cos = rope_.cos(),
+                        .sin = rope_.sin()});
+}
+
+void StudentPass::AddColumnSums(const float* x, int64_t stride, int64_t size, float* sums) const {
+  ops_.backward().AddColumnSums({.x = x, .x_stride = stride, .rows = rows_, .size = size, .sums = sums});
+}
+
+void StudentPass::CopyRows(const void* from, int64_t row_bytes, void* to) const {
+  ops_.memory().Copy(static_cast<std::byte*>(to), static_cast<const std::byte*>(from), rows_ * row_bytes);
 }
 
 void StudentPass::Round(const float* x, int64_t size, void* out) const {

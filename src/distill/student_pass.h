@@ -2,8 +2,9 @@
 //
 //   SWIFTKV_RETURN_IF_ERROR(pass.Forward(batch, hidden));        // hidden: the residual stream after layer n - 1
 //   ... the loss's gradient with respect to pass.Output() ...
-//   SWIFTKV_RETURN_IF_ERROR(pass.Backward(batch, &dhidden, {}, &gradients));
+//   SWIFTKV_RETURN_IF_ERROR(pass.Backward(batch, dhidden, {}));   // into the student's gradients
 //
+// Everything lives in the memory of the weights' backend, what callers hand in and get included.
 // The maths is Forward's (model/forward.h), on the same kernels and weights. Layers below n are frozen and shared with
 // the teacher, so no gradient goes further down than layer n.
 #ifndef SWIFTKV_DISTILL_STUDENT_PASS_H_
@@ -12,7 +13,6 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
-#include <span>
 #include <vector>
 
 #include "base/aligned_buffer.h"
@@ -20,9 +20,8 @@
 #include "cache/kv_cache.h"
 #include "distill/batch_rows.h"
 #include "distill/gradient_products.h"
-#include "distill/optimizer.h"
 #include "distill/student.h"
-#include "model/rope.h"
+#include "model/resident.h"
 #include "model/weights.h"
 
 namespace swiftkv {
@@ -47,14 +46,13 @@ class StudentPass {
   StudentPass(const Weights& weights, const TransposedWeights& transposed, const Student& student, bool recompute);
 
   // hidden: float32 [rows, hidden]. Error kResourceExhausted.
-  Status Forward(const BatchRows& batch, std::span<const float> hidden);
+  Status Forward(const BatchRows& batch, const float* hidden);
   // The input of layer j, n <= j <= L (L: the last layer's output, before the final norm), float32 [rows, hidden].
-  std::span<const float> LayerInput(int64_t j) const;
+  const float* LayerInput(int64_t j) const;
 
   // dhidden: the loss's gradient with respect to LayerInput(L), float32 [rows, hidden]; overwritten. After layer j's
-  // backward, at_layer(j, dhidden) may add a gradient with respect to LayerInput(j). Adds to `gradients`.
-  Status Backward(const BatchRows& batch, float* dhidden, const std::function<void(int64_t layer, float*)>& at_layer,
-                  Gradients* gradients);
+  // backward, at_layer(j, dhidden) may add a gradient with respect to LayerInput(j). Adds to the student's gradients.
+  Status Backward(const BatchRows& batch, float* dhidden, const std::function<void(int64_t layer, float*)>& at_layer);
 
  private:
   struct Activations {
@@ -78,14 +76,23 @@ class StudentPass {
   void WriteCache(const BatchRows& batch, int64_t group);
   void Layer(const BatchRows& batch, int64_t j, float* out);
   void MlpBackward(int64_t j, float* dhidden);
-  Status AttentionBackward(const BatchRows& batch, int64_t j, float* dhidden, Gradients* gradients);
-  Status LaterKvBackward(const BatchRows& batch, Gradients* gradients);
+  Status AttentionBackward(const BatchRows& batch, int64_t j, float* dhidden);
+  void QueryBackward(const BatchRows& batch, int64_t j);
+  Status LaterKvBackward(const BatchRows& batch);
+  void KeyNormBackward(int64_t group);
 
-  void Norm(const float* x, const std::vector<float>& weight, void* out) const;
-  void NormBackward(const float* x, const std::vector<float>& weight, const float* dy, float* dx) const;
-  void Gemm(const void* x, const kernels::PackedMatrix& w, const std::vector<float>& bias, void* y, DType y_dtype,
+  // Weights and biases in the backend's memory; null: none.
+  void Norm(const float* x, const float* weight, void* out) const;
+  void NormBackward(const float* x, const float* weight, const float* dy, float* dx) const;
+  void Gemm(const void* x, const kernels::PackedMatrix& w, const float* bias, void* y, DType y_dtype,
             bool accumulate) const;
-  void Rope(float* x, int64_t stride, int64_t heads, const BatchRows& batch, const std::vector<float>& norm) const;
+  void Rope(float* x, int64_t stride, int64_t heads, const BatchRows& batch, const float* norm) const;
+  void RopeBackward(float* dx, int64_t stride, int64_t heads, const BatchRows& batch) const;
+  void AddColumnSums(const float* x, int64_t stride, int64_t size, float* sums) const;
+  Status Grow(int64_t bytes, const char* what, AlignedBuffer* buffer) const {
+    return buffer->Grow(bytes, what, ops_.memory());
+  }
+  void CopyRows(const void* from, int64_t row_bytes, void* to) const;
   void Round(const float* x, int64_t size, void* out) const;
   int64_t act_bytes() const { return weights_.dtype == DType::kBF16 ? 2 : 4; }
 
@@ -96,8 +103,9 @@ class StudentPass {
   const ModelConfig& config_;
   const bool recompute_;
   const int64_t n_;
-  const int64_t groups_;  // KV groups from layer n
-  RopeTable rope_;
+  const int64_t groups_;     // KV groups from layer n
+  ResidentVectors vectors_;  // the frozen ones
+  ResidentRope rope_;
   std::optional<KvCache> cache_;  // of one KV group at a time
   int64_t cached_group_ = -1;
   WeightGradient weight_gradient_;

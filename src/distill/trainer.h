@@ -36,7 +36,7 @@ struct TrainerOptions {
   AdamWOptions adamw;
   double max_grad_norm = 1.0;  // 0: no clipping
   bool activation_checkpointing = false;
-  const kernels::Backend* backend = nullptr;  // null: kernels::DefaultBackend()
+  const kernels::Backend* backend = nullptr;  // a CPU's or a device's; null: kernels::DefaultBackend()
 };
 
 struct StepReport {
@@ -55,11 +55,14 @@ class Trainer {
   // Errors: those of LoadWeights; kInvalidInput (a plain model; hidden_loss_layer out of range).
   static Result<std::unique_ptr<Trainer>> Create(const ModelConfig& student, const TensorSource& base,
                                                  const TensorSource& start, const TrainerOptions& options);
+  // The same with RandomWeights(student, seed), for benchmarks.
+  static Result<std::unique_ptr<Trainer>> CreateRandom(const ModelConfig& student, uint64_t seed,
+                                                       const TrainerOptions& options);
   ~Trainer();
 
   // The loss of some micro-batches and its gradients, which stay in gradients(): means over all positions of all of
   // them, so that cutting the same rows into other micro-batches changes rounding only.
-  // Errors: kInvalidInput (a token id out of range, no position in the loss), kResourceExhausted.
+  // Errors: kInvalidInput (a token id out of range, no position in the loss), kResourceExhausted; what a device said.
   Result<StepReport> ComputeGradients(std::span<const std::vector<PackedSequence>> micro_batches);
   // ComputeGradients, then clipping and one update. Error kInternal besides: the loss is not finite; the parameters are
   // then as they were.
@@ -68,7 +71,7 @@ class Trainer {
   // KL at T = 1, agreement and cross-entropies on text that is not trained on.
   Result<Quality> Measure(std::span<const TokenSequence> sequences) const;
 
-  const Gradients& gradients() const;
+  Gradients gradients() const;  // a copy on the host
   const Student& student() const;
   const ModelConfig& config() const;
   int64_t updates() const;  // done so far

@@ -7,7 +7,10 @@
 //
 // Names: dy is the loss's gradient with respect to an operation's output y, dx to its input x. There is no twin of
 // Gemm: dx = dy w is the forward Gemm on weights packed the other way round (TransposePacked), dw = dyᵀ x is the
-// forward Gemm with x in the place of the weights.
+// forward Gemm with x in the place of the weights. For these and for the optimizer there is what moves and sums
+// gradients where they lie: Transpose, AddColumnSums, ScatterRows, SumOfSquares, AdamW.
+//
+// Of a device's twin all pointers but AttentionBackwardArgs::documents are the device's, those of results too.
 #ifndef SWIFTKV_KERNELS_BACKWARD_OPS_H_
 #define SWIFTKV_KERNELS_BACKWARD_OPS_H_
 
@@ -124,6 +127,77 @@ struct RoundArgs {
   DType dtype = DType::kF32;
 };
 
+// out = xᵀ.
+struct TransposeArgs {
+  const void* x = nullptr;  // [rows, columns], dtype
+  int64_t x_stride = 0;
+  int64_t rows = 0;
+  int64_t columns = 0;
+  void* out = nullptr;  // [columns, rows], dtype; not x
+  int64_t out_stride = 0;
+  DType dtype = DType::kF32;  // kF32 or kBF16
+};
+
+// sums[i] += sum over rows of x[r, i], in a fixed order.
+struct ColumnSumsArgs {
+  const float* x = nullptr;  // [rows, size]
+  int64_t x_stride = 0;
+  int64_t rows = 0;
+  int64_t size = 0;
+  float* sums = nullptr;  // [size]
+};
+
+// out[rows[i], :] = x[i, :], the inverse of Backend::GatherRows; other rows of out stay.
+struct ScatterRowsArgs {
+  const float* x = nullptr;       // [count, size]
+  const int32_t* rows = nullptr;  // [count], no two the same
+  int64_t count = 0;
+  int64_t size = 0;
+  float* out = nullptr;  // [all rows, size]; not x
+};
+
+// The distance of hidden states (swiftkv.md section 4.2), each row's |student - teacher|² over its unit and `tokens`:
+//   loss += sum over rows of weight |s - t|², weight = 1 / (tokens unit), dhidden += 2 scale weight (s - t).
+struct HiddenLossArgs {
+  const float* student = nullptr;  // [rows, size], rows adjacent
+  const float* teacher = nullptr;  // [rows, size], the same
+  int64_t rows = 0;
+  int64_t size = 0;
+  bool relative = false;     // unit: the teacher's |t|², at least 1e-30; else `size`, which is the mean square error
+  int64_t tokens = 0;        // that the mean is over
+  double scale = 0;          // of the gradient
+  double* loss = nullptr;    // [1]; added to
+  float* dhidden = nullptr;  // [rows, size], rows adjacent; added to
+};
+
+// sum += sum of x², in double and in a fixed order.
+struct SumOfSquaresArgs {
+  const float* x = nullptr;  // [size]
+  int64_t size = 0;
+  double* sum = nullptr;  // [1]; added to
+};
+
+// One step of AdamW, rounded after each operation:
+//   g = gradient gradient_scale, m = beta1 m + rest1 g, v = beta2 v + rest2 g g,
+//   value = value keep - step_size m / (sqrt(v) root + epsilon).
+struct AdamWArgs {
+  float* value = nullptr;           // [size], the master
+  float* first_moment = nullptr;    // [size], m
+  float* second_moment = nullptr;   // [size], v
+  const float* gradient = nullptr;  // [size]
+  int64_t size = 0;
+  void* rounded = nullptr;  // [size] bf16 or null: not wanted; the new value
+  float gradient_scale = 1;
+  float beta1 = 0;
+  float beta2 = 0;
+  float rest1 = 0;      // 1 - beta1
+  float rest2 = 0;      // 1 - beta2
+  float keep = 1;       // 1 - learning rate * weight decay
+  float step_size = 0;  // learning rate / (1 - beta1^step)
+  float root = 1;       // 1 / sqrt(1 - beta2^step)
+  float epsilon = 0;
+};
+
 class BackwardOps {
  public:
   virtual ~BackwardOps() = default;
@@ -133,6 +207,14 @@ class BackwardOps {
   virtual void Attention(const AttentionBackwardArgs& args) const = 0;
   virtual void KlLoss(const KlLossArgs& args) const = 0;
   virtual void Round(const RoundArgs& args) const = 0;
+
+  // CPUs' twins have these in common.
+  virtual void Transpose(const TransposeArgs& args) const;
+  virtual void AddColumnSums(const ColumnSumsArgs& args) const;
+  virtual void ScatterRows(const ScatterRowsArgs& args) const;
+  virtual void HiddenLoss(const HiddenLossArgs& args) const;
+  virtual void SumOfSquares(const SumOfSquaresArgs& args) const;
+  virtual void AdamW(const AdamWArgs& args) const;
 };
 
 }  // namespace swiftkv::kernels

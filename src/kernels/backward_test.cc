@@ -311,6 +311,90 @@ TEST(RefBackwardTest, KlLossMatchesFiniteDifferences) {
   EXPECT_GT(rows[0].loss, 0);
 }
 
+// ---- What all CPUs have in common.
+
+TEST(CommonBackwardTest, TransposeAndScatterRows) {
+  const int64_t rows = 70, columns = 131;
+  const Typed x = MakeTyped(Values(rows * columns, 1));
+  Floats f32(x.f32.size());
+  std::vector<BFloat16> bf16(x.f32.size());
+  TransposeArgs args{
+      .x = x.f32.data(), .x_stride = columns, .rows = rows, .columns = columns, .out = f32.data(), .out_stride = rows};
+  RefBackend().backward().Transpose(args);
+  args.x = x.bf16.data();
+  args.out = bf16.data();
+  args.dtype = DType::kBF16;
+  RefBackend().backward().Transpose(args);
+  const Floats rounded = FromBFloat16(bf16), from = FromBFloat16(x.bf16);
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < columns; ++c) {
+      ASSERT_EQ(f32[c * rows + r], x.f32[r * columns + c]);
+      ASSERT_EQ(rounded[c * rows + r], from[r * columns + c]);
+    }
+  }
+  const Floats two = {1, 2, 3, 4};
+  const int32_t to[] = {2, 0};
+  Floats scattered(6, 9);
+  RefBackend().backward().ScatterRows({.x = two.data(), .rows = to, .count = 2, .size = 2, .out = scattered.data()});
+  EXPECT_EQ(scattered, (Floats{3, 4, 9, 9, 1, 2}));
+}
+
+TEST(CommonBackwardTest, SumsAreAddedToWhatIsThere) {
+  const Floats x = {1, 2, 3, 4, 5, 6};
+  Floats sums = {10, 20};
+  RefBackend().backward().AddColumnSums({.x = x.data(), .x_stride = 3, .rows = 2, .size = 2, .sums = sums.data()});
+  EXPECT_EQ(sums, (Floats{15, 27}));
+  double sum = 0.5;
+  RefBackend().backward().SumOfSquares({.x = x.data(), .size = 6, .sum = &sum});
+  EXPECT_EQ(sum, 91.5);
+}
+
+TEST(CommonBackwardTest, HiddenLoss) {
+  const Floats student = {1, 2, 3, 4}, teacher = {0, 2, 1, 0};
+  for (const bool relative : {false, true}) {
+    double loss = 1;
+    Floats dhidden(4, 1.0f);
+    RefBackend().backward().HiddenLoss({.student = student.data(),
+                                        .teacher = teacher.data(),
+                                        .rows = 2,
+                                        .size = 2,
+                                        .relative = relative,
+                                        .tokens = 4,
+                                        .scale = 0.5,
+                                        .loss = &loss,
+                                        .dhidden = dhidden.data()});
+    const double first = relative ? 4.0 : 2.0, second = relative ? 1.0 : 2.0;  // what squares are divided by
+    EXPECT_DOUBLE_EQ(loss, 1 + 1 / (4 * first) + 20 / (4 * second));
+    EXPECT_FLOAT_EQ(dhidden[0], static_cast<float>(1 + 1 / (4 * first)));
+    EXPECT_FLOAT_EQ(dhidden[3], static_cast<float>(1 + 4 / (4 * second)));
+  }
+}
+
+TEST(CommonBackwardTest, AdamW) {
+  Floats value = {2}, m = {0.5f}, v = {0.25f};
+  std::vector<BFloat16> rounded(1);
+  const Floats gradient = {4};
+  RefBackend().backward().AdamW({.value = value.data(),
+                                 .first_moment = m.data(),
+                                 .second_moment = v.data(),
+                                 .gradient = gradient.data(),
+                                 .size = 1,
+                                 .rounded = rounded.data(),
+                                 .gradient_scale = 0.5f,
+                                 .beta1 = 0.75f,
+                                 .beta2 = 0.5f,
+                                 .rest1 = 0.25f,
+                                 .rest2 = 0.5f,
+                                 .keep = 0.5f,
+                                 .step_size = 0.125f,
+                                 .root = 2,
+                                 .epsilon = 0.5f});
+  EXPECT_FLOAT_EQ(m[0], 0.875f);
+  EXPECT_FLOAT_EQ(v[0], 2.125f);
+  EXPECT_FLOAT_EQ(value[0], 1 - 0.125f * 0.875f / (2 * std::sqrt(2.125f) + 0.5f));
+  EXPECT_EQ(FromBFloat16(rounded), FromBFloat16(ToBFloat16(value)));
+}
+
 // ---- Every backend against the reference.
 
 class BackwardTest : public testing::TestWithParam<const Backend*> {

@@ -223,7 +223,14 @@ class Backend {
   // Packs rows of a kQ8_K matrix, each of which has one scale, into one of dtype kI8 with the same codes.
   virtual void RepackInt8Rows(const PackedMatrix& from, int64_t row_begin, int64_t row_count,
                               PackedMatrix* w) const = 0;
-  // The inverse, for embedding look-ups from a tied lm_head: out [count, k] gets rows `ids` of w.
+  // As PackRows, from rows in memory() into a matrix of kF32 or kBF16; the caller need not call it in parallel.
+  virtual void PackFromMemory(const float* rows, int64_t row_begin, int64_t row_count, PackedMatrix* w) const;
+  // Packs the transpose of x [rows, columns], float32 or w's type, in memory(), into w [columns, rows] of kF32 or
+  // kBF16.
+  virtual void PackTransposed(const void* x, DType dtype, int64_t rows, int64_t columns, PackedMatrix* w) const;
+  // Packs the transpose of w [n, k], kF32 or kBF16, into `out` [k, n] of the same type. Error kResourceExhausted.
+  virtual Status TransposePacked(const PackedMatrix& w, PackedMatrix* out) const;
+  // The inverse of packing, for embedding look-ups from a tied lm_head: out [count, k] gets rows `ids` of w.
   virtual void UnpackRows(const PackedMatrix& w, const int32_t* ids, int64_t count, float* out) const = 0;
 
   // The type in which a product of `rows` rows takes its inputs best: w's activation type, or kF8E4M3.

@@ -57,6 +57,7 @@ class Forward::Impl {
   KvLayout cache_layout() const { return LayoutOf(config_, ops_, cache_dtype_); }
   Status Run(const Step& step, KvCache* cache, ForwardObserver* observer);
   Status Logits(int64_t begin, int64_t count, float* out);
+  void LogitsInMemory(int64_t begin, int64_t count, float* out);
   Status ReadLogits(int64_t begin, int64_t count, const LogitReads& reads);
 
  private:
@@ -133,7 +134,7 @@ Status Forward::Impl::Run(const Step& step, KvCache* cache, ForwardObserver* obs
   full_layers_ = trims_last_layer ? config_.num_hidden_layers - 1 : config_.num_key_value_layers;
   SWIFTKV_RETURN_IF_ERROR(Prepare(step, cache));
   observer_ = observer;
-  records_ = observer != nullptr && observer->WantsProjections();
+  records_ = observer != nullptr && observer->WantsProjections() && !observer->StaysInMemory();
 
   const auto single = [](const Tile& tile) {
     return std::all_of(tile.sequences.begin(), tile.sequences.end(), [](const auto& s) { return s.rows <= 1; });
@@ -302,17 +303,21 @@ Status Forward::Impl::Logits(int64_t begin, int64_t count, float* out) {
   return ReadLogits(begin, count, {.logits = out, .wanted = wanted});
 }
 
-Status Forward::Impl::ReadLogits(int64_t begin, int64_t count, const LogitReads& reads) {
+void Forward::Impl::LogitsInMemory(int64_t begin, int64_t count, float* out) {
   const int64_t row_bytes = config_.hidden_size * (weights_.dtype == DType::kBF16 ? 2 : 4);
+  Gemm(final_.data() + begin * row_bytes, count, weights_.lm_head, {}, out, DType::kF32);
+}
+
+Status Forward::Impl::ReadLogits(int64_t begin, int64_t count, const LogitReads& reads) {
   if (ops_.memory().is_host()) {
-    Gemm(final_.data() + begin * row_bytes, count, weights_.lm_head, {}, reads.logits, DType::kF32);
+    LogitsInMemory(begin, count, reads.logits);
     if (reads.stats != nullptr) ops_.ComputeLogitStats(reads.logits, count, config_.vocab_size, reads.stats);
     return Ok();
   }
   for (int64_t first = 0; first < count; first += ops_.logit_rows()) {
     const int64_t rows = std::min(ops_.logit_rows(), count - first);
     SWIFTKV_RETURN_IF_ERROR(Reserve(rows * config_.vocab_size * 4, "logits", &logits_));
-    Gemm(final_.data() + (begin + first) * row_bytes, rows, weights_.lm_head, {}, logits_.data(), DType::kF32);
+    LogitsInMemory(begin + first, rows, logits_.as<float>());
     SWIFTKV_RETURN_IF_ERROR(ReadFromDevice(first, rows, reads));
   }
   return ops_.TakeError();
@@ -446,8 +451,8 @@ void Forward::Impl::Observe(int64_t layer, int64_t rows) {
 }
 
 Status Forward::Impl::Check(const Step& step, const KvCache& cache, const ForwardObserver* observer) const {
-  if (observer != nullptr && !ops_.memory().is_host()) {
-    return MakeError(ErrorCode::kInternal, "forward: a step on a device can't be observed");
+  if (observer != nullptr && !observer->StaysInMemory() && !ops_.memory().is_host()) {
+    return MakeError(ErrorCode::kInternal, "forward: what this observer reads is on a device");
   }
   const bool has_mode = config_.is_swiftkv() ? weights_.has_student : weights_.has_teacher;
   if (!has_mode) return MakeError(ErrorCode::kInternal, "forward: the weights of this mode are not loaded");
@@ -528,6 +533,7 @@ Status Forward::Run(const Step& step, KvCache* cache, ForwardObserver* observer)
   return impl_->Run(step, cache, observer);
 }
 Status Forward::Logits(int64_t begin, int64_t count, float* out) { return impl_->Logits(begin, count, out); }
+void Forward::LogitsInMemory(int64_t begin, int64_t count, float* out) { impl_->LogitsInMemory(begin, count, out); }
 Status Forward::ReadLogits(int64_t begin, int64_t count, const LogitReads& reads) {
   return impl_->ReadLogits(begin, count, reads);
 }

@@ -33,7 +33,11 @@ struct Step {
 class ForwardObserver {
  public:
   virtual ~ForwardObserver() = default;
-  // The residual stream before layer j, float32 [rows, hidden]; j = num_hidden_layers: before the final norm.
+  // True: it takes LayerInput alone and copies it within the backend's memory, so that a device's steps can be
+  // observed.
+  virtual bool StaysInMemory() const { return false; }
+  // The residual stream before layer j, float32 [rows, hidden] in the backend's memory; j = num_hidden_layers: before
+  // the final norm.
   // Rows: all tokens of the step up to the layer at which only the logit rows go on (n in the student; the last one in
   // the teacher), that layer included; the logit rows above it.
   virtual void LayerInput(int64_t /*layer*/, std::span<const float> /*hidden*/) {}
@@ -81,7 +85,10 @@ class Forward {
   // Logits of logit rows [begin, begin + count) of the last step, float32 [count, vocab_size] on the host.
   // Errors of both: what a device said (Backend::TakeError), kResourceExhausted; none on CPUs.
   Status Logits(int64_t begin, int64_t count, float* out);
+  // As Logits, with what else `reads` asks for.
   Status ReadLogits(int64_t begin, int64_t count, const LogitReads& reads);
+  // As Logits, into the backend's memory.
+  void LogitsInMemory(int64_t begin, int64_t count, float* out);
 
  private:
   class Impl;

@@ -52,6 +52,9 @@ std::vector<int32_t> NextTokens(std::span<const TokenSequence> sequences) {
 }  // namespace
 
 Result<Quality> MeasureQuality(const Weights& weights, std::span<const TokenSequence> sequences) {
+  // Logits come to the host and are compared there.
+  const bool on_host = weights.backend->memory().is_host();
+  const kernels::Backend& compares = on_host ? *weights.backend : kernels::DefaultBackend();
   const int64_t vocab = weights.config.vocab_size;
   SequenceRunner teacher(weights, Mode::kTeacher);
   SequenceRunner student(weights, Mode::kStudent);
@@ -66,7 +69,7 @@ Result<Quality> MeasureQuality(const Weights& weights, std::span<const TokenSequ
       const int64_t count = std::min(kRowsPerTile, rows - begin);
       SWIFTKV_RETURN_IF_ERROR(teacher.Logits(begin, count, teacher_logits.data()));
       SWIFTKV_RETURN_IF_ERROR(student.Logits(begin, count, student_logits.data()));
-      Compare(*weights.backend, teacher_logits, student_logits, count, vocab, targets.data() + begin, &sums);
+      Compare(compares, teacher_logits, student_logits, count, vocab, targets.data() + begin, &sums);
     }
   }
   if (sums.rows == 0 || sums.targets == 0) return InvalidInput("no held-out text to measure on");

@@ -26,8 +26,9 @@ class SequenceRunner {
   // Row r of the step is token r of the sequences put one after another. logit_rows: see Step; absent: all rows.
   Status Run(std::span<const TokenSequence> sequences, ForwardObserver* observer = nullptr,
              std::optional<std::vector<int32_t>> logit_rows = {});
-  // As Forward::Logits.
+  // As Forward's.
   Status Logits(int64_t begin, int64_t count, float* out) { return forward_.Logits(begin, count, out); }
+  void LogitsInMemory(int64_t begin, int64_t count, float* out) { forward_.LogitsInMemory(begin, count, out); }
 
  private:
   Forward forward_;

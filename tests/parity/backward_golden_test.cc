@@ -10,7 +10,6 @@
 
 #include "checkpoint/tensor_source.h"
 #include "distill/gradient_products.h"
-#include "distill/hidden_loss.h"
 #include "distill/logits_loss.h"
 #include "distill/optimizer.h"
 #include "kernels/ops.h"
@@ -69,7 +68,7 @@ TEST_P(BackwardGoldenTest, Linear) {
   ASSERT_TRUE(gradient.SetInput(Golden("linear.x").data(), 9, 21));
   ASSERT_TRUE(gradient.Add(dy.data(), 13, dw.data()));
   ExpectClose(dw, Golden("linear.dw"), "dw");
-  AddColumnSums(dy.data(), 13, 9, 13, dbias.data());
+  backend().backward().AddColumnSums({.x = dy.data(), .x_stride = 13, .rows = 9, .size = 13, .sums = dbias.data()});
   ExpectClose(dbias, Golden("linear.dbias"), "dbias");
 }
 
@@ -279,9 +278,18 @@ INSTANTIATE_TEST_SUITE_P(Backends, BackwardGoldenTest, testing::ValuesIn(kernels
 
 TEST(HiddenLossGoldenTest, BothKinds) {
   const Floats student = Golden("hidden.student"), teacher = Golden("hidden.teacher");
-  for (const auto& [name, kind] : {std::pair("mse", HiddenLossKind::kMse), {"relative", HiddenLossKind::kRelative}}) {
+  for (const auto& [name, relative] : {std::pair("mse", false), {"relative", true}}) {
     Floats gradient(student.size());
-    const double loss = HiddenLoss(kind, student, teacher, 20, 6, 1.0, gradient.data());
+    double loss = 0;
+    kernels::DefaultBackend().backward().HiddenLoss({.student = student.data(),
+                                                     .teacher = teacher.data(),
+                                                     .rows = std::ssize(student) / 20,
+                                                     .size = 20,
+                                                     .relative = relative,
+                                                     .tokens = 6,
+                                                     .scale = 1.0,
+                                                     .loss = &loss,
+                                                     .dhidden = gradient.data()});
     const double expected = static_cast<double>(Golden(std::string("hidden.") + name)[0]);
     EXPECT_NEAR(loss, expected, 1e-5 * expected) << name;
     ExpectClose(gradient, Golden(std::string("hidden.d") + name), name);
@@ -289,16 +297,23 @@ TEST(HiddenLossGoldenTest, BothKinds) {
 }
 
 TEST(AdamWGoldenTest, SixClippedStepsWithDecay) {
-  const Floats gradients = Golden("adamw.gradient"), values = Golden("adamw.values");
-  std::vector<Parameter> parameters = {{"value", {12}, Golden("adamw.value"), Floats(12), Floats(12)}};
+  const kernels::Backend& backend = kernels::DefaultBackend();
+  const Floats values = Golden("adamw.values");
+  Floats value = Golden("adamw.value"), gradients = Golden("adamw.gradient"), first(12), second(12);
   for (int64_t step = 0; step < 6; ++step) {
-    const Gradients gradient = {Floats(gradients.begin() + step * 12, gradients.begin() + (step + 1) * 12)};
-    const double scale = std::min(1.0, 1 / (GradientNorm(gradient) + 1e-6));
-    AdamWStep({.weight_decay = 0.1}, 0.05, step + 1, scale, gradient, &parameters);
-    ExpectClose(parameters[0].value, Floats(values.begin() + step * 12, values.begin() + (step + 1) * 12), "value");
+    const ResidentParameter parameter{.name = "value",
+                                      .shape = {12},
+                                      .size = 12,
+                                      .value = value.data(),
+                                      .gradient = gradients.data() + step * 12,
+                                      .first_moment = first.data(),
+                                      .second_moment = second.data()};
+    const double scale = std::min(1.0, 1 / (*GradientNorm(backend, {&parameter, 1}) + 1e-6));
+    AdamWStep(backend, {.weight_decay = 0.1}, 0.05, step + 1, scale, {&parameter, 1});
+    ExpectClose(value, Floats(values.begin() + step * 12, values.begin() + (step + 1) * 12), "value");
   }
-  ExpectClose(parameters[0].first_moment, Golden("adamw.first_moment"), "first_moment");
-  ExpectClose(parameters[0].second_moment, Golden("adamw.second_moment"), "second_moment");
+  ExpectClose(first, Golden("adamw.first_moment"), "first_moment");
+  ExpectClose(second, Golden("adamw.second_moment"), "second_moment");
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "distill/trainer.h"
+#include "model/fake_device.h"
 #include "model_cases.h"
 
 namespace swiftkv {
@@ -128,24 +129,62 @@ class DistillTest : public testing::TestWithParam<size_t> {
       EXPECT_LE(Distance(trainer.gradients()[i], expected), tolerance) << parameters[i].name;
     }
   }
-};
 
-TEST_P(DistillTest, LossAndGradientsAreTorchs) {
-  const nlohmann::json& expected = golden().json.at("expected");
-  for (const kernels::Backend* backend : kernels::AvailableBackends()) {
-    SCOPED_TRACE(backend->name());
+  // In float32, each number within `tolerance` of its size.
+  void CheckLossAndGradients(const kernels::Backend& backend, double tolerance) const {
+    const nlohmann::json& expected = golden().json.at("expected");
     TrainerOptions options = Options(golden().json, DType::kF32);
-    options.backend = backend;
+    options.backend = &backend;
     const auto trainer = MakeTrainer(golden(), options);
     const std::vector<std::vector<PackedSequence>> batch = {Rows(golden().json.at("rows"))};
     const StepReport report = Value(trainer->ComputeGradients(batch));
-    EXPECT_NEAR(report.kl_loss, expected.at("kl"), 1e-4 * expected.at("kl").get<double>());
-    EXPECT_NEAR(report.hidden_loss, expected.at("hidden"), 1e-4 * expected.at("hidden").get<double>());
-    EXPECT_NEAR(report.loss, expected.at("loss"), 1e-4 * expected.at("loss").get<double>());
+    EXPECT_NEAR(report.kl_loss, expected.at("kl"), tolerance * expected.at("kl").get<double>());
+    EXPECT_NEAR(report.hidden_loss, expected.at("hidden"), tolerance * expected.at("hidden").get<double>());
+    EXPECT_NEAR(report.loss, expected.at("loss"), tolerance * expected.at("loss").get<double>());
     EXPECT_NEAR(report.agreement, expected.at("agreement"), 1e-9);
-    EXPECT_NEAR(report.gradient_norm, expected.at("grad_norm"), 1e-4 * expected.at("grad_norm").get<double>());
-    CheckGradients(*trainer, 1e-4);
+    EXPECT_NEAR(report.gradient_norm, expected.at("grad_norm"), tolerance * expected.at("grad_norm").get<double>());
+    CheckGradients(*trainer, tolerance);
   }
+
+  std::vector<StepReport> TrainTwentySteps(Trainer* trainer) const {
+    const nlohmann::json& steps = golden().json.at("steps");
+    const nlohmann::json& optimizer = golden().json.at("optimizer");
+    const std::vector<PackedSequence> rows = Rows(golden().json.at("rows"));
+    const ScheduleOptions schedule{
+        .kind = optimizer.at("schedule") == "cosine" ? ScheduleKind::kCosine : ScheduleKind::kLinear,
+        .learning_rate = optimizer.at("learning_rate"),
+        .steps = optimizer.at("steps"),
+        .warmup_steps = optimizer.at("warmup_steps")};
+    std::vector<StepReport> reports;
+    for (size_t step = 0; step < steps.at("rows").size(); ++step) {
+      std::vector<std::vector<PackedSequence>> batch(1);
+      for (const size_t row : steps.at("rows")[step].get<std::vector<size_t>>()) batch[0].push_back(rows[row]);
+      const double rate = LearningRate(schedule, static_cast<int64_t>(step));
+      EXPECT_NEAR(rate, steps.at("learning_rate")[step], 1e-9);
+      reports.push_back(Value(trainer->Step(batch, rate)));
+    }
+    return reports;
+  }
+};
+
+TEST_P(DistillTest, LossAndGradientsAreTorchs) {
+  for (const kernels::Backend* backend : kernels::AvailableBackends()) {
+    SCOPED_TRACE(backend->name());
+    CheckLossAndGradients(*backend, 1e-4);
+  }
+}
+
+TEST_P(DistillTest, LossAndGradientsAreTorchsOnAGpu) {
+  const Result<const kernels::Backend*> cuda = kernels::CudaBackend();
+  if (!cuda) GTEST_SKIP() << cuda.error().message;
+  CheckLossAndGradients(**cuda, 1e-3);
+  TrainerOptions options = Options(golden().json, DType::kBF16);
+  options.backend = *cuda;
+  const auto trainer = MakeTrainer(golden(), options);
+  const std::vector<std::vector<PackedSequence>> batch = {Rows(golden().json.at("rows"))};
+  const double expected = golden().json.at("expected").at("loss");
+  EXPECT_NEAR(Value(trainer->ComputeGradients(batch)).loss, expected, 0.03 * expected);
+  CheckGradients(*trainer, 0.12);
 }
 
 TEST_P(DistillTest, RecomputationGivesTheSameBytes) {
@@ -178,29 +217,36 @@ TEST_P(DistillTest, Bf16GradientsAreNear) {
 }
 
 TEST_P(DistillTest, TwentyStepsFollowTorch) {
-  const nlohmann::json& json = golden().json;
-  const nlohmann::json& steps = json.at("steps");
-  const nlohmann::json& optimizer = json.at("optimizer");
-  const std::vector<PackedSequence> rows = Rows(json.at("rows"));
-  const auto trainer = MakeTrainer(golden(), Options(json, DType::kF32));
-  const ScheduleOptions schedule{
-      .kind = optimizer.at("schedule") == "cosine" ? ScheduleKind::kCosine : ScheduleKind::kLinear,
-      .learning_rate = optimizer.at("learning_rate"),
-      .steps = optimizer.at("steps"),
-      .warmup_steps = optimizer.at("warmup_steps")};
-  for (size_t step = 0; step < steps.at("rows").size(); ++step) {
-    std::vector<std::vector<PackedSequence>> batch(1);
-    for (const size_t row : steps.at("rows")[step].get<std::vector<size_t>>()) batch[0].push_back(rows[row]);
-    const double rate = LearningRate(schedule, static_cast<int64_t>(step));
-    EXPECT_NEAR(rate, steps.at("learning_rate")[step], 1e-9);
-    const StepReport report = Value(trainer->Step(batch, rate));
+  const nlohmann::json& steps = golden().json.at("steps");
+  const auto trainer = MakeTrainer(golden(), Options(golden().json, DType::kF32));
+  const std::vector<StepReport> reports = TrainTwentySteps(trainer.get());
+  for (size_t step = 0; step < reports.size(); ++step) {
     const double loss = steps.at("loss")[step];
     const double norm = steps.at("grad_norm")[step];
-    EXPECT_NEAR(report.loss, loss, 1e-4 * loss) << "step " << step;
-    EXPECT_NEAR(report.gradient_norm, norm, 1e-3 * norm) << "step " << step;
+    EXPECT_NEAR(reports[step].loss, loss, 1e-4 * loss) << "step " << step;
+    EXPECT_NEAR(reports[step].gradient_norm, norm, 1e-3 * norm) << "step " << step;
   }
   for (const Parameter& parameter : trainer->student().parameters()) {
     EXPECT_LE(Distance(parameter.value, Read(*golden().golden, "final." + parameter.name)), 2e-4) << parameter.name;
+  }
+}
+
+TEST_P(DistillTest, TwentyStepsOnADeviceGiveTheHostsBytes) {
+  const FakeDevice device(kernels::DefaultBackend());
+  TrainerOptions options = Options(golden().json, DType::kF32);
+  const auto on_host = MakeTrainer(golden(), options);
+  options.backend = &device;
+  const auto on_device = MakeTrainer(golden(), options);
+  const std::vector<StepReport> expected = TrainTwentySteps(on_host.get());
+  const std::vector<StepReport> reports = TrainTwentySteps(on_device.get());
+  for (size_t step = 0; step < reports.size(); ++step) {
+    EXPECT_EQ(reports[step].loss, expected[step].loss) << "step " << step;
+    EXPECT_EQ(reports[step].gradient_norm, expected[step].gradient_norm) << "step " << step;
+  }
+  EXPECT_EQ(on_device->gradients(), on_host->gradients());
+  const std::vector<Parameter> parameters = on_device->student().parameters();
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    EXPECT_EQ(parameters[i].value, on_host->student().parameters()[i].value) << parameters[i].name;
   }
 }
 

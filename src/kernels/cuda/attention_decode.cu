@@ -115,6 +115,13 @@ __device__ __forceinline__ void Write(const AttentionLaunch& args, int64_t offse
   }
 }
 
+__device__ __forceinline__ void WriteLogSumExp(const AttentionLaunch& args, int64_t row, int64_t head,
+                                               float2 max_and_sum) {
+  constexpr float kLn2 = 0.6931471805599453f;
+  if (args.log_sum_exp == nullptr) return;
+  args.log_sum_exp[row * args.heads + head] = max_and_sum.x * kLn2 + logf(max_and_sum.y);
+}
+
 // What a warp keeps of its 16 heads, in fragments (MultiplyAdd): head 8 * half + lane / 4.
 template <typename Shape>
 struct Softmax {
@@ -364,6 +371,7 @@ __device__ __forceinline__ void MergeWarps(const AttentionLaunch& args, const At
     if (splits == 1) {
       const int64_t offset = sequence.row_begin * args.out_stride + (heads.first + head) * Shape::kHeadDim + dimension;
       Write(args, offset, result / sum);
+      if (dimension == 0) WriteLogSumExp(args, sequence.row_begin, heads.first + head, {max, sum});
     } else {
       const Partials partials = PartialsOf(args, splits, blockIdx.z, heads.first + head);
       partials.out[static_cast<int64_t>(blockIdx.x) * Shape::kHeadDim + dimension] = result;
@@ -413,6 +421,7 @@ __global__ void __launch_bounds__(128) MergeSplitsKernel(const AttentionLaunch a
     result += weight * partials.out[s * args.head_dim + threadIdx.x];
   }
   Write(args, sequence.row_begin * args.out_stride + blockIdx.x * args.head_dim + threadIdx.x, result / sum);
+  if (threadIdx.x == 0) WriteLogSumExp(args, sequence.row_begin, blockIdx.x, {max, sum});
 }
 
 template <typename Shape>

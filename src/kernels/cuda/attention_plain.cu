@@ -75,7 +75,8 @@ __device__ __forceinline__ void AttendBlocks(const AttentionLaunch& args, const 
 }
 
 // Merges the warps' parts in their order and writes the row's head. Parts of warps that had no token weigh nothing.
-__device__ __forceinline__ void MergeAndWrite(const AttentionLaunch& args, const Softmax& softmax, int64_t offset) {
+__device__ __forceinline__ void MergeAndWrite(const AttentionLaunch& args, const Softmax& softmax, int64_t row,
+                                              int64_t head) {
   __shared__ float out[kWarps][kMaxHeadDim];
   __shared__ float max[kWarps];
   __shared__ float sum[kWarps];
@@ -88,6 +89,7 @@ __device__ __forceinline__ void MergeAndWrite(const AttentionLaunch& args, const
   __syncthreads();
   float all_max = max[0];
   for (int w = 1; w < kWarps; ++w) all_max = fmaxf(all_max, max[w]);
+  const int64_t offset = row * args.out_stride + head * args.head_dim;
   for (int i = static_cast<int>(threadIdx.x); i < args.head_dim; i += 32 * kWarps) {
     float all_sum = 0;
     float all_out = 0;
@@ -96,6 +98,7 @@ __device__ __forceinline__ void MergeAndWrite(const AttentionLaunch& args, const
       all_sum += weight * sum[w];
       all_out += weight * out[w][i];
     }
+    if (i == 0 && args.log_sum_exp != nullptr) args.log_sum_exp[row * args.heads + head] = all_max + logf(all_sum);
     if (args.out_dtype == DType::kBF16) {
       static_cast<__nv_bfloat16*>(args.out)[offset + i] = __float2bfloat16(all_out / all_sum);
     } else {
@@ -123,7 +126,7 @@ __global__ void __launch_bounds__(32 * kWarps) PlainKernel(const AttentionLaunch
   const int64_t first = args.window > 0 && args.window <= last ? last - args.window + 1 : 0;
   Softmax softmax;
   AttendBlocks(args, sequence, head / (args.heads / args.kv_heads), first, last, q, softmax);
-  MergeAndWrite(args, softmax, row * args.out_stride + head * args.head_dim);
+  MergeAndWrite(args, softmax, row, head);
 }
 
 }  // namespace

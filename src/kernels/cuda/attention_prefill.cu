@@ -283,9 +283,11 @@ __device__ __forceinline__ void WriteOut(const AttentionLaunch& args, const RowT
   for (int m = 0; m < 2; ++m) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const float scale = 1.0f / QuadSum(softmax.sum[m][half]);
+      const float sum = QuadSum(softmax.sum[m][half]);
+      const float scale = 1.0f / sum;
       const int row = tile.begin + static_cast<int>(threadIdx.x / 32) * 32 + m * 16 + half * 8 + lane / 4;
       if (row >= tile.end) continue;
+      if (lane % 4 == 0) WriteLogSumExp(args, tile, row, softmax.max[m][half], sum);
       const int64_t offset = RowOffset(tile, row, args.out_stride, Shape::kHeadDim) + lane % 4 * 2;
 #pragma unroll
       for (int n = 0; n < Shape::kHeadDim / 8; ++n) {

@@ -103,6 +103,8 @@ float RandomValue(std::mt19937& engine, DType dtype, std::byte* stored) {
 // Sequences, each given by its rows' positions, with a cache for all, and attention over it here and there.
 class Scene {
  public:
+  static constexpr float kUnwritten = 12345;
+
   Scene(const Options& options, std::vector<std::vector<int32_t>> positions)
       : options_(options), positions_(std::move(positions)), engine_(17) {
     const Heads& heads = options.heads;
@@ -118,6 +120,7 @@ class Scene {
     q_.assign(rows * q_stride_, std::numeric_limits<float>::quiet_NaN());
     cache_.assign(blocks * BlockBytes(), std::byte{0xff});  // NaN in every type
     out_.resize(rows * out_stride_ * OutBytes());
+    log_sum_exp_.resize(rows * heads.heads);
     std::vector<int32_t> free(blocks);
     std::iota(free.begin(), free.end(), 0);
     std::shuffle(free.begin(), free.end(), engine_);
@@ -136,6 +139,7 @@ class Scene {
   void RunAndCompare(bool hopper) {
     hopper_ = hopper;
     std::fill(out_.begin(), out_.end(), std::byte{0x5a});
+    std::fill(log_sum_exp_.begin(), log_sum_exp_.end(), kUnwritten);
     Run();
     std::vector<bool> written(out_.size() / (out_stride_ * OutBytes()));
     for (size_t s = 0; s < positions_.size(); ++s) {
@@ -149,6 +153,9 @@ class Scene {
       const int64_t begin = written[row] ? options_.heads.heads * options_.heads.head_dim * OutBytes() : 0;
       for (int64_t i = begin; i < row_bytes; ++i) {
         ASSERT_EQ(out_[row * row_bytes + i], std::byte{0x5a}) << options_ << " wrote byte " << i << " of row " << row;
+      }
+      for (int64_t head = 0; head < options_.heads.heads && !written[row]; ++head) {
+        ASSERT_EQ(log_sum_exp_[row * options_.heads.heads + head], kUnwritten) << options_ << ", of row " << row;
       }
     }
   }
@@ -205,6 +212,7 @@ class Scene {
     const DeviceArray<float> q(q_);
     const DeviceArray<std::byte> cache(cache_);
     const DeviceArray<std::byte> out(out_);
+    const DeviceArray<float> log_sum_exp(log_sum_exp_);
     std::vector<int32_t> numbers;  // of each sequence its positions, then its block table
     for (size_t s = 0; s < positions_.size(); ++s) {
       numbers.insert(numbers.end(), positions_[s].begin(), positions_[s].end());
@@ -244,11 +252,13 @@ class Scene {
                                .out = out.data(),
                                .out_stride = out_stride_,
                                .out_dtype = options_.out_dtype,
+                               .log_sum_exp = log_sum_exp.data(),
                                .workspace = workspace.data()};
     Launch(args);
     ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess) << options_ << ": " << cudaGetErrorString(cudaGetLastError());
     ASSERT_EQ(cudaGetLastError(), cudaSuccess) << options_;
     out_ = out.Read();
+    log_sum_exp_ = log_sum_exp.Read();
   }
 
   void Launch(const AttentionLaunch& args) const {
@@ -264,7 +274,12 @@ class Scene {
 
   float Scale() const { return 1.0f / std::sqrt(static_cast<float>(options_.heads.head_dim)); }
 
-  std::vector<double> Expected(size_t s, size_t r, int64_t head) const {
+  struct Result {
+    std::vector<double> out;
+    double log_sum_exp;
+  };
+
+  Result Expected(size_t s, size_t r, int64_t head) const {
     const Heads& heads = options_.heads;
     const int64_t kv_head = head / (heads.heads / heads.kv_heads);
     const int64_t position = positions_[s][r];
@@ -291,14 +306,17 @@ class Scene {
       for (int64_t i = 0; i < heads.head_dim; ++i) out[i] += weight * v[i];
     }
     for (double& x : out) x /= sum;
-    return out;
+    return {std::move(out), max + std::log(sum)};
   }
 
   // The distance of a head's vector from what it should be, by its length: one token too many or too few is seen.
   // Weights are rounded to bf16 on tensor cores, results to their type.
   void CheckOne(size_t s, size_t r, int64_t head) const {
     const int64_t head_dim = options_.heads.head_dim;
-    const std::vector<double> expected = Expected(s, r, head);
+    const auto [expected, log_sum_exp] = Expected(s, r, head);
+    ASSERT_NEAR(log_sum_exp_[(row_begins_[s] + r) * options_.heads.heads + head], log_sum_exp,
+                (options_.tensor_cores() ? 1e-4 : 1e-5) * (1 + std::abs(log_sum_exp)))
+        << options_ << ": sequence " << s << " row " << r << " position " << positions_[s][r] << " head " << head;
     double error = 0;
     double length = 0;
     for (int64_t i = 0; i < head_dim; ++i) {
@@ -325,6 +343,7 @@ class Scene {
   std::vector<float> q_;
   std::vector<std::byte> cache_;
   std::vector<std::byte> out_;
+  std::vector<float> log_sum_exp_;  // [rows, heads]
 };
 
 std::vector<int32_t> Range(int32_t begin, int32_t rows, int32_t step = 1) {

@@ -53,6 +53,14 @@ __device__ __forceinline__ int64_t RowOffset(const RowTile& tile, int row, int64
          (static_cast<int64_t>(blockIdx.y) * tile.group + row % tile.group) * head_dim;
 }
 
+// Writes log(sum of e^(scaled score)) of row m, of whose unscaled scores `max` is the largest, and `sum` the sum of
+// e^(scale (score - max)).
+__device__ __forceinline__ void WriteLogSumExp(const AttentionLaunch& args, const RowTile& tile, int row, float max,
+                                               float sum) {
+  if (args.log_sum_exp == nullptr) return;
+  args.log_sum_exp[RowOffset(tile, row, args.heads, 1)] = max * args.scale + logf(sum);
+}
+
 }  // namespace swiftkv::kernels::cuda
 
 #endif  // SWIFTKV_KERNELS_CUDA_ATTENTION_TILE_INL_H_

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/bfloat16.h"
+#include "kernels/cuda/backward_ops.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/draw.h"
 #include "kernels/cuda/few_rows.h"
@@ -38,7 +39,8 @@ struct Recording {
 
 class Backend final : public kernels::Backend {
  public:
-  explicit Backend(std::unique_ptr<Device> device) : device_(std::move(device)), gemm_(device_.get()) {
+  explicit Backend(std::unique_ptr<Device> device)
+      : device_(std::move(device)), backward_(device_.get()), gemm_(device_.get()) {
     const char* graphs = std::getenv("SWIFTKV_CUDA_GRAPHS");
     records_ = graphs == nullptr || std::string_view(graphs) != "0";
   }
@@ -67,6 +69,12 @@ class Backend final : public kernels::Backend {
   // No matrix that these are for can be allocated.
   void PackQuantizedRows(const QuantizedRows&, int64_t, int64_t, PackedMatrix*) const override {}
   void RepackInt8Rows(const PackedMatrix&, int64_t, int64_t, PackedMatrix*) const override {}
+  void PackFromMemory(const float* rows, int64_t row_begin, int64_t row_count, PackedMatrix* w) const override;
+  void PackTransposed(const void* x, DType dtype, int64_t rows, int64_t columns, PackedMatrix* w) const override;
+  Status TransposePacked(const PackedMatrix& w, PackedMatrix* out) const override {
+    PackTransposed(w.data.data(), w.dtype, w.n, w.k, out);
+    return Ok();
+  }
   void UnpackRows(const PackedMatrix& w, const int32_t* ids, int64_t count, float* out) const override {
     cuda::UnpackRows(w.data.data(), w.dtype, WeightScales(w), w.k, ids, count, out, stream());
   }
@@ -106,8 +114,7 @@ class Backend final : public kernels::Backend {
                     float* kl) const override {
     cuda::KlDivergence(p_logits, q_logits, rows, vocab, kl, stream());
   }
-  // Distillation runs on CPUs.
-  const BackwardOps& backward() const override { return RefBackend().backward(); }
+  const BackwardOps& backward() const override { return backward_; }
 
  private:
   cudaStream_t stream() const { return device_->stream(); }
@@ -118,12 +125,14 @@ class Backend final : public kernels::Backend {
   std::byte* Scratch(int64_t bytes, AlignedBuffer* buffer) const;
 
   std::unique_ptr<Device> device_;
+  CudaBackwardOps backward_;
   bool records_ = true;
   // Everything below is of the one thread that runs steps, but for `packing_`.
   mutable cuda::Gemm gemm_;
   mutable std::map<RecordingKey, Recording> recordings_;
   mutable AlignedBuffer quantized_;  // inputs in E4M3, then their scales
   mutable AlignedBuffer partials_;   // of attention's splits
+  mutable AlignedBuffer rounded_;    // rows of float32 on their way to a transposed matrix of bf16
   mutable std::mutex packing_;
   mutable AlignedBuffer packed_rows_;  // bf16 rows on their way to E4M3
 };
@@ -217,6 +226,43 @@ void Backend::PackRows(const float* rows, int64_t row_begin, int64_t row_count, 
                 .out = reinterpret_cast<uint8_t*>(to),
                 .scales = const_cast<float*>(WeightScales(*w)) + row_begin},
                stream());
+}
+
+void Backend::PackFromMemory(const float* rows, int64_t row_begin, int64_t row_count, PackedMatrix* w) const {
+  backward_.Round({.x = rows,
+                   .x_stride = w->k,
+                   .rows = row_count,
+                   .size = w->k,
+                   .out = w->data.data() + row_begin * w->k * ElementBytes(w->dtype),
+                   .out_stride = w->k,
+                   .dtype = w->dtype});
+}
+
+void Backend::PackTransposed(const void* x, DType dtype, int64_t rows, int64_t columns, PackedMatrix* w) const {
+  constexpr int64_t kRoundedRows = 4096;  // that are in bf16 at a time
+  TransposeArgs transpose{.x = x,
+                          .x_stride = columns,
+                          .rows = rows,
+                          .columns = columns,
+                          .out = w->data.data(),
+                          .out_stride = w->k,
+                          .dtype = w->dtype};
+  if (dtype == w->dtype) return backward_.Transpose(transpose);
+  std::byte* rounded = Scratch(std::min(rows, kRoundedRows) * columns * ElementBytes(w->dtype), &rounded_);
+  if (rounded == nullptr) return;
+  transpose.x = rounded;
+  for (int64_t begin = 0; begin < rows; begin += kRoundedRows) {
+    transpose.rows = std::min(kRoundedRows, rows - begin);
+    transpose.out = w->data.data() + begin * ElementBytes(w->dtype);
+    backward_.Round({.x = static_cast<const float*>(x) + begin * columns,
+                     .x_stride = columns,
+                     .rows = transpose.rows,
+                     .size = columns,
+                     .out = rounded,
+                     .out_stride = columns,
+                     .dtype = w->dtype});
+    backward_.Transpose(transpose);
+  }
 }
 
 void Backend::Gemm(const GemmArgs& args) const {
@@ -340,9 +386,17 @@ void Backend::RotateAndStore(const RotateAndStoreArgs& args) const {
                        stream());
 }
 
-// The model writes through RotateAndStore.
-void Backend::WriteKv(const KvWriteArgs& /*args*/) const {
-  device_->Fail({ErrorCode::kInternal, "CUDA: keys and values are written with RotateAndStore"});
+void Backend::WriteKv(const KvWriteArgs& args) const {
+  cuda::RotateAndStore({.k = args.k,
+                        .v = args.v,
+                        .kv_stride = args.k_stride,
+                        .kv_heads = args.kv_heads,
+                        .head_dim = args.head_dim,
+                        .rows = args.rows,
+                        .slots = args.slots,
+                        .cache = args.cache,
+                        .cache_dtype = args.cache_dtype},
+                       stream());
 }
 
 void Backend::Attention(const AttentionArgs& args) const {
@@ -364,6 +418,7 @@ void Backend::Attention(const AttentionArgs& args) const {
                          .out = args.out,
                          .out_stride = args.out_stride,
                          .out_dtype = args.out_dtype,
+                         .log_sum_exp = args.log_sum_exp,
                          .workspace = nullptr};
   for (auto it = args.sequences.begin(); it != several; ++it) launch.max_rows = std::max(launch.max_rows, it->rows);
   if (launch.count > 0) PrefillAttention(launch, stream());

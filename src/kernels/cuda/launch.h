@@ -75,7 +75,7 @@ struct RotateAndStoreLaunch {
   int64_t head_dim = 0;           // even
   int64_t rows = 0;
   const int32_t* positions = nullptr;  // [rows]
-  const float* cos = nullptr;          // [max position + 1, head_dim / 2]
+  const float* cos = nullptr;          // [max position + 1, head_dim / 2]; null: keys are rotated already
   const float* sin = nullptr;
   float norm_eps = 0;
   const int64_t* slots = nullptr;   // [rows] block * kBlockTokens + offset, or negative
@@ -118,6 +118,7 @@ struct AttentionLaunch {
   void* out = nullptr;   // [rows, heads, head_dim], out_dtype
   int64_t out_stride = 0;
   DType out_dtype = DType::kBF16;  // kBF16 or kF32
+  float* log_sum_exp = nullptr;    // [rows, heads] or null: of the scaled scores, in nats
   // Of decode: partial results of splits, DecodeWorkspaceBytes(count).
   void* workspace = nullptr;
 };

@@ -105,13 +105,14 @@ __global__ void __launch_bounds__(kBlockThreads) RotateAndStoreKernel(RotateAndS
   const float* const in = InputOf(args, row, head);
   Floats<kPairs> first = LoadFloats<kAligned, kPairs>(in, i, half);
   Floats<kPairs> second = LoadFloats<kAligned, kPairs>(in + half, i, half);
-  const int turned = head.kind == Kind::kValue ? 0 : half;  // 0: no angles to read
+  const bool turns = head.kind != Kind::kValue && args.cos != nullptr;
+  const int turned = turns ? half : 0;  // 0: no angles to read
   const Floats<kPairs> cos = LoadFloats<kAligned, kPairs>(args.cos + position * half, i, turned);
   const Floats<kPairs> sin = LoadFloats<kAligned, kPairs>(args.sin + position * half, i, turned);
   if (args.q_norm != nullptr || args.k_norm != nullptr) {
     Normalize<kAligned>(args, head.kind, i, half, lane_bits, &first, &second);
   }
-  if (head.kind != Kind::kValue) Rotate(cos, sin, &first, &second);
+  if (turns) Rotate(cos, sin, &first, &second);
   if (head.kind == Kind::kQuery) {
     float* const query = args.q + row * args.q_stride + head.index * args.head_dim;
     StoreFloats<kAligned>(first, query, i, half);

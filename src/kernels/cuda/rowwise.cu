@@ -1,14 +1,12 @@
 // Norms, quantization, gated activations and copies of rows. Kernels that need a sum or a maximum of a row have a block
 // for each row and read it once; the others have a thread for each chunk.
-#include <algorithm>
-
 #include "kernels/cuda/device-inl.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/row_block-inl.h"
 
 namespace swiftkv::kernels::cuda {
 namespace {
 
-constexpr int kCachedChunks = 4;  // of one thread, in registers
 constexpr int kElementwiseThreads = 256;
 
 // Sources say what a row's chunks are. Load only reads memory, so that the reads of all chunks are under way before
@@ -127,47 +125,6 @@ struct AddBiasSource {
   }
 };
 
-// The chunks of one row that a thread of its block has. kCached: they are at most so many and stay in registers; 0: any
-// number, and each walk reads them anew.
-template <typename Source, int kCached>
-class BlockRow {
- public:
-  using Raw = decltype(std::declval<Source>().Load(0, 0));
-  using Chunk = std::decay_t<decltype(std::declval<Source>().Values(std::declval<Raw>()))>;
-
-  __device__ BlockRow(const Source& source, int64_t row) : source_(source), row_(row) {
-    if constexpr (kCached > 0) {
-      Raw raw[kCached];
-#pragma unroll
-      for (int c = 0; c < kCached; ++c) raw[c] = source.Load(row, Begin(c));
-#pragma unroll
-      for (int c = 0; c < kCached; ++c) chunks_[c] = source.Values(raw[c]);
-    }
-  }
-
-  __device__ int size() const { return source_.size; }
-
-  // visit(index of the first element, chunk); chunks beyond the row's end are zeros.
-  template <typename Visit>
-  __device__ void ForEach(const Visit& visit) const {
-    if constexpr (kCached > 0) {
-#pragma unroll
-      for (int c = 0; c < kCached; ++c) visit(Begin(c), chunks_[c]);
-    } else {
-      for (int c = 0; Begin(c) < size(); ++c) visit(Begin(c), source_.Values(source_.Load(row_, Begin(c))));
-    }
-  }
-
- private:
-  __device__ int Begin(int c) const {
-    return (c * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * Source::kChunk;
-  }
-
-  Source source_;
-  int64_t row_;
-  Chunk chunks_[kCached > 0 ? kCached : 1];
-};
-
 // Divides by one scale. A product with the reciprocal, corrected by its remainder, is what a division rounds to (but
 // that -0 becomes 0), without a division for each value.
 class Quotient {
@@ -260,18 +217,6 @@ void LaunchElementwise(const Source& source, int64_t rows, Out* out, int64_t out
   const auto blocks = static_cast<unsigned>(rows * blocks_per_row);
   ElementwiseKernel<<<blocks, kElementwiseThreads, 0, stream>>>(source, out, out_stride, blocks_per_row);
 }
-
-// The block of a row, of its size alone: sums must not depend on how many rows there are.
-struct RowBlock {
-  RowBlock(int64_t size, int chunk) {
-    const int64_t chunks = CeilDiv(size, chunk);
-    cached = chunks <= kCachedChunks * kMaxThreads;
-    const int64_t warps = CeilDiv(chunks, kCachedChunks * kWarpSize);
-    threads = static_cast<unsigned>(std::min<int64_t>(warps * kWarpSize, kMaxThreads));
-  }
-  bool cached;
-  unsigned threads;
-};
 
 template <typename Source>
 void LaunchQuantize(const Source& source, int64_t rows, E4M3* out, int64_t out_stride, float* scales,
