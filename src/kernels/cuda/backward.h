@@ -38,6 +38,7 @@ void SumOfSquares(const SumOfSquaresArgs& args, std::byte* workspace, cudaStream
 int64_t SumOfSquaresWorkspaceBytes();
 void AdamW(const AdamWArgs& args, cudaStream_t stream);
 
+// Attention (backward_attention_plain.cu, backward_attention.cu).
 inline constexpr int kAttentionBackwardTile = 64;  // rows
 
 // kAttentionBackwardTile rows of a document: those of K and V from its row tile * kAttentionBackwardTile on, or of the

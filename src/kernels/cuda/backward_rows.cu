@@ -1,4 +1,7 @@
 // Gradients of row-wise operations, and what moves and sums rows of gradients.
+#include <algorithm>
+#include <cstdint>
+
 #include "kernels/cuda/backward.h"
 #include "kernels/cuda/device-inl.h"
 #include "kernels/cuda/row_block-inl.h"
@@ -118,8 +121,9 @@ struct RmsNormColumns {
   RmsNormBackwardArgs args;
   const float* inverses;  // [rows * heads]
   __device__ float Value(int64_t vector, int64_t i) const {
-    const int64_t row = vector / args.heads;
-    const int64_t at = vector % args.heads * args.size + i;
+    const auto heads = static_cast<unsigned>(args.heads);  // a division of 64 bits for each element would take longest
+    const int64_t row = static_cast<unsigned>(vector) / heads;
+    const int64_t at = static_cast<unsigned>(vector) % heads * args.size + i;
     return args.dy[row * args.dy_stride + at] * (args.x[row * args.x_stride + at] * inverses[vector]);
   }
 };
