@@ -195,7 +195,9 @@ void CompareGradients(const AttentionInputs& in, const Floats& actual, const Flo
       length += square(static_cast<double>(expected[i]) - before[i]);
     }
     const bool written = !beside && in.IsOfDocument(begin / stride);
-    ASSERT_LE(std::sqrt(error), written ? tolerance * (std::sqrt(length) + mean) + 1e-5 : 0)
+    // With a window of one token gradients of scores cancel, and what float32 rounds is all there is.
+    constexpr double kRounding = 1e-4;
+    ASSERT_LE(std::sqrt(error), written ? tolerance * (std::sqrt(length) + mean) + kRounding : 0)
         << what << " row " << begin / stride << " element " << begin % stride;
     begin = end;
   }
