@@ -87,7 +87,7 @@ void AddDeviceFlag(CLI::App* command, std::string* device) {
 Result<const kernels::Backend*> ChooseDevice(const std::string& device) {
   SWIFTKV_RETURN_IF_ERROR(kernels::CheckBackendChoice());
   if (device == "cpu") return &kernels::DefaultBackend();
-  const Result<const kernels::Backend*> cuda = kernels::CudaBackend();
+  Result<const kernels::Backend*> cuda = kernels::CudaBackend();
   if (device == "cuda" || cuda) return cuda;
   return &kernels::DefaultBackend();
 }

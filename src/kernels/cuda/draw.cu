@@ -1,5 +1,5 @@
-// Draws of tokens, one block a row. A weight is e^((logit - max) / temperature) as a whole number of 2^-32, so that sums
-// are the same in any order; thresholds are found byte by byte of the sorted bits of logits, without sorting.
+// Draws of tokens, one block a row. A weight is e^((logit - max) / temperature) as a whole number of 2^-32, so that
+// sums are the same in any order; thresholds are found byte by byte of the sorted bits of logits, without sorting.
 #include "kernels/cuda/device-inl.h"
 #include "kernels/cuda/draw.h"
 
