@@ -29,14 +29,16 @@ class HostMemorySpace final : public MemorySpace {
   void Free(std::byte* data, int64_t bytes) override { munmap(data, static_cast<size_t>(bytes)); }
 
   void Write(std::byte* to, const void* from, int64_t bytes) override {
-    std::memcpy(to, from, static_cast<size_t>(bytes));
+    if (bytes > 0) std::memcpy(to, from, static_cast<size_t>(bytes));
   }
   void Read(void* to, const std::byte* from, int64_t bytes) override {
-    std::memcpy(to, from, static_cast<size_t>(bytes));
+    if (bytes > 0) std::memcpy(to, from, static_cast<size_t>(bytes));
   }
-  void Zero(std::byte* to, int64_t bytes) override { std::memset(to, 0, static_cast<size_t>(bytes)); }
+  void Zero(std::byte* to, int64_t bytes) override {
+    if (bytes > 0) std::memset(to, 0, static_cast<size_t>(bytes));
+  }
   void Copy(std::byte* to, const std::byte* from, int64_t bytes) override {
-    std::memcpy(to, from, static_cast<size_t>(bytes));
+    if (bytes > 0) std::memcpy(to, from, static_cast<size_t>(bytes));
   }
 
   int64_t available_bytes() override { return 0; }

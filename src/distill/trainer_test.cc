@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <ostream>
+
 #include "model/fake_device.h"
 #include "model/tiny_model.h"
 
@@ -40,6 +42,10 @@ struct TrainerCase {
   int64_t group_size;
   HiddenLossKind hidden_loss;
 };
+// Names of tests must not hold the bytes between the fields.
+void PrintTo(const TrainerCase& of, std::ostream* out) {
+  *out << Name(of.family) << " " << Name(of.dtype) << " g" << of.group_size << (of.recomputes ? " recomputed" : "");
+}
 
 class TrainerDeviceTest : public testing::TestWithParam<TrainerCase> {
  protected:

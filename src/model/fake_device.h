@@ -10,7 +10,6 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <cstring>
 #include <mutex>
 #include <string_view>
 #include <utility>
@@ -57,19 +56,19 @@ class FakeDeviceMemory final : public MemorySpace {
 
   void Write(std::byte* to, const void* from, int64_t bytes) override {
     const Opened opened(this);
-    std::memcpy(to, from, static_cast<size_t>(bytes));
+    HostMemory().Copy(static_cast<std::byte*>(to), static_cast<const std::byte*>(from), bytes);
   }
   void Read(void* to, const std::byte* from, int64_t bytes) override {
     const Opened opened(this);
-    std::memcpy(to, from, static_cast<size_t>(bytes));
+    HostMemory().Copy(static_cast<std::byte*>(to), static_cast<const std::byte*>(from), bytes);
   }
   void Zero(std::byte* to, int64_t bytes) override {
     const Opened opened(this);
-    std::memset(to, 0, static_cast<size_t>(bytes));
+    HostMemory().Zero(to, bytes);
   }
   void Copy(std::byte* to, const std::byte* from, int64_t bytes) override {
     const Opened opened(this);
-    std::memcpy(to, from, static_cast<size_t>(bytes));
+    HostMemory().Copy(static_cast<std::byte*>(to), static_cast<const std::byte*>(from), bytes);
   }
   int64_t available_bytes() override { return 0; }
 
