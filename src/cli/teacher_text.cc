@@ -244,8 +244,7 @@ class TeacherWriter {
 Result<std::unique_ptr<Engine>> CreateWriter(const Weights& teacher, const Tokenizer& tokenizer, int64_t length,
                                              int64_t parallel) {
   const int64_t token_bytes = CacheLayout(teacher, Mode::kTeacher).bytes_per_token();
-  MemorySpace& memory = teacher.backend->memory();
-  const int64_t available = memory.is_host() ? ReadMemoryInfo().available_bytes : memory.available_bytes();
+  const int64_t available = AvailableBytes(teacher.backend->memory());
   const int64_t one = length + kKvBlockTokens;
   int64_t tokens = parallel * one;
   if (available > 0) tokens = std::clamp(available / 2 / token_bytes, one, tokens);

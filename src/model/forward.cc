@@ -451,6 +451,7 @@ void Forward::Impl::Observe(int64_t layer, int64_t rows) {
 }
 
 Status Forward::Impl::Check(const Step& step, const KvCache& cache, const ForwardObserver* observer) const {
+  SWIFTKV_RETURN_IF_ERROR(ops_.CheckCacheType(cache_dtype_));
   if (observer != nullptr && !observer->StaysInMemory() && !ops_.memory().is_host()) {
     return MakeError(ErrorCode::kInternal, "forward: what this observer reads is on a device");
   }

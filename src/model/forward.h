@@ -68,7 +68,8 @@ KvLayout CacheLayout(const Weights& weights, Mode mode, std::optional<DType> cac
 class Forward {
  public:
   // `mode`: the teacher runs every layer with the original q/k/v; the student is SwiftKV (a plain model's student is
-  // the plain model). `weights` must hold that mode and outlive this. `cache_dtype`: the weights' own, or kI8.
+  // the plain model). `weights` must hold that mode and outlive this. `cache_dtype`: the weights' own, or kI8, or on a
+  // GPU kF8E4M3.
   Forward(const Weights& weights, Mode mode, std::optional<DType> cache_dtype = {});
   ~Forward();
   Forward(Forward&&) noexcept;
@@ -78,8 +79,8 @@ class Forward {
 
   // Runs the step: writes K/V of every token of every KV group, and keeps the final hidden states (after the last
   // norm) of the logit rows for Logits(). Without logit rows it stops after the last cache write.
-  // Errors: kInvalidInput (token id, position, block or logit row out of range), kResourceExhausted (work buffers);
-  // the cache is then untouched.
+  // Errors: kInvalidInput (token id, position, block or logit row out of range, a cache type that this backend can't
+  // read), kResourceExhausted (work buffers); the cache is then untouched. What a device says, it may say later.
   Status Run(const Step& step, KvCache* cache, ForwardObserver* observer = nullptr);
 
   // Logits of logit rows [begin, begin + count) of the last step, float32 [count, vocab_size] on the host.

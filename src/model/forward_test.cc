@@ -63,6 +63,14 @@ TEST_F(ForwardTest, RefusesTokensOutsideOfTheVocabulary) {
   ExpectRefused({}, "0 tokens");
 }
 
+TEST_F(ForwardTest, RefusesACacheTypeThatTheBackendHasNot) {
+  Forward forward(weights_, Mode::kStudent, DType::kF8E4M3);
+  KvCache cache = *KvCache::Create(forward.cache_layout(), 4);
+  const Status status = forward.Run(GoodStep(), &cache);
+  ASSERT_FALSE(status.has_value());
+  EXPECT_THAT(status.error().message, HasSubstr("F8_E4M3"));
+}
+
 TEST_F(ForwardTest, RefusesPositionsAndBlocksOutOfRange) {
   Step step = GoodStep();
   step.chunks[0].position = 28;
