@@ -404,6 +404,10 @@ LogitReads Engine::PlanReads(const std::vector<LogitRow>& rows, int64_t begin, i
     draws |= draw.has_value();
     wanted_[at] = (samples && !draw) || row.logprobs() ? 1 : 0;
   }
+  // A device that is asked for no row needs no place for any: 512 rows of a vocabulary of 128 K are 263 MB.
+  const bool has_rows = !model_->traits().draws_tokens || std::count(wanted_.begin(), wanted_.end(), 1) > 0;
+  const auto size = static_cast<size_t>(has_rows ? count * model_->traits().vocab_size : 0);
+  logits_.resize(std::max(size, logits_.size()));
   LogitReads reads{.logits = logits_.data(), .wanted = wanted_, .stats = logit_stats_.data()};
   if (draws) reads.draws = draws_;
   if (draws) reads.tokens = tokens_.data();
@@ -415,7 +419,6 @@ Status Engine::ReadTile(const std::vector<LogitRow>& rows, int64_t begin, int64_
   const int64_t vocab_size = model_->traits().vocab_size;
   const int64_t workers = std::min<int64_t>(Threads(), count);
   // Everything that the workers write has its memory before they start, for they must not throw.
-  logits_.resize(static_cast<size_t>(std::max<int64_t>(count * vocab_size, static_cast<int64_t>(logits_.size()))));
   logit_stats_.resize(static_cast<size_t>(std::max(count, std::ssize(logit_stats_))));
   results_.resize(logit_stats_.size());
   for (RowResult& result : results_) result.logprobs.top.reserve(kMaxLogprobs);
@@ -426,7 +429,8 @@ Status Engine::ReadTile(const std::vector<LogitRow>& rows, int64_t begin, int64_
   ParallelFor(workers, [&](int64_t worker) {
     for (int64_t i = worker; i < count; i += workers) {
       const LogitRow& row = rows[static_cast<size_t>(begin + i)];
-      const std::span<const float> logits(logits_.data() + i * vocab_size, static_cast<size_t>(vocab_size));
+      std::span<const float> logits;  // where anyone looks at them
+      if (wanted_[static_cast<size_t>(i)] != 0) logits = std::span(logits_).subspan(i * vocab_size, vocab_size);
       const kernels::LogitStats& stats = logit_stats_[static_cast<size_t>(i)];
       RowResult& result = results_[static_cast<size_t>(i)];
       const bool drawn = draws_[static_cast<size_t>(i)].temperature > 0;

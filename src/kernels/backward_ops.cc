@@ -8,6 +8,7 @@
 
 #include "base/bfloat16.h"
 #include "base/parallel.h"
+#include "kernels/transpose.h"
 
 namespace swiftkv::kernels {
 namespace {
@@ -17,20 +18,11 @@ constexpr int64_t kStripColumns = 64;  // of a transpose, that one thread takes 
 
 int64_t Pieces(int64_t size) { return (size + kPiece - 1) / kPiece; }
 
-// Rows [column_begin, column_end) of out [columns, rows], in square pieces that fit the first cache.
+// Rows [begin, begin + count) of out.
 template <class T>
-void TransposeColumns(const TransposeArgs& args, int64_t column_begin, int64_t column_end) {
-  constexpr int64_t kSide = 32;
-  const T* x = static_cast<const T*>(args.x);
-  T* out = static_cast<T*>(args.out);
-  for (int64_t row = 0; row < args.rows; row += kSide) {
-    const int64_t row_end = std::min(args.rows, row + kSide);
-    for (int64_t column = column_begin; column < column_end; column += kSide) {
-      for (int64_t c = column; c < std::min(column_end, column + kSide); ++c) {
-        for (int64_t r = row; r < row_end; ++r) out[c * args.out_stride + r] = x[r * args.x_stride + c];
-      }
-    }
-  }
+void TransposeStrip(const TransposeArgs& args, int64_t begin, int64_t count) {
+  TransposePieces(static_cast<const T*>(args.x) + begin, args.x_stride, args.rows, count,
+                  static_cast<T*>(args.out) + begin * args.out_stride, args.out_stride, [](T value) { return value; });
 }
 
 }  // namespace
@@ -38,11 +30,11 @@ void TransposeColumns(const TransposeArgs& args, int64_t column_begin, int64_t c
 void BackwardOps::Transpose(const TransposeArgs& args) const {
   ParallelFor((args.columns + kStripColumns - 1) / kStripColumns, [&](int64_t strip) {
     const int64_t begin = strip * kStripColumns;
-    const int64_t end = std::min(args.columns, begin + kStripColumns);
+    const int64_t count = std::min(kStripColumns, args.columns - begin);
     if (args.dtype == DType::kBF16) {
-      TransposeColumns<BFloat16>(args, begin, end);
+      TransposeStrip<BFloat16>(args, begin, count);
     } else {
-      TransposeColumns<float>(args, begin, end);
+      TransposeStrip<float>(args, begin, count);
     }
   });
 }

@@ -7,6 +7,7 @@
 #include "base/bfloat16.h"
 #include "base/parallel.h"
 #include "kernels/ops.h"
+#include "kernels/transpose.h"
 
 namespace swiftkv::kernels {
 namespace {
@@ -17,21 +18,6 @@ constexpr int64_t kUnpackRows = 512;  // rows of a packed matrix that are unpack
 float Widen(float value) { return value; }
 float Widen(BFloat16 value) { return ToFloat(value); }
 
-// out [columns, rows] of a column range of in [rows, all columns], in square pieces that fit the first cache.
-template <class In>
-void TransposeColumns(const In* in, int64_t in_stride, int64_t rows, int64_t columns, float* out, int64_t out_stride) {
-  constexpr int64_t kPiece = 32;
-  for (int64_t row = 0; row < rows; row += kPiece) {
-    const int64_t row_end = std::min(rows, row + kPiece);
-    for (int64_t column = 0; column < columns; column += kPiece) {
-      const int64_t column_end = std::min(columns, column + kPiece);
-      for (int64_t c = column; c < column_end; ++c) {
-        for (int64_t r = row; r < row_end; ++r) out[c * out_stride + r] = Widen(in[r * in_stride + c]);
-      }
-    }
-  }
-}
-
 // Packs xᵀ in strips of 64 of its rows.
 template <class T>
 void PackTransposedRows(const Backend& backend, const T* x, int64_t rows, int64_t columns, PackedMatrix* w) {
@@ -39,7 +25,7 @@ void PackTransposedRows(const Backend& backend, const T* x, int64_t rows, int64_
     const int64_t begin = strip * kPackRows;
     const int64_t count = std::min(kPackRows, columns - begin);
     std::vector<float> transposed(static_cast<size_t>(count * rows));
-    TransposeColumns(x + begin, columns, rows, count, transposed.data(), rows);
+    TransposePieces(x + begin, columns, rows, count, transposed.data(), rows, [](T value) { return Widen(value); });
     backend.PackRows(transposed.data(), begin, count, w);
   });
 }
@@ -73,7 +59,8 @@ Status Backend::TransposePacked(const PackedMatrix& w, PackedMatrix* out) const 
       const int64_t rows = std::min(kUnpackRows, w.n - row);
       std::iota(ids.begin(), ids.end(), static_cast<int32_t>(row));
       UnpackRows(w, ids.data(), rows, unpacked.data());
-      TransposeColumns(unpacked.data() + begin, w.k, rows, count, strip.as<float>() + row, w.n);
+      TransposePieces(unpacked.data() + begin, w.k, rows, count, strip.as<float>() + row, w.n,
+                      [](float value) { return value; });
     }
     PackFromMemory(strip.as<float>(), begin, count, out);
   }
