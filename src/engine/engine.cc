@@ -126,7 +126,8 @@ Engine::Engine(std::unique_ptr<ModelRunner> model, const Tokenizer* tokenizer, c
       eos_token_ids_(EosTokenIds(model_->traits(), tokenizer)),
       cache_(std::move(cache)),
       scheduler_(options.scheduler, &cache_),
-      pace_(options.tpot_target_s) {}
+      pace_({.target_s = options.tpot_target_s,
+             .step_cost = options.scheduler.max_num_batched_tokens * kFullTokenCost}) {}
 
 Engine::~Engine() = default;
 
@@ -276,7 +277,7 @@ std::vector<RequestOutput> Engine::Step() {
 void Engine::RunStep(std::vector<RequestOutput>* outputs) {
   EndOverdue(outputs);
   const RequestTimes::Time begin = options_.now();
-  const std::vector<Scheduler::Chunk> chunks = scheduler_.Schedule(pace_.PromptCostLimit(answers_running_));
+  const std::vector<Scheduler::Chunk> chunks = scheduler_.Schedule(pace_.PromptCostLimit(scheduler_.decode_load()));
   if (chunks.empty()) return;
   swiftkv::Step step;
   const std::vector<LogitRow> rows = PlanStep(chunks, &step);
@@ -320,18 +321,18 @@ void Engine::RunStep(std::vector<RequestOutput>* outputs) {
 // What the step was and how long it took; before the chunks are complete.
 void Engine::CountStep(const std::vector<Scheduler::Chunk>& chunks, int64_t logit_rows, RequestTimes::Time begin) {
   int64_t tokens = 0;
-  int64_t decode_tokens = 0;
   int64_t prompt_cost = 0;
+  DecodeLoad load;
   for (const Scheduler::Chunk& chunk : chunks) {
     tokens += chunk.tokens;
     if (chunk.tokens == 1) {
-      ++decode_tokens;
+      ++load.sequences;
+      load.cached_tokens += chunk.sequence->length();
     } else {
       prompt_cost += Scheduler::Cost(chunk);
     }
   }
-  answers_running_ = decode_tokens > 0;
-  pace_.Observe(decode_tokens, prompt_cost, std::chrono::duration<double>(options_.now() - begin).count());
+  pace_.Observe(load, prompt_cost, std::chrono::duration<double>(options_.now() - begin).count());
   const ModelTraits& traits = model_->traits();
   const auto skipping = static_cast<double>(tokens - logit_rows);
   ++stats_.steps;

@@ -37,7 +37,7 @@ struct EngineOptions {
   int64_t kv_cache_tokens = 0;               // tokens that the cache holds over all sequences; 0: max_model_len
   std::optional<DType> kv_cache_dtype = {};  // absent: the weights' type; kI8: half the memory of kBF16
   SchedulerOptions scheduler = {};
-  double tpot_target_s = 0;  // what a step may take while answers run, kept by smaller prompt chunks; 0: no limit
+  double tpot_target_s = 0;  // what a step may take while answers run, kept by smaller prompt chunks; 0: see pace.h
   // The time of day for deadlines, pace and RequestTimes; a simulation brings its own.
   std::function<std::chrono::steady_clock::time_point()> now = std::chrono::steady_clock::now;
 };
@@ -165,7 +165,6 @@ class Engine {
   KvCache cache_;
   Scheduler scheduler_;
   Pace pace_;
-  bool answers_running_ = false;  // in the last step
   Requests requests_;
   std::set<std::pair<RequestTimes::Time, int64_t>> deadlines_;  // with the request's id
   int64_t next_id_ = 1;

@@ -1,31 +1,49 @@
-// Keeps the pace of running answers: how much prompt work a step may hold so that it ends within --tpot-target.
+// Keeps the pace of running answers: how much prompt work a step may hold beside them.
 //
-//   Pace pace(/*target_s=*/0.05);
-//   auto chunks = scheduler.Schedule(pace.PromptCostLimit(answers_running));
-//   pace.Observe(decode_tokens, prompt_cost, seconds);
+//   Pace pace({.step_cost = 2048 * kFullTokenCost});
+//   auto chunks = scheduler.Schedule(pace.PromptCostLimit(scheduler.decode_load()));
+//   pace.Observe(load, prompt_cost, seconds);
 //
-// A step's time is modelled as that of its decode tokens plus a rate times the cost of its prompt tokens; both are
-// moving averages of what was seen.
+// A step's time is modelled as
+//
+//   seconds = a * cost of its prompt tokens + b * tokens in the caches of its decoding sequences + (c if any decodes)
+//
+// and a, b and c are learnt while it runs, by a Kalman filter. What a step may take is `target_s`, or without it, what
+// a whole budget of prompt tokens alone takes: a long cache to read makes the prompts' part smaller instead of the step
+// longer.
 #ifndef SWIFTKV_ENGINE_PACE_H_
 #define SWIFTKV_ENGINE_PACE_H_
 
+#include <array>
 #include <cstdint>
+
+#include "engine/scheduler.h"
 
 namespace swiftkv {
 
+struct PaceOptions {
+  double target_s = 0;    // what a step may take while answers run; 0: what step_cost takes
+  int64_t step_cost = 0;  // a step's budget, in the scheduler's units of cost
+};
+
 class Pace {
  public:
-  // target_s: seconds that a step may take while answers run; 0: no limit.
-  explicit Pace(double target_s) : target_s_(target_s) {}
+  explicit Pace(const PaceOptions& options) : options_(options) {}
 
-  // In the scheduler's units of cost; no limit while nothing decodes or before anything was seen.
-  int64_t PromptCostLimit(bool decoding) const;
-  void Observe(int64_t decode_tokens, int64_t prompt_cost, double seconds);
+  // What the prompts of a step may cost beside `load`. No limit while nothing decodes or before a prompt was seen.
+  // Without a target at least a quarter of step_cost: smaller chunks would only make all work less efficient.
+  int64_t PromptCostLimit(const DecodeLoad& load) const;
+  void Observe(const DecodeLoad& load, int64_t prompt_cost, double seconds);
 
  private:
-  double target_s_;
-  double decode_s_ = 0;           // of a step without prompt tokens
-  double prompt_s_per_cost_ = 0;  // 0: not seen yet
+  using Vector = std::array<double, 3>;
+
+  void Begin(double seconds_per_cost);
+
+  PaceOptions options_;
+  bool saw_prompts_ = false;
+  Vector seconds_ = {};                    // of a unit of prompt cost, of a cached token, of any decoding at all
+  std::array<Vector, 3> covariance_ = {};  // how uncertain they are
 };
 
 }  // namespace swiftkv

@@ -36,11 +36,8 @@ std::vector<Scheduler::Chunk> Scheduler::Schedule(int64_t prompt_cost_limit) {
   MakeWay();
   const int64_t preemptions = counters_.preemptions;
   int64_t budget = options_.max_num_batched_tokens * kFullTokenCost;
-  const int64_t decodes = std::count_if(running_.begin(), running_.end(), [](const Sequence* sequence) {
-    return sequence->length() - sequence->computed == 1;
-  });
   int64_t prompt_budget = std::min(std::max(prompt_cost_limit, kKvBlockTokens * kFullTokenCost),
-                                   std::max<int64_t>(budget - decodes * kFullTokenCost, 0));
+                                   std::max<int64_t>(budget - decode_load().sequences * kFullTokenCost, 0));
   std::vector<Chunk> chunks;
   // False: the sequence was the last in rank and had to give its blocks back.
   const auto take = [&](Sequence* sequence) {
@@ -63,6 +60,16 @@ std::vector<Scheduler::Chunk> Scheduler::Schedule(int64_t prompt_cost_limit) {
     take(sequence);
   }
   return chunks;
+}
+
+DecodeLoad Scheduler::decode_load() const {
+  DecodeLoad load;
+  for (const Sequence* const sequence : running_) {
+    if (sequence->length() - sequence->computed != 1) continue;
+    ++load.sequences;
+    load.cached_tokens += sequence->length();
+  }
+  return load;
 }
 
 // Tokens of one sequence that `budget` pays for.

@@ -51,6 +51,12 @@ struct SchedulerOptions {
   bool enable_prefix_caching = true;
 };
 
+// The sequences of a step that wait for their next token.
+struct DecodeLoad {
+  int64_t sequences = 0;
+  int64_t cached_tokens = 0;  // in the cache, of all of them
+};
+
 // Since the start.
 struct SchedulerCounters {
   int64_t prefix_cache_queries = 0;  // tokens of admitted sequences
@@ -85,6 +91,8 @@ class Scheduler {
 
   static int64_t Cost(const Chunk& chunk);
 
+  // Of the sequences that wait for their next token; each gets it in the next step if the blocks suffice.
+  DecodeLoad decode_load() const;
   bool idle() const { return waiting_.empty() && running_.empty(); }
   int64_t running() const { return static_cast<int64_t>(running_.size()); }
   int64_t waiting() const { return static_cast<int64_t>(waiting_.size()); }

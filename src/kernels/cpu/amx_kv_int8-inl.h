@@ -28,24 +28,17 @@ struct Int8Buffers {
   Int8Buffers(int64_t queries, int64_t dim) {
     const int64_t padded = RoundUp(queries, kTileSize);
     const int64_t sums = kTileSize * std::max(kScoreStride, dim);
-    const auto place = [&](std::byte* base) {
-      int64_t offset = 0;
-      const auto take = [&](auto** field, int64_t count) {
-        if (base != nullptr) *field = reinterpret_cast<std::remove_reference_t<decltype(*field)>>(base + offset);
-        offset += RoundUp(count * static_cast<int64_t>(sizeof(**field)), kCacheLineBytes);
-      };
-      take(&q_upper, padded * dim);
-      take(&q_lower, padded * dim);
-      take(&q_scales, padded);
-      take(&upper_sums, sums);
-      take(&lower_sums, sums);
-      take(&scores, std::max(kScoreStride, dim));
-      take(&upper_weights, kTileSize * kInt8WeightStride);
-      take(&lower_weights, kTileSize * kInt8WeightStride);
-      take(&values, kAttentionPartition * dim);
-      return offset;
-    };
-    place(ThreadScratch(place(nullptr)));
+    PlaceInThreadScratch([&](auto place) {
+      place(&q_upper, padded * dim);
+      place(&q_lower, padded * dim);
+      place(&q_scales, padded);
+      place(&upper_sums, sums);
+      place(&lower_sums, sums);
+      place(&scores, std::max(kScoreStride, dim));
+      place(&upper_weights, kTileSize * kInt8WeightStride);
+      place(&lower_weights, kTileSize * kInt8WeightStride);
+      place(&values, kAttentionPartition * dim);
+    });
   }
 };
 

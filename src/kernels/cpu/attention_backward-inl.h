@@ -68,32 +68,25 @@ struct HeadOperands {
         dim(RoundUp(head_dim, 32)) {
     const int64_t all = blocks * kBackwardBlock * dim;
     const int64_t square = kBackwardBlock * kBackwardBlock;
-    const auto place = [&](std::byte* base) {
-      int64_t offset = 0;
-      const auto take = [&](auto** field, int64_t count) {
-        if (base != nullptr) *field = reinterpret_cast<std::remove_reference_t<decltype(*field)>>(base + offset);
-        offset += RoundUp(count * static_cast<int64_t>(sizeof(**field)), 64);
-      };
-      take(&k, all);
-      take(&v, all);
-      take(&k_columns, all);
-      take(&q_by_dim, all);
-      take(&dout_by_dim, all);
-      take(&q_by_row, all);
-      take(&dout_by_row, all);
-      take(&log_sum_exp, blocks * kBackwardBlock);
-      take(&dout_out, blocks * kBackwardBlock);
-      take(&dq_columns, all);
-      take(&scores, square);
-      take(&dp, square);
-      take(&p, square);
-      take(&ds, square);
-      take(&ds_by_key, square);
-      take(&dk, kBackwardBlock * dim);
-      take(&dv, kBackwardBlock * dim);
-      return offset;
-    };
-    place(ThreadScratch(place(nullptr)));
+    PlaceInThreadScratch([&](auto place) {
+      place(&k, all);
+      place(&v, all);
+      place(&k_columns, all);
+      place(&q_by_dim, all);
+      place(&dout_by_dim, all);
+      place(&q_by_row, all);
+      place(&dout_by_row, all);
+      place(&log_sum_exp, blocks * kBackwardBlock);
+      place(&dout_out, blocks * kBackwardBlock);
+      place(&dq_columns, all);
+      place(&scores, square);
+      place(&dp, square);
+      place(&p, square);
+      place(&ds, square);
+      place(&ds_by_key, square);
+      place(&dk, kBackwardBlock * dim);
+      place(&dv, kBackwardBlock * dim);
+    });
   }
 };
 
