@@ -1,4 +1,5 @@
-// swiftkv convert: a plain model to a SwiftKV checkpoint or adapter, with a closed-form calibration.
+// swiftkv convert: a plain model to a SwiftKV checkpoint or adapter, with a closed-form calibration or with the tensors
+// of an adapter that is there.
 #include <fmt/format.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -62,7 +63,9 @@ Status CheckInterrupt() {
 // The work of one conversion, step by step.
 class Conversion {
  public:
-  Conversion(const Flags& flags, ModelFiles files) : flags_(flags), files_(std::move(files)) {}
+  // `files` with the teacher's config; `adapter`: that of their adapter, or absent.
+  Conversion(const Flags& flags, ModelFiles files, std::optional<ModelConfig> adapter)
+      : flags_(flags), files_(std::move(files)), adapter_(std::move(adapter)) {}
 
   Result<ConvertReport> Run();
 
@@ -71,6 +74,7 @@ class Conversion {
   Status FindLayers();
   // Fits (or initialises) a student with these layers, loads it beside its teacher and measures it.
   Status MakeStudent(int64_t num_key_value_layers);
+  Status MakeStudent(const ModelConfig& student);
   Status Fit(const ModelConfig& student);
   Result<int64_t> AskedLayers() const;
   // What a checkpoint needs beside what can be copied: a GGUF file's tokenizer.
@@ -78,6 +82,7 @@ class Conversion {
 
   const Flags& flags_;
   ModelFiles files_;
+  std::optional<ModelConfig> adapter_;
   TextModel text_model_;
   Weights weights_;  // always holds the teacher; the student too once there is one
   CalibrationText text_;
@@ -117,7 +122,7 @@ Status Conversion::PrepareText() {
   SWIFTKV_ASSIGN_OR_RETURN(text_model_, LoadTextModel(files_, std::nullopt));
   if (!flags_.calibrate.empty()) {
     SWIFTKV_ASSIGN_OR_RETURN(text_, ReadCalibrationText(flags_.calibrate, text_model_, options));
-  } else if (flags_.init == "calibrated") {
+  } else if (flags_.init == "calibrated" && !adapter_) {
     if (!flags_.output.quiet) WriteNote("the base model writes calibration text");
     SWIFTKV_ASSIGN_OR_RETURN(text_, WriteOwnText(weights_, text_model_, options, [] { return Interrupted() != 0; }));
   } else {
@@ -135,6 +140,10 @@ Status Conversion::PrepareText() {
 Status Conversion::Fit(const ModelConfig& student) {
   const DType dtype = files_.config.dtype == DType::kF32 ? DType::kF32 : DType::kBF16;
   const Clock::time_point start = Clock::now();
+  if (adapter_) {
+    SWIFTKV_ASSIGN_OR_RETURN(tensors_, ReadStudent(student, *files_.adapter, dtype));
+    return Ok();
+  }
   if (flags_.init != "calibrated") {
     const Init init = flags_.init == "scaled" ? Init::kScaled : Init::kReference;
     SWIFTKV_ASSIGN_OR_RETURN(tensors_, InitStudent(student, *files_.base, init, dtype));
@@ -156,12 +165,18 @@ Status Conversion::Fit(const ModelConfig& student) {
 }
 
 Status Conversion::MakeStudent(int64_t num_key_value_layers) {
-  SWIFTKV_ASSIGN_OR_RETURN(report_.student, StudentConfig(files_.config, num_key_value_layers, flags_.group_size));
-  if (!report_.student.is_swiftkv()) {
+  SWIFTKV_ASSIGN_OR_RETURN(const ModelConfig student,
+                           StudentConfig(files_.config, num_key_value_layers, flags_.group_size));
+  if (!student.is_swiftkv()) {
     return InvalidInput("num_key_value_layers {} is the number of layers: there is nothing to skip",
                         num_key_value_layers);
   }
-  SWIFTKV_RETURN_IF_ERROR(Fit(report_.student));
+  return MakeStudent(student);
+}
+
+Status Conversion::MakeStudent(const ModelConfig& student) {
+  report_.student = student;
+  SWIFTKV_RETURN_IF_ERROR(Fit(student));
   const Clock::time_point start = Clock::now();
   const LoadOptions load{.dtype = weights_.dtype, .teacher = true, .student = true};
   weights_ = Weights();  // one copy at a time
@@ -213,13 +228,16 @@ Result<ConvertReport> Conversion::Run() {
   const Clock::time_point start = Clock::now();
   report_.origin = flags_.model.model;
   report_.options = flags_.target;
-  report_.init = flags_.init;
+  report_.init = adapter_ ? "adapter" : flags_.init;
+  report_.adapter = flags_.model.adapter;
   report_.lambda = flags_.lambda;
   const DType dtype = flags_.model.dtype == "f32" ? DType::kF32 : DType::kBF16;
   SWIFTKV_ASSIGN_OR_RETURN(weights_, LoadWeights(files_.config, *files_.base, nullptr, {.dtype = dtype}));
   SWIFTKV_RETURN_IF_ERROR(PrepareText());
   report_.text = text_.description;
-  if (flags_.layers == "auto") {
+  if (adapter_) {
+    SWIFTKV_RETURN_IF_ERROR(MakeStudent(*adapter_));
+  } else if (flags_.layers == "auto") {
     SWIFTKV_RETURN_IF_ERROR(FindLayers());
   } else {
     SWIFTKV_ASSIGN_OR_RETURN(const int64_t layers, AskedLayers());
@@ -248,19 +266,21 @@ Status Convert(const Flags& asked) {
   if (flags.init != "calibrated" && flags.layers == "auto") {
     return InvalidInput("--num-key-value-layers auto needs --init calibrated");
   }
-  SWIFTKV_ASSIGN_OR_RETURN(ModelFiles files, OpenModelFiles(flags.model.model, /*adapter=*/""));
+  SWIFTKV_ASSIGN_OR_RETURN(ModelFiles files, OpenModelFiles(flags.model.model, flags.model.adapter));
   // A converted checkpoint that kept its teacher is converted anew from it.
   const std::string last_key = AttentionTensorName(files.config.num_hidden_layers - 1, "k_proj.weight");
   if (files.base->Find(last_key) == nullptr) {
     return InvalidInput("{}: has no {}: the original projections were left out, so there is no teacher to convert",
                         files.origin, last_key);
   }
+  std::optional<ModelConfig> adapter;
+  if (files.adapter != nullptr) adapter = files.config;
   files.config = files.config.Teacher();
   if (flags.quantization == "int8") flags.target.quantization = CompressedFormat::kInt8;
   if (flags.quantization == "int4") flags.target.quantization = CompressedFormat::kInt4;
   flags.target.adapter = flags.format == "adapter" || (flags.format == "auto" && files.gguf != nullptr);
   SWIFTKV_RETURN_IF_ERROR(CheckOutput(files, flags.target));
-  Conversion conversion(flags, std::move(files));
+  Conversion conversion(flags, std::move(files), std::move(adapter));
   SWIFTKV_ASSIGN_OR_RETURN(const ConvertReport report, conversion.Run());
   return WriteOutput(flags.output.json ? ReportJson(report) : ReportText(report));
 }
@@ -289,30 +309,41 @@ RunCommand AddConvertCommand(CLI::App* program) {
       ->check(CLI::IsMember({"none", "int8", "int4"}))
       ->capture_default_str();
   command->add_flag("--overwrite", flags->target.overwrite, "Replace a model folder that is there");
-  auto* layers = command->add_option("--num-key-value-layers", flags->layers,
-                                     "Layers that run for every token, or auto: the fewest within --max-kl");
+  auto* adapter =
+      command
+          ->add_option("--adapter", flags->model.adapter,
+                       "Folder of a SwiftKV adapter of this model: its tensors are written, and nothing is fitted")
+          ->type_name("DIR");
+  auto* layers = command
+                     ->add_option("--num-key-value-layers", flags->layers,
+                                  "Layers that run for every token, or auto: the fewest within --max-kl")
+                     ->excludes(adapter);
   command->add_option("--skip", flags->skip, "Share of the layers that prompt tokens skip")
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str()
-      ->excludes(layers);
+      ->excludes(layers)
+      ->excludes(adapter);
   command->add_option("--max-kl", flags->max_kl, "With auto: held-out KL(base || SwiftKV) that is allowed, in nats")
       ->check(CLI::PositiveNumber);
   command->add_option("--key-value-group-size", flags->group_size, "Layers above that share one K/V (AcrossKV)")
       ->check(CLI::Range(int64_t{1}, int64_t{4096}))
-      ->capture_default_str();
+      ->capture_default_str()
+      ->excludes(adapter);
   command
       ->add_option(
           "--init", flags->init,
           "calibrated: a fit to the model's own keys and values; scaled: W diag(gamma_j / gamma_n); reference: "
           "copies, as ArcticTraining starts")
       ->check(CLI::IsMember({"calibrated", "scaled", "reference"}))
-      ->capture_default_str();
+      ->capture_default_str()
+      ->excludes(adapter);
   command
       ->add_option(
           "--calibrate", flags->calibrate,
           "Text files, or .jsonl files with \"messages\" or \"text\" in each line; absent: text that the model "
           "writes itself, and some novels")
-      ->type_name("TEXT...");
+      ->type_name("TEXT...")
+      ->excludes(adapter);
   command->add_option("--calibration-tokens", flags->calibration_tokens, "Tokens of text, a tenth of them held out")
       ->check(CLI::Range(int64_t{64}, int64_t{1} << 27))
       ->capture_default_str();
@@ -341,12 +372,14 @@ RunCommand AddConvertCommand(CLI::App* program) {
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
   flags->output.Add(command);
-  FinishCommand(command,
-                "Examples:\n"
-                "  swiftkv convert smollm2-135m --skip 0.5 --output smollm2-swiftkv\n"
-                "  swiftkv convert ./Llama-3.2-1B-Instruct -o out --calibrate chats.jsonl report.txt\n"
-                "  swiftkv convert smollm2-135m -o out --num-key-value-layers auto --max-kl 0.1\n"
-                "  swiftkv generate smollm2-135m --adapter out --prompt \"Once upon a time\"\n");
+  FinishCommand(
+      command,
+      "Examples:\n"
+      "  swiftkv convert smollm2-135m --skip 0.5 --output smollm2-swiftkv\n"
+      "  swiftkv convert ./Llama-3.2-1B-Instruct -o out --calibrate chats.jsonl report.txt\n"
+      "  swiftkv convert smollm2-135m -o out --num-key-value-layers auto --max-kl 0.1\n"
+      "  swiftkv convert smollm2-135m --adapter models/smollm2-135m-swiftkv-50 --format checkpoint -o merged\n"
+      "  swiftkv generate smollm2-135m --adapter out --prompt \"Once upon a time\"\n");
   return [flags] { return Convert(*flags); };
 }
 

@@ -34,6 +34,7 @@ std::string StoredText(const ConvertReport& report) {
 }
 
 std::string RecipeText(const ConvertReport& report) {
+  if (!report.adapter.empty()) return fmt::format("none: the tensors of {}", report.adapter);
   if (report.calibration_tokens == 0) return fmt::format("none: init {}", report.init);
   return fmt::format("{}; token weights {}, ridge {:g}", report.text, Name(report.token_weights), report.lambda);
 }
@@ -79,6 +80,7 @@ std::string ReportJson(const ConvertReport& report) {
                {"key_value_group_size", student.key_value_group_size},
                {"init", report.init},
                {"text", report.text}};
+  if (!report.adapter.empty()) json["adapter"] = report.adapter;
   if (report.calibration_tokens > 0) {
     json["calibration"] = {
         {"tokens", report.calibration_tokens}, {"token_weights", Name(report.token_weights)}, {"ridge", report.lambda}};
@@ -108,7 +110,7 @@ std::string ModelCard(const ConvertReport& report) {
   for (const ConvertReport::Kind& kind : report.kinds) rows.push_back({kind.name, kind.quality});
   return fmt::format(
       "# SwiftKV {} of {}\n\n"
-      "{} Made by swiftkv {}, without training.\n\n"
+      "{} Made by swiftkv {}, {}.\n\n"
       "| | |\n| --- | --- |\n"
       "{}"
       "| start | {} |\n"
@@ -118,9 +120,9 @@ std::string ModelCard(const ConvertReport& report) {
       "{}\n"
       "The base model's licence applies.{}\n",
       report.options.adapter ? "adapter" : "version", report.origin, CardIntroduction(report.student), SWIFTKV_VERSION,
-      CardModelRows(report.student), report.init, MarkdownCell(RecipeText(report)), StoredText(report),
-      report.options.quantization ? ", before quantization" : "", CardQualityTable(rows),
-      report.options.adapter ? " Use it with `--adapter` on the base model." : "");
+      report.adapter.empty() ? "without training" : "from an adapter", CardModelRows(report.student), report.init,
+      MarkdownCell(RecipeText(report)), StoredText(report), report.options.quantization ? ", before quantization" : "",
+      CardQualityTable(rows), report.options.adapter ? " Use it with `--adapter` on the base model." : "");
 }
 
 }  // namespace swiftkv

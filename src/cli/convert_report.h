@@ -30,7 +30,8 @@ struct ConvertReport {
   OutputOptions options;
   DType dtype = DType::kBF16;
   std::string init;
-  std::string text;  // CalibrationText::description
+  std::string adapter;  // init is "adapter": whose tensors these are
+  std::string text;     // CalibrationText::description
   double lambda = 0;
   TokenWeights token_weights = TokenWeights::kHead;
   int64_t calibration_tokens = 0;  // 0: not calibrated

@@ -151,4 +151,13 @@ Result<MemoryTensors> InitStudent(const ModelConfig& student, const TensorSource
   return tensors;
 }
 
+Result<MemoryTensors> ReadStudent(const ModelConfig& student, const TensorSource& source, DType dtype) {
+  MemoryTensors tensors(dtype);
+  for (const SwiftKvTensor& spec : SwiftKvTensors(student)) {
+    SWIFTKV_ASSIGN_OR_RETURN(const std::vector<float> values, ReadTensor(source, spec.name, spec.shape));
+    tensors.Set(spec.name, spec.shape, values);
+  }
+  return tensors;
+}
+
 }  // namespace swiftkv

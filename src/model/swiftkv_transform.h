@@ -61,6 +61,9 @@ std::vector<float> GuardedNorm(std::vector<float> norm);
 // All student tensors at their start, rounded to `dtype`. Reads the teacher's q/k/v from `base`.
 Result<MemoryTensors> InitStudent(const ModelConfig& student, const TensorSource& base, Init init, DType dtype);
 
+// All student tensors as an adapter or a checkpoint has them, rounded to `dtype`. Errors: ReadTensor's.
+Result<MemoryTensors> ReadStudent(const ModelConfig& student, const TensorSource& source, DType dtype);
+
 }  // namespace swiftkv
 
 #endif  // SWIFTKV_MODEL_SWIFTKV_TRANSFORM_H_

@@ -81,6 +81,29 @@ TEST_F(ConvertTest, AdapterOfAText) {
   EXPECT_TRUE(std::filesystem::exists(Path("out/README.md")));
 }
 
+TEST_F(ConvertTest, AnAdapterBecomesACheckpoint) {
+  ASSERT_EQ(Convert({"-o", Path("adapter"), "--format", "adapter", "--skip", "0.5"}).exit_code, 0);
+  const ProcessResult merged =
+      Convert({"-o", Path("merged"), "--adapter", Path("adapter"), "--format", "checkpoint", "--json"});
+  ASSERT_EQ(merged.exit_code, 0) << merged.err;
+  const Json report = Json::parse(merged.out);
+  EXPECT_EQ(report["init"], "adapter");
+  EXPECT_EQ(report["adapter"], Path("adapter"));
+  EXPECT_EQ(report["num_key_value_layers"], 2);
+  EXPECT_EQ(Answer({Path("merged")}), Answer({Path("base"), "--adapter", Path("adapter")}));
+  EXPECT_EQ(Answer({Path("merged"), "--mode", "base"}), Answer({Path("base")}));
+
+  const ProcessResult quantized =
+      Convert({"-o", Path("int8"), "--adapter", Path("adapter"), "--format", "adapter", "--quantization", "int8"});
+  EXPECT_EQ(quantized.exit_code, 0) << quantized.err;
+  EXPECT_THAT(quantized.out, AllOf(HasSubstr("the tensors of " + Path("adapter")), HasSubstr("adapter, INT8")));
+  EXPECT_FALSE(Answer({Path("base"), "--adapter", Path("int8")}).empty());
+
+  ExpectRefused({"-o", Path("none"), "--adapter", Path("base")}, Path("base"));
+  ExpectRefused({"-o", Path("none"), "--adapter", Path("nowhere")}, "nowhere");
+  ExpectRefused({"-o", Path("none"), "--adapter", Path("adapter"), "--skip", "0.5"}, "--adapter");
+}
+
 TEST_F(ConvertTest, QuantizedCheckpointsAnswer) {
   ASSERT_EQ(Convert({"-o", Path("int8"), "--num-key-value-layers", "2", "--quantization", "int8"}).exit_code, 0);
   EXPECT_THAT(RunSwiftKv({"inspect", Path("int8")}).out, HasSubstr("I8 "));
