@@ -77,7 +77,6 @@ class Conversion {
   Status MakeStudent(const ModelConfig& student);
   Status Fit(const ModelConfig& student);
   Result<int64_t> AskedLayers() const;
-  // What a checkpoint needs beside what can be copied: a GGUF file's tokenizer.
   Status Progress(int64_t done, int64_t total) const;
 
   const Flags& flags_;

@@ -241,12 +241,7 @@ Status Distillation::PrepareFolder() {
 Result<MemoryTensors> Distillation::Start() {
   if (files_.adapter != nullptr) {
     report_.start = fs::path(flags_.model.adapter).lexically_normal().filename().string();
-    MemoryTensors tensors(DType::kF32);
-    for (const SwiftKvTensor& tensor : SwiftKvTensors(student_)) {
-      SWIFTKV_ASSIGN_OR_RETURN(const std::vector<float> values, ReadTensor(*files_.adapter, tensor.name, tensor.shape));
-      tensors.Set(tensor.name, tensor.shape, values);
-    }
-    return tensors;
+    return ReadStudent(student_, *files_.adapter, DType::kF32);
   }
   report_.start = flags_.init == "calibrated" ? "a conversion calibrated in closed form"
                   : flags_.init == "scaled"   ? "copies of the base's projections, moved between norms"

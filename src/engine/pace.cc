@@ -7,11 +7,9 @@ namespace {
 
 // Of a step's time around the model's, relative to itself: machines are noisy.
 constexpr double kNoise = 0.2;
-// How far the model's figures may move from a step to the next, relative to themselves: all together, for the machine
-// is shared, and each alone, as prompts get deeper. Where steps are alike only their sum shows, so that a greater
-// kDrift would let noise carry time from one to the other.
-constexpr double kSpeedDrift = 0.05;
-constexpr double kDrift = 0.005;
+// How far each of the model's figures may move from a step to the next, relative to itself: prompts get deeper, and the
+// machine is shared.
+constexpr double kDrift = 0.05;
 // What a cached token and decoding at all may cost, in prompt tokens, before it was seen: a standard deviation.
 constexpr double kCachedTokenCost = 0.01;
 constexpr double kDecodingCost = 128;
@@ -49,11 +47,8 @@ void Pace::Observe(const DecodeLoad& load, int64_t prompt_cost, double seconds) 
   double variance = kNoise * kNoise;
   double error = 1;
   for (size_t i = 0; i < x.size(); ++i) {
-    for (size_t j = 0; j < x.size(); ++j) {
-      const double drift = kSpeedDrift * kSpeedDrift + (i == j ? kDrift * kDrift : 0);
-      covariance_[i][j] += drift * seconds_[i] * seconds_[j];
-      covariance_x[i] += covariance_[i][j] * x[j];
-    }
+    covariance_[i][i] += kDrift * kDrift * seconds_[i] * seconds_[i];
+    for (size_t j = 0; j < x.size(); ++j) covariance_x[i] += covariance_[i][j] * x[j];
     error -= seconds_[i] * x[i];
   }
   for (size_t i = 0; i < x.size(); ++i) variance += x[i] * covariance_x[i];
