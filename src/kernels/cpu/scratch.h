@@ -21,8 +21,10 @@ inline int64_t RoundUp(int64_t value, int64_t multiple) { return (value + multip
 //     place(&scores, 16 * dim);  // float*: elements, not bytes
 //     place(&sums, 16);
 //   });
+//
+// Inlined by force: compiled for itself it would have the file's target, and calls into a kernel's instead.
 template <class Fields>
-void PlaceInThreadScratch(const Fields& fields) {
+[[gnu::always_inline]] inline void PlaceInThreadScratch(const Fields& fields) {
   const auto bytes = [](auto** field, int64_t count) {
     return RoundUp(count * static_cast<int64_t>(sizeof(**field)), 64);
   };
