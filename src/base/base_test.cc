@@ -92,6 +92,13 @@ TEST(AtomicFileTest, AFullDiskIsASentence) {
   EXPECT_FALSE(file.has_value());
 }
 
+TEST(PathTest, WithoutTrailingSlashHasALastPart) {
+  EXPECT_EQ(WithoutTrailingSlash("models/out"), "models/out");
+  EXPECT_EQ(WithoutTrailingSlash("models//out//"), "models/out");
+  EXPECT_EQ(WithoutTrailingSlash("models/../out/."), "out");
+  EXPECT_EQ(WithoutTrailingSlash("/"), "/");
+}
+
 TEST(MappedFileTest, RefusesFoldersFifosAndMissingFiles) {
   EXPECT_EQ(MappedFile::Open("/nonexistent").error().code, ErrorCode::kNotFound);
   EXPECT_FALSE(MappedFile::Open("/tmp").has_value());

@@ -10,23 +10,14 @@
 #include <utility>
 #include <vector>
 
+#include "base/file.h"
 #include "base/file_calls.h"
 
 namespace swiftkv {
-namespace {
-
 namespace fs = std::filesystem;
 
-// "out" of "models/out/": the name itself, also with a slash at its end.
-fs::path WithoutSlash(const std::string& path) {
-  const fs::path normal = fs::path(path).lexically_normal();
-  return normal.has_filename() ? normal : normal.parent_path();
-}
-
-}  // namespace
-
 Status SyncFolderOf(const std::string& path) {
-  const fs::path folder = WithoutSlash(path).parent_path();
+  const fs::path folder = WithoutTrailingSlash(path).parent_path();
   const int fd = file_calls::Open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) {
     // A folder that may be written but not read can't be synced.
@@ -42,7 +33,7 @@ Status SyncFolderOf(const std::string& path) {
 
 Status MakeFolders(const std::string& path) {
   fs::path folder;
-  for (const fs::path& part : WithoutSlash(path)) {
+  for (const fs::path& part : WithoutTrailingSlash(path)) {
     folder /= part;
     std::error_code error;
     if (fs::is_directory(folder, error)) continue;
@@ -83,7 +74,7 @@ Status RemoveFolder(const std::string& path) {
 
 Result<AtomicFolder> AtomicFolder::Create(const std::string& path) {
   AtomicFolder folder;
-  folder.path_ = WithoutSlash(path).string();
+  folder.path_ = WithoutTrailingSlash(path).string();
   const std::string temporary = fmt::format("{}{}{}", folder.path_, kTemporaryMark, getpid());
   // Left by a process of the same number.
   SWIFTKV_RETURN_IF_ERROR(RemoveFolder(temporary));

@@ -86,6 +86,11 @@ void MappedFile::Release(std::span<const std::byte> part) const {
   if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
 }
 
+std::filesystem::path WithoutTrailingSlash(const std::string& path) {
+  const auto normal = std::filesystem::path(path).lexically_normal();
+  return normal.has_filename() ? normal : normal.parent_path();
+}
+
 Result<std::string> ReadFile(const std::string& path, int64_t max_bytes) {
   const FileDescriptor file{open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
   if (file.fd < 0) return OpenError(path);

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <span>
@@ -41,6 +42,9 @@ class MappedFile {
   size_t size_ = 0;
   std::optional<MappingGuard> guard_;  // absent: the file is empty
 };
+
+// "out" of "models/../out/": a name without the slash at its end, so that it has a last part (but for "/").
+std::filesystem::path WithoutTrailingSlash(const std::string& path);
 
 // The whole file as text. Error kInvalidInput if it is larger than `max_bytes`.
 Result<std::string> ReadFile(const std::string& path, int64_t max_bytes);

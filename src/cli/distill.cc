@@ -12,6 +12,7 @@
 #include <memory>
 #include <optional>
 
+#include "base/file.h"
 #include "base/parallel.h"
 #include "cli/calibration_text.h"
 #include "cli/commands.h"
@@ -152,7 +153,7 @@ class Distillation {
   Result<MemoryTensors> Start();
   Status Write(const RunEnd& end);
 
-  std::string folder() const { return flags_.target.folder + ".training"; }
+  std::string folder() const { return WithoutTrailingSlash(flags_.target.folder).string() + ".training"; }
 
   const Flags& flags_;
   Recipe recipe_;
@@ -240,7 +241,7 @@ Status Distillation::PrepareFolder() {
 // The student before its first update.
 Result<MemoryTensors> Distillation::Start() {
   if (files_.adapter != nullptr) {
-    report_.start = fs::path(flags_.model.adapter).lexically_normal().filename().string();
+    report_.start = WithoutTrailingSlash(flags_.model.adapter).filename().string();
     return ReadStudent(student_, *files_.adapter, DType::kF32);
   }
   report_.start = flags_.init == "calibrated" ? "a conversion calibrated in closed form"
@@ -275,10 +276,11 @@ Status Distillation::Write(const RunEnd& end) {
   report_.student = student_;
   report_.options = flags_.target;
   report_.dtype = dtype;
-  report_.command = fmt::format(
-      "swiftkv distill --recipe recipe.yaml --output {}{}{}", fs::path(flags_.target.folder).filename().string(),
-      files_.adapter != nullptr ? " --adapter " + report_.start : "",
-      files_.adapter == nullptr && flags_.init != "calibrated" ? " --init " + flags_.init : "");
+  report_.command =
+      fmt::format("swiftkv distill --recipe recipe.yaml --output {}{}{}",
+                  WithoutTrailingSlash(flags_.target.folder).filename().string(),
+                  files_.adapter != nullptr ? " --adapter " + report_.start : "",
+                  files_.adapter == nullptr && flags_.init != "calibrated" ? " --init " + flags_.init : "");
   report_.steps = end.steps_done;
   report_.tokens = end.tokens;
   report_.seconds = end.seconds;

@@ -114,9 +114,8 @@ class EvalCommand {
   Status NameAdapters() {
     if (flags_.adapters.empty()) names_.emplace_back(ModeName(Mode::kStudent));
     for (const std::string& adapter : flags_.adapters) {
-      // A path that ends with a slash has no last part.
-      const std::filesystem::path path = std::filesystem::absolute(adapter + "/").lexically_normal().parent_path();
-      names_.push_back(path.filename());
+      // Absolute, so that "." has a name, too.
+      names_.push_back(WithoutTrailingSlash(std::filesystem::absolute(adapter)).filename());
       const auto same = std::count(names_.begin(), names_.end(), names_.back());
       const bool is_ours = names_.back() == "base" || names_.back() == "settings" || names_.back() == "comparison";
       if (same > 1 || is_ours) {

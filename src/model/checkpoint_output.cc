@@ -56,12 +56,6 @@ class TemporaryFolder {
   std::string path_;
 };
 
-// "out" of "models/out/": the folder itself, also with a slash at its end.
-fs::path Target(const std::string& folder) {
-  const fs::path path = fs::path(folder).lexically_normal();
-  return path.has_filename() ? path : path.parent_path();
-}
-
 // Whether a tensor is a projection's matrix, which compressed-tensors calls "Linear".
 bool IsProjection(const std::string& name) {
   return name.ends_with("_proj.weight") || name.ends_with("_swiftkv.weight");
@@ -198,7 +192,7 @@ Status CheckOutput(const ModelFiles& files, const OutputOptions& options) {
   SWIFTKV_RETURN_IF_ERROR(SetSwiftKvFields(files.config, DType::kBF16, &json));
   if (options.quantization == CompressedFormat::kInt4) SWIFTKV_RETURN_IF_ERROR(CheckGroups(files.config));
   std::error_code error;
-  const fs::path target = Target(options.folder);
+  const fs::path target = WithoutTrailingSlash(options.folder);
   if (target.empty()) return InvalidInput("no output folder");
   const fs::file_status status = fs::status(target, error);
   if (!fs::exists(status)) return Ok();
@@ -218,7 +212,7 @@ Status CheckOutput(const ModelFiles& files, const OutputOptions& options) {
 Status WriteCheckpoint(const ModelFiles& files, const ModelConfig& student, const MemoryTensors& tensors,
                        const std::string& card, const std::vector<FileToWrite>& others, const OutputOptions& options) {
   SWIFTKV_RETURN_IF_ERROR(CheckOutput(files, options));
-  const fs::path target = Target(options.folder);
+  const fs::path target = WithoutTrailingSlash(options.folder);
   std::error_code error;
   if (target.has_parent_path()) fs::create_directories(target.parent_path(), error);
   if (error) return IoError("{}: cannot make the folder: {}", target.parent_path().string(), error.message());

@@ -140,9 +140,12 @@ TEST_F(DistillTest, InterruptedAndResumedEndsWithTheSameBytes) {
 
 TEST_F(DistillTest, GoesOnFromAnAdapter) {
   ASSERT_EQ(Distill("first", "3", {"--format", "adapter"}).exit_code, 0);
-  const ProcessResult result = Distill("second", "2", {"--adapter", Path("first"), "--format", "adapter"});
+  // As a shell completes folders, with a slash.
+  const ProcessResult result = Distill("second/", "2", {"--adapter", Path("first/"), "--format", "adapter"});
   ASSERT_EQ(result.exit_code, 0) << result.err;
   EXPECT_THAT(result.out, HasSubstr("n = 2"));
+  EXPECT_TRUE(fs::exists(Path("second.training/metrics.jsonl")));
+  EXPECT_THAT(Read("second/README.md"), HasSubstr("--output second --adapter first"));
 }
 
 TEST_F(DistillTest, TrainsOnWhatTheBaseModelWrites) {
