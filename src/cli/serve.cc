@@ -44,7 +44,9 @@ int64_t KvCacheTokens(const Flags& flags, const LoadedModel& model, const Engine
   // A GPU is ours alone; what is left there is for the work memory of a step.
   if (wanted == 0) wanted = layout.memory->is_host() ? 0.25 : 0.85;
   if (wanted <= 1) wanted *= static_cast<double>(AvailableBytes(*layout.memory));
-  return std::max(options.max_model_len, static_cast<int64_t>(wanted / static_cast<double>(layout.bytes_per_token())));
+  constexpr double kMost = 1e15;  // beyond any memory, within int64_t
+  const double tokens = std::min(wanted / static_cast<double>(layout.bytes_per_token()), kMost);
+  return std::max(options.max_model_len, static_cast<int64_t>(tokens));
 }
 
 AsyncEngineOptions MakeAsyncEngineOptions(const Flags& flags, const LoadedModel& model) {

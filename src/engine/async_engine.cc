@@ -35,6 +35,7 @@ class AsyncEngine::Impl {
       return ResourceExhausted("{} requests are waiting already, which is the limit", max_waiting_);
     }
     const int64_t id = next_id_++;
+    request.arrival = engine_->now();  // the thread sees it after the step that runs now
     submitted_.push_back({.id = id, .request = std::move(request), .on_output = std::move(on_output)});
     ++open_requests_;
     lock.unlock();
@@ -162,7 +163,7 @@ class AsyncEngine::Impl {
     stats_ = engine_->stats();
   }
 
-  const std::unique_ptr<Engine> engine_;  // the thread's alone, but for Check and max_model_len
+  const std::unique_ptr<Engine> engine_;  // the thread's alone, but for Check, now and max_model_len
   const int64_t max_waiting_;
   const OnStep on_step_;
 

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <future>
 #include <mutex>
 #include <new>
 #include <thread>
@@ -107,6 +108,23 @@ TEST(AsyncEngineTest, ManyThreadsGetWhatTheyGetAlone) {
   EXPECT_TRUE(engine.idle());
   EXPECT_EQ(engine.stats().computed_tokens, computed);
   EXPECT_EQ(engine.stats().kv_cache_usage, 0);
+}
+
+// A step may take seconds: what a request waits for it counts.
+TEST(AsyncEngineTest, ARequestArrivesWhenItIsSubmitted) {
+  AsyncEngine engine(MakeEngine(std::chrono::milliseconds(50)), 100);
+  Collector running;
+  ASSERT_TRUE(engine.Submit(MakeRequest(1, 20), running.Sink()).has_value());
+  ASSERT_TRUE(running.WaitForTokens(1));
+  std::promise<RequestTimes> times;
+  const auto before = std::chrono::steady_clock::now();
+  ASSERT_TRUE(engine.Submit(MakeRequest(2, 1), [&times](const RequestOutput& output) { times.set_value(output.times); })
+                  .has_value());
+  const auto after = std::chrono::steady_clock::now();
+  const RequestTimes seen = times.get_future().get();
+  EXPECT_GE(seen.arrival, before);
+  EXPECT_LE(seen.arrival, after);
+  EXPECT_GE(seen.scheduled, seen.arrival);
 }
 
 TEST(AsyncEngineTest, AnAbortedRequestIsSilentAndOthersGoOn) {

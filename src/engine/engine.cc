@@ -178,14 +178,15 @@ Status Engine::CheckConstraint(const Request& request) const {
 int64_t Engine::LongestLength(const Request& request) const {
   const std::optional<int64_t>& max_tokens = request.sampling.max_tokens;
   if (!max_tokens) return max_model_len_;
-  return std::min(static_cast<int64_t>(request.prompt_token_ids.size()) + *max_tokens, max_model_len_);
+  const auto length = static_cast<int64_t>(request.prompt_token_ids.size());
+  return std::min(length + std::min(*max_tokens, max_model_len_), max_model_len_);
 }
 
 Result<int64_t> Engine::Add(Request request) {
   SWIFTKV_RETURN_IF_ERROR(Check(request));
   if (!request.sampling.seed) request.sampling.seed = NewSeed();
   const int64_t id = next_id_++;
-  Running running{.choices = {}, .times = {.arrival = options_.now()}, .deadline = {}};
+  Running running{.choices = {}, .times = {.arrival = request.arrival.value_or(now())}, .deadline = {}};
   if (request.timeout_s > 0) {
     running.deadline = Deadline(running.times.arrival, request.timeout_s);
     deadlines_.emplace(*running.deadline, id);
@@ -524,12 +525,8 @@ void Engine::AppendText(Choice* choice, int32_t token_id, RequestOutput* output)
     return;
   }
   if (!choice->decoder) return;
-  const std::string piece = choice->decoder->Push(token_id);
-  if (choice->output_length() <= choice->request->sampling.min_tokens) {
-    output->text += piece;
-    return;
-  }
-  output->text += choice->stop.Push(piece);
+  const bool may_stop = choice->output_length() > choice->request->sampling.min_tokens;
+  output->text += choice->stop.Push(choice->decoder->Push(token_id), may_stop);
   if (choice->stop.matched() != nullptr) output->finish_reason = FinishReason::kStop;
 }
 

@@ -45,7 +45,7 @@ struct EngineOptions {
 // When what happened to a request; a default-constructed time: not yet.
 struct RequestTimes {
   using Time = std::chrono::steady_clock::time_point;
-  Time arrival = {};      // Add
+  Time arrival = {};      // Request::arrival, or Add
   Time scheduled = {};    // the first step that computed a token of it began
   Time first_token = {};  // the first output token of any choice
   Time last_output = {};  // this output
@@ -125,6 +125,7 @@ class Engine {
   Result<std::vector<GenerateResult>> Generate(std::vector<Request> requests,
                                                const std::function<bool()>& cancelled = nullptr);
 
+  RequestTimes::Time now() const { return options_.now(); }  // from any thread
   int64_t max_model_len() const { return max_model_len_; }
   const KvCache& cache() const { return cache_; }
   EngineStats stats() const;

@@ -289,9 +289,10 @@ TEST_F(EngineTest, APreemptedAnswersPromptIsNotScoredAgain) {
   for (int preemption = 1; preemption <= 2; ++preemption) {
     ASSERT_TRUE(engine->Add(urgent).has_value());
     engine->Step();  // the urgent request
-    engine->Step();  // the scored one again, but for two whole blocks
+    const int64_t before = engine->stats().computed_tokens;
+    engine->Step();  // the scored one and its answer so far again, but for two whole blocks
     EXPECT_EQ(engine->stats().num_preemptions, preemption);
-    EXPECT_EQ(engine->stats().prefix_cache_hits, 32 * preemption);
+    EXPECT_EQ(engine->stats().computed_tokens - before, 40 + preemption - 32);
   }
 }
 
@@ -352,6 +353,12 @@ TEST_F(EngineTest, EndsAtStopStringsAndTokens) {
   stopped = Run(request).completions[0];
   EXPECT_GE(stopped.token_ids.size(), 14u);
 
+  request.sampling.stop = {whole.text.substr(10, 6)};  // begins before the 14th token and ends after it
+  ASSERT_EQ(whole.text.find(request.sampling.stop[0]), 10u);
+  stopped = Run(request).completions[0];
+  EXPECT_EQ(stopped.text, whole.text.substr(0, 10));
+  EXPECT_EQ(stopped.token_ids.size(), 16u);
+
   request = plain;
   request.sampling.stop_token_ids = {whole.token_ids[6]};
   stopped = Run(request).completions[0];
@@ -384,6 +391,15 @@ TEST_F(EngineTest, TheContextEndsTheOutput) {
   const Request request{.prompt_token_ids = Prompt(150, 1), .sampling = {.temperature = 0, .ignore_eos = true}};
   EXPECT_EQ(Run(request).completions[0].token_ids.size(), 10u);
   EXPECT_EQ(Run(request, {.max_model_len = 151}).completions[0].token_ids.size(), 1u);
+}
+
+TEST_F(EngineTest, AnyMaxTokensIsCutToTheContext) {
+  const auto whole = Run({.prompt_token_ids = Prompt(20, 4), .sampling = {.temperature = 0, .ignore_eos = true}});
+  const auto most =
+      Run({.prompt_token_ids = Prompt(20, 4),
+           .sampling = {.temperature = 0, .max_tokens = std::numeric_limits<int64_t>::max(), .ignore_eos = true}});
+  EXPECT_FALSE(most.completions[0].token_ids.empty());
+  EXPECT_EQ(most.completions[0].token_ids, whole.completions[0].token_ids);
 }
 
 TEST_F(EngineTest, RefusesWhatItCannotServe) {

@@ -11,9 +11,12 @@
 namespace swiftkv {
 
 struct MemoryInfo {
-  int64_t total_bytes = 0;      // of the machine, or the cgroup's limit if that is less
-  int64_t available_bytes = 0;  // free or reclaimable; within the cgroup's limit and RLIMIT_AS
+  int64_t total_bytes = 0;      // of the machine, or the limit of a cgroup that holds the process if that is less
+  int64_t available_bytes = 0;  // free or reclaimable; within the cgroups' limits and RLIMIT_AS
 };
+
+// Lowers `info` to the limits of the process's memory cgroups, version 1 or 2. `root` is empty but in tests.
+void LimitByCgroups(const std::string& root, MemoryInfo* info);
 
 // Zeros where the system does not say.
 MemoryInfo ReadMemoryInfo();

@@ -5,6 +5,7 @@
 #ifndef SWIFTKV_ENGINE_REQUEST_H_
 #define SWIFTKV_ENGINE_REQUEST_H_
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -56,7 +57,8 @@ struct Request {
   std::vector<int32_t> prompt_token_ids = {};
   SamplingParams sampling = {};
   int32_t priority = 0;  // lower goes first, as in vLLM; equals in order of arrival
-  double timeout_s = 0;  // from Add on; a request that takes longer ends with an error; 0: no limit
+  double timeout_s = 0;  // from the arrival on; a request that takes longer ends with an error; 0: no limit
+  std::optional<std::chrono::steady_clock::time_point> arrival = {};  // absent: when it is added to the engine
   // What the choices may say, such as JSON of a schema; null: anything.
   std::shared_ptr<const TokenConstraintFactory> constraint = nullptr;
 };

@@ -129,8 +129,11 @@ void Sampler::Accept(int32_t token_id) {
 
 bool Sampler::FillMask(TokenConstraint* constraint, std::span<uint64_t> mask) const {
   if (!constraint->FillMask(mask)) return false;
-  const bool may_end = constraint->MayEnd() && accepted_ >= min_tokens_;
-  if (may_end || AllowsNone(mask)) {
+  const bool early = accepted_ < min_tokens_;
+  if (early) {  // a stop token may be text to the grammar
+    for (const int32_t id : end_tokens_) mask[static_cast<size_t>(id / 64)] &= ~(uint64_t{1} << (id % 64));
+  }
+  if ((constraint->MayEnd() && !early) || AllowsNone(mask)) {
     for (const int32_t id : end_tokens_) mask[static_cast<size_t>(id / 64)] |= uint64_t{1} << (id % 64);
   }
   return true;

@@ -39,25 +39,30 @@ std::vector<Scheduler::Chunk> Scheduler::Schedule(int64_t prompt_cost_limit) {
   int64_t prompt_budget = std::min(std::max(prompt_cost_limit, kKvBlockTokens * kFullTokenCost),
                                    std::max<int64_t>(budget - decode_load().sequences * kFullTokenCost, 0));
   std::vector<Chunk> chunks;
+  const auto is_prompt = [](const Sequence& sequence) { return sequence.length() - sequence.computed > 1; };
   // False: the sequence was the last in rank and had to give its blocks back.
   const auto take = [&](Sequence* sequence) {
-    const bool is_prompt = sequence->length() - sequence->computed > 1;
-    const int64_t tokens = NextTokens(*sequence, std::min(budget, is_prompt ? prompt_budget : budget));
+    const int64_t tokens = NextTokens(*sequence, is_prompt(*sequence) ? std::min(budget, prompt_budget) : budget);
     if (tokens == 0) return true;
     if (!Grow(sequence, sequence->computed + tokens)) return false;
     chunks.push_back({sequence, tokens});
     const int64_t cost = Cost(chunks.back());
     budget -= cost;
-    if (is_prompt) prompt_budget -= cost;
+    if (is_prompt(*sequence)) prompt_budget -= cost;
     return true;
   };
-  for (auto at = running_.begin(); at != running_.end() && take(*at); ++at) {
-  }
-  if (counters_.preemptions > preemptions) return chunks;
-  while (std::min(budget, prompt_budget) >= kFullTokenCost && !waiting_.empty()) {
+  const auto admit_first = [&] {
     Sequence* const sequence = *waiting_.begin();
-    if (!Admit(sequence)) break;
-    take(sequence);
+    const bool may_begin = std::min(budget, prompt_budget) >= kFullTokenCost && counters_.preemptions == preemptions;
+    return may_begin && Admit(sequence) && take(sequence);
+  };
+  for (auto at = running_.begin(); at != running_.end(); ++at) {
+    // Prompts of a better priority begin before this one goes on; they stand before it in rank.
+    while (is_prompt(**at) && !waiting_.empty() && (*waiting_.begin())->priority < (*at)->priority && admit_first()) {
+    }
+    if (!take(*at)) break;
+  }
+  while (!waiting_.empty() && admit_first()) {
   }
   return chunks;
 }
@@ -112,9 +117,11 @@ bool Scheduler::Admit(Sequence* sequence) {
   waiting_.erase(sequence);
   running_.insert(sequence);
   running_choices_ += sequence->choices;
+  if (sequence->cached_tokens) return true;  // preempted before: counted then
+  sequence->cached_tokens = sequence->computed;
+  if (!options_.enable_prefix_caching) return true;
   counters_.prefix_cache_queries += sequence->length();
   counters_.prefix_cache_hits += sequence->computed;
-  if (!sequence->cached_tokens) sequence->cached_tokens = sequence->computed;
   return true;
 }
 
@@ -160,29 +167,34 @@ void Scheduler::Fork(Sequence* parent, Sequence* child) {
 // Makes the blocks ready that the step writes to. False: there were none, and the sequence was preempted itself.
 bool Scheduler::Grow(Sequence* sequence, int64_t tokens) {
   std::vector<int32_t>& table = sequence->block_table;
-  if (sequence->computed % kKvBlockTokens != 0 && !cache_->pool().writable(table.back())) {
-    const std::optional<int32_t> copy = TakeBlock(sequence);
-    if (!copy) return false;
-    cache_->Copy(table.back(), *copy);
-    cache_->pool().Release(table.back());
-    table.back() = *copy;
+  // Preempting those who share the block may leave nobody to copy it for.
+  while (sequence->computed % kKvBlockTokens != 0 && !cache_->pool().writable(table.back())) {
+    const std::optional<int32_t> copy = cache_->pool().Allocate();
+    if (copy) {
+      cache_->Copy(table.back(), *copy);
+      cache_->pool().Release(table.back());
+      table.back() = *copy;
+    } else if (!PreemptLast(sequence)) {
+      return false;
+    }
   }
   while (static_cast<int64_t>(table.size()) < Blocks(tokens)) {
-    const std::optional<int32_t> block = TakeBlock(sequence);
-    if (!block) return false;
-    table.push_back(*block);
-    if (static_cast<int64_t>(table.size()) * kKvBlockTokens > tokens) cache_->Clear(*block);
+    const std::optional<int32_t> block = cache_->pool().Allocate();
+    if (block) {
+      table.push_back(*block);
+      if (static_cast<int64_t>(table.size()) * kKvBlockTokens > tokens) cache_->Clear(*block);
+    } else if (!PreemptLast(sequence)) {
+      return false;
+    }
   }
   return true;
 }
 
-std::optional<int32_t> Scheduler::TakeBlock(const Sequence* sequence) {
-  while (true) {
-    if (const std::optional<int32_t> block = cache_->pool().Allocate()) return block;
-    Sequence* const last = *running_.rbegin();
-    Preempt(last);
-    if (last == sequence) return std::nullopt;
-  }
+// Makes room for `sequence`. False: it was the last in rank itself.
+bool Scheduler::PreemptLast(const Sequence* sequence) {
+  Sequence* const last = *running_.rbegin();
+  Preempt(last);
+  return last != sequence;
 }
 
 void Scheduler::Preempt(Sequence* sequence) {

@@ -6,9 +6,9 @@
 //   scheduler.Complete(chunks);
 //
 // Sequences are ranked by (priority, arrival). A step takes them in that order: those that wait for their next token
-// get it, what is left of the budget goes to prompts, in chunks. Prompts find blocks that earlier sequences computed.
-// Blocks are taken as they are needed; when none is left, the sequence of the last rank gives all of its own back and
-// is computed again later (preemption), so that the first in rank always goes on.
+// get it, what is left of the budget goes to prompts, in chunks, those of a better priority first. Prompts find blocks
+// that earlier sequences computed. Blocks are taken as they are needed; when none is left, the sequence of the last
+// rank gives all of its own back and is computed again later (preemption), so that the first in rank always goes on.
 #ifndef SWIFTKV_ENGINE_SCHEDULER_H_
 #define SWIFTKV_ENGINE_SCHEDULER_H_
 
@@ -59,7 +59,7 @@ struct DecodeLoad {
 
 // Since the start.
 struct SchedulerCounters {
-  int64_t prefix_cache_queries = 0;  // tokens of admitted sequences
+  int64_t prefix_cache_queries = 0;  // tokens of sequences when they were first admitted
   int64_t prefix_cache_hits = 0;     // of them found in the cache
   int64_t preemptions = 0;
 };
@@ -115,7 +115,7 @@ class Scheduler {
   bool Admit(Sequence* sequence);
   void FindPrefix(Sequence* sequence);
   bool Grow(Sequence* sequence, int64_t tokens);
-  std::optional<int32_t> TakeBlock(const Sequence* sequence);
+  bool PreemptLast(const Sequence* sequence);
   void Preempt(Sequence* sequence);
   void ReleaseBlocks(Sequence* sequence);
 

@@ -207,6 +207,72 @@ TEST(SchedulerTest, ABetterPriorityTakesTheSeatOfAWorseOne) {
   EXPECT_EQ(patient->computed, 0);
 }
 
+// Without a seat or blocks to fight for: the budget is enough to rank by.
+TEST(SchedulerTest, ABetterPrioritysPromptDoesNotWaitForTheEndOfAWorseOnes) {
+  KvCache cache = Cache(100);
+  Scheduler scheduler({.max_num_batched_tokens = 32}, &cache);
+  const auto answering = MakeSequence(Tokens(8, 5000), 100);
+  answering->priority = 9;
+  const auto patient = MakeSequence(Tokens(500), 10);
+  patient->priority = 5;
+  scheduler.Add(answering.get());
+  Compute(&scheduler, scheduler.Schedule());
+  scheduler.Add(patient.get());
+  Compute(&scheduler, scheduler.Schedule());
+  const auto equal = MakeSequence(Tokens(10, 4000), 10);
+  equal->priority = 5;
+  const auto urgent = MakeSequence(Tokens(40, 1000), 10);
+  const auto second = MakeSequence(Tokens(4, 2000), 10);
+  for (Sequence* sequence : {equal.get(), urgent.get(), second.get()}) scheduler.Add(sequence);
+
+  auto chunks = scheduler.Schedule();
+  ASSERT_EQ(chunks.size(), 2u);
+  EXPECT_EQ(chunks[0].sequence, urgent.get());
+  EXPECT_EQ(chunks[1].sequence, answering.get());
+  EXPECT_EQ(Compute(&scheduler, chunks), (std::vector<int64_t>{31, 1}));
+  chunks = scheduler.Schedule();
+  ASSERT_EQ(chunks.size(), 4u);
+  EXPECT_EQ(chunks[1].sequence, second.get());
+  EXPECT_EQ(chunks[2].sequence, patient.get()) << "before its equal that came later";
+  EXPECT_EQ(Compute(&scheduler, chunks), (std::vector<int64_t>{9, 4, 18, 1}));
+  EXPECT_EQ(scheduler.counters().preemptions, 0);
+}
+
+// The cache is full, the parent's last block is shared with its child: once that gives way there is nothing to copy.
+TEST(SchedulerTest, TheFirstInRankGoesOnWhenWhoSharesItsBlockGivesWay) {
+  KvCache cache = Cache(4);
+  Scheduler scheduler({.enable_prefix_caching = false}, &cache);
+  const auto parent = MakeSequence(Tokens(56), 4, /*choices=*/2);
+  scheduler.Add(parent.get());
+  scheduler.Complete(scheduler.Schedule());
+  const auto child = MakeSequence(Tokens(56), 4);
+  scheduler.Fork(parent.get(), child.get());
+  parent->token_ids.push_back(7);
+  const auto chunks = scheduler.Schedule();
+  ASSERT_EQ(chunks.size(), 1u);
+  EXPECT_EQ(chunks[0].sequence, parent.get());
+  EXPECT_EQ(chunks[0].tokens, 1);
+  EXPECT_EQ(child->computed, 0);
+  EXPECT_EQ(scheduler.counters().preemptions, 1);
+  EXPECT_TRUE(scheduler.Audit().has_value());
+}
+
+TEST(SchedulerTest, LookupsAreCountedOnceAndOnlyWithACache) {
+  for (const bool enabled : {false, true}) {
+    KvCache cache = Cache(4);
+    Scheduler scheduler({.enable_prefix_caching = enabled}, &cache);
+    const auto first = MakeSequence(Tokens(16), 40);
+    const auto second = MakeSequence(Tokens(14, 100), 20);
+    scheduler.Add(first.get());
+    scheduler.Add(second.get());
+    while (scheduler.counters().preemptions == 0) Compute(&scheduler, scheduler.Schedule());
+    scheduler.Remove(first.get());
+    Compute(&scheduler, scheduler.Schedule());
+    EXPECT_GT(second->computed, 0) << "admitted again";
+    EXPECT_EQ(scheduler.counters().prefix_cache_queries, enabled ? 30 : 0);
+  }
+}
+
 TEST(SchedulerTest, NobodyMakesWayForAPrefixThatIsThere) {
   KvCache cache = Cache(8);
   Scheduler scheduler({}, &cache);

@@ -23,13 +23,18 @@ bool StopMatcher::Pattern::Advance(char byte) {
   return state == static_cast<int32_t>(text.size());
 }
 
-std::string StopMatcher::Push(std::string_view piece) {
+std::string StopMatcher::Push(std::string_view piece, bool may_match) {
   if (matched_ >= 0) return {};
   for (const char byte : piece) {
     held_.push_back(byte);
     for (size_t i = 0; i < patterns_.size(); ++i) {
-      const bool longer = matched_ < 0 || patterns_[i].text.size() > patterns_[matched_].text.size();
-      if (patterns_[i].Advance(byte) && longer) matched_ = static_cast<int32_t>(i);
+      Pattern& pattern = patterns_[i];
+      if (!pattern.Advance(byte)) continue;
+      if (!may_match) {
+        pattern.state = pattern.border.back();
+      } else if (matched_ < 0 || pattern.text.size() > patterns_[matched_].text.size()) {
+        matched_ = static_cast<int32_t>(i);
+      }
     }
     if (matched_ >= 0) {
       held_.resize(held_.size() - patterns_[matched_].text.size());

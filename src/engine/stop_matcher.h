@@ -23,8 +23,9 @@ class StopMatcher {
   // Strings must not be empty.
   explicit StopMatcher(const std::vector<std::string>& stops);
 
-  // Text that is certain to be output. Nothing more comes once a stop string has matched.
-  std::string Push(std::string_view piece);
+  // Text that is certain to be output. Nothing more comes once a stop string has matched. `may_match` false: stop
+  // strings that are complete within this piece do not count, those that begin in it do.
+  std::string Push(std::string_view piece, bool may_match = true);
   // The text held back, when the output ends for another reason.
   std::string Finish();
   // The stop string that matched, null while none has.

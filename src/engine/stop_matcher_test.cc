@@ -48,6 +48,20 @@ TEST(StopMatcherTest, HoldsBackWhatMayBecomeAStopString) {
   EXPECT_EQ(matcher.Finish(), "");
 }
 
+TEST(StopMatcherTest, WhatIsCompleteTooEarlyDoesNotCountWhatBeginsEarlyDoes) {
+  StopMatcher matcher({"aa", "Paris."});
+  EXPECT_EQ(matcher.Push("aa Pari", false), "aa ");
+  EXPECT_EQ(matcher.Push("s", false), "");
+  EXPECT_EQ(matcher.Push(". More"), "");
+  ASSERT_NE(matcher.matched(), nullptr);
+  EXPECT_EQ(*matcher.matched(), "Paris.");
+
+  StopMatcher overlapping({"aa"});
+  EXPECT_EQ(overlapping.Push("aa", false), "a") << "its last letter may begin another";
+  EXPECT_EQ(overlapping.Push("a"), "");
+  EXPECT_NE(overlapping.matched(), nullptr);
+}
+
 TEST(StopMatcherTest, WithoutStopStringsTextPassesAtOnce) {
   StopMatcher matcher;
   EXPECT_EQ(matcher.Push("all of it"), "all of it");

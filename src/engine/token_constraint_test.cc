@@ -94,6 +94,15 @@ TEST(TokenConstraintTest, EndTokensComeWhereTheConstraintMayEnd) {
   ExpectSteps(Answers(Constrained(factory, reluctant))[0], 6);
 }
 
+TEST(TokenConstraintTest, AStopTokenThatIsTextWaitsForMinTokens) {
+  Request request = Constrained({}, {.temperature = 0, .min_tokens = 4, .logit_bias = {{2, 100.0F}, {8, 100.0F}}});
+  request.sampling.stop_token_ids = {kEnd, 2, 8};
+  const Completion completion = Answers(request)[0];
+  ASSERT_EQ(completion.token_ids.size(), 5u);
+  EXPECT_EQ(completion.token_ids[1], 3) << "2 would have ended it";
+  EXPECT_EQ(completion.token_ids[4], 8);
+}
+
 TEST(TokenConstraintTest, MaxTokensCutsIt) {
   const Completion cut = Answers(Constrained({}, {.temperature = 0, .max_tokens = 3}))[0];
   EXPECT_EQ(cut.token_ids.size(), 3u);
