@@ -9,6 +9,7 @@ documents, rendered by the harness that the card used. Made with lm-eval 0.4.13.
     sets/            a few rows of each set, in its own layout; LICENSES.md names their origin
     prompts/         the card's prompts of those rows, and the leaderboard's as lm-eval's own ConfigurableTask builds them
     scores/          1,000 made-up responses a task: what lm-eval's filters and process_results say
+    rolling_windows.jsonl  contexts and scored tokens of short texts, as lm-eval's rolling log-likelihood has them
 """
 import json
 import os
@@ -25,6 +26,7 @@ from lm_eval.filters import build_filter_ensemble
 from lm_eval.tasks.hellaswag.utils import process_docs as hellaswag_docs
 from lm_eval.tasks.truthfulqa.utils import process_results_mc2
 from lm_eval.tasks.winogrande import preprocess_winogrande
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 RESPONSES = 1000
 ARC = "arc_challenge_llama_3.1_instruct"
@@ -258,12 +260,24 @@ def all_choice_scores(rng, sets, tasks, out):
     choice_scores(rng, out, "arc_challenge", tasks["arc_challenge"][0], ["acc_norm", "acc"])
 
 
+def rolling_windows(out):
+    """Texts of the tokens 0, 1, ... after a prefix token 100."""
+    cases = []
+    for length in (1, 2, 3, 8):
+        for tokens in (1, 2, 3, 7, 8, 9, 15, 16, 17, 20):
+            windows = get_rolling_token_windows(list(range(tokens)), 100, length, 1)
+            cases.append({"tokens": tokens, "length": length,
+                          "windows": [make_disjoint_window(window) for window in windows]})
+    write(out / "rolling_windows.jsonl", "".join(json.dumps(case) + "\n" for case in cases))
+
+
 def main(sets, prompts, out):
     sets, prompts, out = pathlib.Path(sets), pathlib.Path(prompts), pathlib.Path(out)
     excerpts(sets, prompts, out)
     card_prompts(prompts, out)
     tasks = leaderboard_tasks(out / "sets")
     leaderboard_prompts(tasks, out)
+    rolling_windows(out)
     rng = random.Random(20)
     all_text_scores(rng, out / "sets", out)
     all_choice_scores(rng, out / "sets", tasks, out)

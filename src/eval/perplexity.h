@@ -34,15 +34,21 @@ struct TextPerplexity {
   double bits_per_byte() const;
 };
 
-// lm-eval's rolling log-likelihood: the text is cut into windows of the context's length without overlap, and each
-// token is predicted from those of its window before it; the first from the last token of the window before, or BOS
-// (else the end of sequence). Errors: those of Engine; kInvalidInput (no tokens); kCancelled.
+// lm-eval's rolling log-likelihood (RollingWindows) with max_length MaxModelLen; the text's first token is predicted
+// from BOS (else the end of sequence). The engine runs a window's last token, too, so that windows of the model's whole
+// context are a token shorter than lm-eval's. Errors: those of Engine; kInvalidInput (no tokens); kCancelled.
 Result<TextPerplexity> MeasurePerplexity(const Variant& variant, const NamedText& text,
                                          const EvaluationOptions& options);
 
-// Windows of at most `length` tokens to run, each with the token that it is conditioned on first.
-std::vector<std::vector<int32_t>> RollingWindows(const std::vector<int32_t>& token_ids, int32_t first_condition,
-                                                 int64_t length);
+struct RollingWindow {
+  std::vector<int32_t> token_ids;
+  int64_t scored_begin = 1;  // the first token of the window that counts; those before it are context
+};
+// lm-eval's windows (get_rolling_token_windows, make_disjoint_window): each token counts once, `length` of them a
+// window, after at least one token of context. The last window, with fewer left to count, is as long as the others and
+// has the rest as context. `first_condition` comes before the text.
+std::vector<RollingWindow> RollingWindows(const std::vector<int32_t>& token_ids, int32_t first_condition,
+                                          int64_t length);
 
 }  // namespace swiftkv
 

@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "eval/evaluation.h"
 #include "eval/fidelity.h"
@@ -197,7 +198,6 @@ TEST_F(ScorerTest, StopsWhenAsked) {
 }
 
 TEST_F(ScorerTest, PerplexityRollsThroughTheText) {
-  EXPECT_EQ(RollingWindows({1, 2, 3, 4, 5}, 9, 3), (std::vector<std::vector<int32_t>>{{9, 1, 2}, {2, 3, 4}, {4, 5}}));
   std::string text;
   for (int i = 0; i < 60; ++i) text += fmt::format("Sentence {} of a text. ", i);
   EvaluationOptions options = Options();
@@ -206,9 +206,41 @@ TEST_F(ScorerTest, PerplexityRollsThroughTheText) {
   ASSERT_TRUE(result.has_value()) << result.error().message;
   EXPECT_EQ(result->words, 300);
   EXPECT_EQ(result->bytes, static_cast<int64_t>(text.size()));
-  EXPECT_EQ(result->window_loglikelihoods.size(), static_cast<size_t>((result->tokens + 98) / 99));
+  EXPECT_EQ(result->window_loglikelihoods.size(), static_cast<size_t>((result->tokens + 99) / 100));
   EXPECT_NEAR(std::log(result->byte_perplexity()), result->bits_per_byte() * std::log(2), 1e-9);
   EXPECT_GT(result->token_perplexity(), 1);
+  // The last window, with the context that it borrows from the one before.
+  const auto ids = text_.tokenizer->Encode(text, {.add_special_tokens = false});
+  const auto engine = *Engine::Create(weights_, Mode::kStudent, text_.tokenizer.get(), {});
+  const int64_t scored = (result->tokens - 1) % 100 + 1;
+  const auto direct = *engine->Generate({Request{
+      .prompt_token_ids = {ids.end() - 101, ids.end()},
+      .sampling = {.temperature = 0, .max_tokens = 0, .prompt_logprobs = 0, .prompt_logprobs_begin = 101 - scored}}});
+  double sum = 0;
+  for (const PositionLogprobs& position : direct[0].prompt_logprobs) sum += position.token.logprob;
+  EXPECT_EQ(direct[0].prompt_logprobs.size(), static_cast<size_t>(scored));
+  EXPECT_EQ(result->window_loglikelihoods.back(), sum);
+
+  options.max_model_len = 1 << 20;  // more than the model's 2,048
+  EXPECT_EQ(MeasurePerplexity(MakeVariant(Mode::kStudent), {"text", text}, options)->window_loglikelihoods.size(), 1u);
+}
+
+TEST(RollingWindowsTest, EqualLmEvals) {
+  std::ifstream file(SWIFTKV_SOURCE_DIR "/tests/golden/eval/rolling_windows.jsonl");
+  int64_t cases = 0;
+  for (std::string line; std::getline(file, line); ++cases) {
+    const auto golden = nlohmann::json::parse(line);
+    std::vector<int32_t> tokens(golden["tokens"].get<size_t>());
+    std::iota(tokens.begin(), tokens.end(), 0);
+    auto windows = nlohmann::json::array();
+    for (const RollingWindow& window : RollingWindows(tokens, 100, golden["length"])) {
+      const auto scored = window.token_ids.begin() + window.scored_begin;
+      windows.push_back({std::vector<int32_t>(window.token_ids.begin(), scored),
+                         std::vector<int32_t>(scored, window.token_ids.end())});
+    }
+    EXPECT_EQ(windows, golden["windows"]) << line;
+  }
+  EXPECT_EQ(cases, 40);
 }
 
 TEST_F(ScorerTest, FidelityEqualsMeasureQuality) {
