@@ -14,6 +14,8 @@ namespace {
 constexpr size_t kMaxRowValues = 10'000;
 constexpr size_t kMaxArrayValues = 10'000'000;
 
+tl::unexpected<Error> NoRows(const std::string& path) { return InvalidInput("{}: the file has no rows", path); }
+
 Status ReadLines(std::string_view content, const std::string& path,
                  const std::function<Status(const JsonObject& row)>& read) {
   int64_t number = 0;
@@ -34,6 +36,7 @@ Status ReadLines(std::string_view content, const std::string& path,
 Status ReadArray(std::string_view content, const std::string& path,
                  const std::function<Status(const JsonObject& row)>& read) {
   SWIFTKV_ASSIGN_OR_RETURN(const nlohmann::json json, ParseJson(content, kMaxArrayValues, path));
+  if (json.empty()) return NoRows(path);
   int64_t number = 0;
   for (const nlohmann::json& value : json) {
     SWIFTKV_ASSIGN_OR_RETURN(const JsonObject row, JsonObject::From(value, fmt::format("{}: row {}", path, ++number)));
@@ -47,7 +50,7 @@ Status ReadArray(std::string_view content, const std::string& path,
 Status ForEachRow(const std::string& path, const std::function<Status(const JsonObject& row)>& read) {
   SWIFTKV_ASSIGN_OR_RETURN(const std::string content, ReadFile(path, kMaxSetBytes));
   const size_t first = content.find_first_not_of(" \t\r\n");
-  if (first == std::string::npos) return InvalidInput("{}: the file has no rows", path);
+  if (first == std::string::npos) return NoRows(path);
   return content[first] == '[' ? ReadArray(content, path, read) : ReadLines(content, path, read);
 }
 

@@ -139,14 +139,29 @@ TEST(TaskTest, HasTheCardsShots) {
   EXPECT_EQ(Load("mmlu", Protocol::kCard)->Category(0), "stem");
 }
 
-// What a file with `content` in the place of the task's set is told.
-std::string ErrorOf(const std::string& task, const std::string& file, const std::string& content) {
+// The task with a file of `content` in the place of its set.
+Result<std::unique_ptr<Task>> LoadWith(const std::string& task, const std::string& file, const std::string& content) {
   const std::filesystem::path folder = testing::TempDir() + "swiftkv_eval_sets_" + std::to_string(getpid());
   std::filesystem::remove_all(folder);
   std::filesystem::copy(kSets, folder, std::filesystem::copy_options::recursive);
   std::filesystem::permissions(folder / file, std::filesystem::perms::owner_write, std::filesystem::perm_options::add);
   std::ofstream(folder / file) << content;
-  const auto loaded = LoadTask(task, Protocol::kCard, folder);
+  return LoadTask(task, Protocol::kCard, folder);
+}
+
+// The authors' own file has integers, the Hub's copy of it text.
+TEST(TaskTest, HellaswagTakesBothSpellingsOfItsLabels) {
+  const std::string scene = R"({"activity_label": "", "ctx_a": "", "ctx_b": "", "endings": ["a", "b", "c", "d"], )";
+  const auto task =
+      LoadWith("hellaswag", "hellaswag/hellaswag_val.jsonl", scene + "\"label\": 3}\n" + scene + "\"label\": \"2\"}");
+  ASSERT_TRUE(task.has_value()) << task.error().message;
+  EXPECT_EQ((*task)->Target(0), "3");
+  EXPECT_EQ((*task)->Target(1), "2");
+}
+
+// What a file with `content` in the place of the task's set is told.
+std::string ErrorOf(const std::string& task, const std::string& file, const std::string& content) {
+  const auto loaded = LoadWith(task, file, content);
   EXPECT_FALSE(loaded.has_value());
   return loaded ? "" : loaded.error().message;
 }
@@ -162,6 +177,12 @@ TEST(TaskTest, SaysWhatIsWrongWithAFile) {
       HasSubstr("sentence has no _"));
   EXPECT_THAT(ErrorOf("winogrande", winogrande, R"({"sentence": "a _", "option1": "x", "option2": "y", "answer": ""})"),
               HasSubstr("answer must be 1 or 2"));
+  EXPECT_THAT(ErrorOf("winogrande", winogrande, " []\n"), HasSubstr("winogrande/dev.jsonl: the file has no rows"));
+  const std::string scene = R"({"activity_label": "", "ctx_a": "", "ctx_b": "", "endings": ["a", "b", "c", "d"], )";
+  EXPECT_THAT(ErrorOf("hellaswag", "hellaswag/hellaswag_val.jsonl", scene + R"("label": "4"})"),
+              HasSubstr("label must be 0 to 3"));
+  EXPECT_THAT(ErrorOf("hellaswag", "hellaswag/hellaswag_val.jsonl", scene + R"("label": 4})"),
+              HasSubstr("label is 4, which is not between 0 and 3"));
   EXPECT_THAT(ErrorOf("hellaswag", "hellaswag/hellaswag_val.jsonl",
                       R"({"activity_label": "", "ctx_a": "", "ctx_b": "", "endings": ["a"], "label": "0"})"),
               HasSubstr("endings has 1 entries"));

@@ -38,16 +38,24 @@ std::string Preprocess(std::string_view text) {
   return ReplaceAll(result, "  ", " ");
 }
 
+// An integer in the authors' file, text in the Hub's copy of it.
+Result<int64_t> ReadGold(const JsonObject& row) {
+  SWIFTKV_ASSIGN_OR_RETURN(const nlohmann::json* label, row.Get("label"));
+  if (label->is_number()) return row.Int("label", 0, kEndings - 1);
+  SWIFTKV_ASSIGN_OR_RETURN(const std::string digit, row.String("label"));
+  if (digit.size() != 1 || digit[0] < '0' || digit[0] >= static_cast<char>('0' + kEndings)) {
+    return InvalidInput("{} must be 0 to {}", row.Place("label"), kEndings - 1);
+  }
+  return digit[0] - '0';
+}
+
 Result<Scene> ReadScene(const JsonObject& row) {
   SWIFTKV_ASSIGN_OR_RETURN(const std::string label, row.String("activity_label"));
   SWIFTKV_ASSIGN_OR_RETURN(const std::string first, row.String("ctx_a"));
   SWIFTKV_ASSIGN_OR_RETURN(const std::string second, row.String("ctx_b"));
   SWIFTKV_ASSIGN_OR_RETURN(const std::vector<std::string> endings, Strings(row, "endings", kEndings));
-  SWIFTKV_ASSIGN_OR_RETURN(const std::string gold, row.String("label"));
-  if (gold.size() != 1 || gold[0] < '0' || gold[0] >= static_cast<char>('0' + kEndings)) {
-    return InvalidInput("{} must be 0 to {}", row.Place("label"), kEndings - 1);
-  }
-  Scene scene{.query = Preprocess(fmt::format("{}: {} {}", label, first, Capitalize(second))), .gold = gold[0] - '0'};
+  Scene scene{.query = Preprocess(fmt::format("{}: {} {}", label, first, Capitalize(second)))};
+  SWIFTKV_ASSIGN_OR_RETURN(scene.gold, ReadGold(row));
   for (const std::string& ending : endings) scene.endings.push_back(Preprocess(ending));
   return scene;
 }
