@@ -3,9 +3,9 @@
 
 #include <nlohmann/json.hpp>
 
+#include "base/printable.h"
 #include "bench/latency.h"
 #include "bench/statistics.h"
-#include "checkpoint/printable.h"
 
 namespace swiftkv {
 namespace {

@@ -13,8 +13,8 @@
 #include <utility>
 
 #include "base/file.h"
+#include "base/printable.h"
 #include "checkpoint/json_file.h"
-#include "checkpoint/printable.h"
 
 namespace swiftkv {
 namespace {

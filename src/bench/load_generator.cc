@@ -17,8 +17,8 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "base/printable.h"
 #include "bench/completion_stream.h"
-#include "checkpoint/printable.h"
 
 namespace swiftkv {
 namespace {

@@ -10,10 +10,10 @@
 
 #include "base/file.h"
 #include "base/file_calls.h"
+#include "base/printable.h"
 #include "base/process.h"
 #include "bench/measured_model.h"
 #include "bench/sweep.h"
-#include "checkpoint/printable.h"
 
 namespace swiftkv {
 namespace {

@@ -6,9 +6,9 @@
 #include <random>
 #include <utility>
 
+#include "base/printable.h"
 #include "bench/lengths.h"
 #include "bench/prompts.h"
-#include "checkpoint/printable.h"
 
 namespace swiftkv {
 namespace {

@@ -13,7 +13,7 @@
 #include <utility>
 
 #include "base/bfloat16.h"
-#include "checkpoint/printable.h"
+#include "base/printable.h"
 
 namespace swiftkv {
 namespace {

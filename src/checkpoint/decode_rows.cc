@@ -4,8 +4,8 @@
 #include <cstring>
 
 #include "base/float16.h"
+#include "base/printable.h"
 #include "checkpoint/block_parts.h"
-#include "checkpoint/printable.h"
 #include "checkpoint/stored_rows.h"
 #include "checkpoint/tensor_source.h"
 

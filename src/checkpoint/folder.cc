@@ -3,7 +3,7 @@
 #include <filesystem>
 #include <system_error>
 
-#include "checkpoint/printable.h"
+#include "base/printable.h"
 
 namespace swiftkv {
 namespace {

@@ -4,8 +4,8 @@
 #include <cstring>
 #include <utility>
 
+#include "base/printable.h"
 #include "checkpoint/gguf_parser.h"
-#include "checkpoint/printable.h"
 #include "checkpoint/tensor_table.h"
 
 namespace swiftkv {

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <utility>
 
-#include "checkpoint/printable.h"
+#include "base/printable.h"
 #include "checkpoint/tensor_table.h"
 
 namespace swiftkv {

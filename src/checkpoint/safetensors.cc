@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "checkpoint/printable.h"
+#include "base/printable.h"
 #include "checkpoint/tensor_table.h"
 
 namespace swiftkv {

@@ -4,9 +4,9 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/printable.h"
 #include "checkpoint/compressed_tensors.h"
 #include "checkpoint/folder.h"
-#include "checkpoint/printable.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/tensor_table.h"
 

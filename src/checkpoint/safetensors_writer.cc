@@ -11,7 +11,7 @@
 #include "base/bfloat16.h"
 #include "base/durable_folder.h"
 #include "base/file_calls.h"
-#include "checkpoint/printable.h"
+#include "base/printable.h"
 #include "checkpoint/tensor_table.h"
 
 namespace swiftkv {

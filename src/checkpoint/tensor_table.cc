@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "checkpoint/printable.h"
+#include "base/printable.h"
 
 namespace swiftkv {
 

@@ -8,8 +8,8 @@
 #include <memory>
 
 #include "base/parallel.h"
+#include "base/printable.h"
 #include "bench/latency.h"
-#include "checkpoint/printable.h"
 #include "cli/bench_options.h"
 #include "cli/options.h"
 #include "cli/terminal.h"

@@ -11,7 +11,7 @@
 #include <limits>
 #include <utility>
 
-#include "checkpoint/printable.h"
+#include "base/printable.h"
 #include "cli/options.h"
 #include "cli/terminal.h"
 

@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-#include "checkpoint/printable.h"
+#include "base/printable.h"
 #include "cli/commands.h"
 #include "cli/terminal.h"
 

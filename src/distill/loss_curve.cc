@@ -10,8 +10,8 @@
 
 #include "base/file.h"
 #include "base/file_calls.h"
+#include "base/printable.h"
 #include "base/process.h"
-#include "checkpoint/printable.h"
 
 namespace swiftkv {
 namespace {

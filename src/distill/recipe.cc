@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "checkpoint/printable.h"
+#include "base/printable.h"
 #include "distill/recipe_fields.h"
 #include "distill/recipe_reader.h"
 #include "distill/yaml_value.h"

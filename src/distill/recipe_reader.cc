@@ -6,7 +6,7 @@
 #include <numeric>
 #include <utility>
 
-#include "checkpoint/printable.h"
+#include "base/printable.h"
 
 namespace swiftkv {
 namespace {

@@ -16,8 +16,8 @@
 #include "base/durable_folder.h"
 #include "base/file.h"
 #include "base/file_calls.h"
+#include "base/printable.h"
 #include "checkpoint/json_file.h"
-#include "checkpoint/printable.h"
 #include "checkpoint/safetensors_writer.h"
 #include "checkpoint/tensor_source.h"
 

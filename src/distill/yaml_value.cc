@@ -11,7 +11,7 @@
 #include <sstream>
 #include <utility>
 
-#include "checkpoint/printable.h"
+#include "base/printable.h"
 #include "text/unicode.h"
 
 namespace swiftkv {

@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "checkpoint/printable.h"
+#include "base/printable.h"
 
 namespace swiftkv {
 namespace {

@@ -7,7 +7,7 @@
 #include <numbers>
 #include <utility>
 
-#include "checkpoint/printable.h"
+#include "base/printable.h"
 
 namespace swiftkv {
 namespace {

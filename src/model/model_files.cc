@@ -7,9 +7,9 @@
 #include <system_error>
 #include <utility>
 
+#include "base/printable.h"
 #include "checkpoint/folder.h"
 #include "checkpoint/json_file.h"
-#include "checkpoint/printable.h"
 #include "model/gguf_config.h"
 
 namespace swiftkv {

@@ -13,7 +13,7 @@
 #include <optional>
 #include <utility>
 
-#include "checkpoint/printable.h"
+#include "base/printable.h"
 #include "grammar/grammar_cache.h"
 #include "grammar/token_trie.h"
 #include "server/access.h"

@@ -1,6 +1,6 @@
 // Text from a file, fit for a message: short, and without bytes that a terminal would act on.
-#ifndef SWIFTKV_CHECKPOINT_PRINTABLE_H_
-#define SWIFTKV_CHECKPOINT_PRINTABLE_H_
+#ifndef SWIFTKV_BASE_PRINTABLE_H_
+#define SWIFTKV_BASE_PRINTABLE_H_
 
 #include <string>
 #include <string_view>
@@ -20,4 +20,4 @@ inline std::string Printable(std::string_view text) {
 
 }  // namespace swiftkv
 
-#endif  // SWIFTKV_CHECKPOINT_PRINTABLE_H_
+#endif  // SWIFTKV_BASE_PRINTABLE_H_
