@@ -1,3 +1,4 @@
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -90,6 +91,52 @@ TEST(AtomicFileTest, LeavesTheOldFileUntilCommit) {
 TEST(AtomicFileTest, AFullDiskIsASentence) {
   auto file = AtomicFile::Create("/dev/full.d/x");
   EXPECT_FALSE(file.has_value());
+}
+
+TEST(AtomicFileTest, ALinkStaysOne) {
+  namespace fs = std::filesystem;
+  fs::create_directories(TestPath("elsewhere"));
+  const std::string target = TestPath("elsewhere/target");
+  ASSERT_TRUE(WriteFile(target, "old"));
+  fs::create_symlink("elsewhere/target", TestPath("link"));
+  fs::create_symlink("link", TestPath("second_link"));
+  ASSERT_TRUE(WriteFile(TestPath("second_link"), "new"));
+  EXPECT_TRUE(fs::is_symlink(TestPath("second_link")));
+  EXPECT_TRUE(fs::is_symlink(TestPath("link")));
+  EXPECT_FALSE(fs::is_symlink(target));
+  EXPECT_EQ(*ReadFile(target, 100), "new");
+  fs::remove(target);
+  ASSERT_TRUE(WriteFile(TestPath("link"), "again"));
+  EXPECT_EQ(*ReadFile(target, 100), "again");
+  fs::create_symlink("circle", TestPath("circle"));
+  EXPECT_FALSE(WriteFile(TestPath("circle"), "x"));
+  EXPECT_EQ(WriteFile(TestPath("elsewhere"), "x").error().code, ErrorCode::kInvalidInput);
+}
+
+TEST(AtomicFileTest, DevicesAndPipesAreWrittenTo) {
+  namespace fs = std::filesystem;
+  const std::string fifo = TestPath("atomic_fifo");
+  ASSERT_EQ(mkfifo(fifo.c_str(), 0600), 0);
+  const int reader = open(fifo.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+  ASSERT_GE(reader, 0);
+  ASSERT_TRUE(WriteFile(fifo, "text"));
+  EXPECT_TRUE(fs::is_fifo(fifo));
+  char text[8] = {};
+  EXPECT_EQ(read(reader, text, sizeof text), 4);
+  EXPECT_STREQ(text, "text");
+  close(reader);
+  // Through a link, so that no device is at risk where the test fails.
+  fs::create_symlink("/dev/null", TestPath("null"));
+  ASSERT_TRUE(WriteFile(TestPath("null"), "text"));
+  EXPECT_TRUE(fs::is_character_file(TestPath("null")));
+  EXPECT_TRUE(fs::is_symlink(TestPath("null")));
+  // An open file that is redirected to, such as /dev/stdout: behind what it holds.
+  const std::string redirected = TestPath("redirected");
+  ASSERT_TRUE(WriteFile(redirected, "before\n"));
+  const int fd = open(redirected.c_str(), O_WRONLY | O_CLOEXEC);
+  ASSERT_TRUE(WriteFile("/proc/self/fd/" + std::to_string(fd), "after\n"));
+  close(fd);
+  EXPECT_EQ(*ReadFile(redirected, 100), "before\nafter\n");
 }
 
 TEST(PathTest, WithoutTrailingSlashHasALastPart) {

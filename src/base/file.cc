@@ -8,6 +8,9 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <optional>
+#include <system_error>
+#include <utility>
 
 #include "base/durable_folder.h"
 #include "base/file_calls.h"
@@ -45,6 +48,26 @@ Status WriteAll(int fd, std::span<const std::byte> bytes, const std::string& pat
     bytes = bytes.subspan(static_cast<size_t>(put));
   }
   return Ok();
+}
+
+// Where the links at the end of `path` lead, be there a file or not. nullopt: to something that can't be replaced, only
+// written to, such as a device, or an open file of this process (/dev/stdout).
+Result<std::optional<std::string>> ReplaceableFile(const std::string& path) {
+  constexpr int kMaxLinks = 40;  // as Linux
+  struct stat info {};
+  if (stat(path.c_str(), &info) == 0) {
+    if (S_ISDIR(info.st_mode)) return InvalidInput("{}: a folder, not a file", path);
+    if (!S_ISREG(info.st_mode)) return std::nullopt;
+  }
+  std::filesystem::path file = path;
+  for (int links = 0; links <= kMaxLinks; ++links) {
+    std::error_code no_link;
+    const std::filesystem::path target = std::filesystem::read_symlink(file, no_link);
+    if (no_link) return file.string();
+    if (file.string().starts_with("/proc/")) return std::nullopt;
+    file = file.parent_path() / target;
+  }
+  return IoError("{}: more than {} links", path, kMaxLinks);
 }
 
 std::span<const std::byte> BytesOf(std::string_view text) { return std::as_bytes(std::span(text.data(), text.size())); }
@@ -112,19 +135,29 @@ Result<std::string> ReadFile(const std::string& path, int64_t max_bytes) {
 Result<AtomicFile> AtomicFile::Create(const std::string& path) {
   AtomicFile file;
   file.path_ = path;
-  file.temporary_ = fmt::format("{}.tmp-{}", path, getpid());
-  file.fd_ = file_calls::Open(file.temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  SWIFTKV_ASSIGN_OR_RETURN(const std::optional<std::string> target, ReplaceableFile(path));
+  if (target) {
+    file.target_ = *target;
+    file.temporary_ = fmt::format("{}{}{}", *target, kTemporaryMark, getpid());
+    file.fd_ = file_calls::Open(file.temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  } else {
+    // O_APPEND: where standard output is a file, behind what it holds.
+    file.fd_ = file_calls::Open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
+  }
   if (file.fd_ < 0) return IoError("{}: cannot create: {}", path, std::strerror(errno));
   return file;
 }
 
 AtomicFile::AtomicFile(AtomicFile&& other) noexcept
-    : path_(std::move(other.path_)), temporary_(std::move(other.temporary_)), fd_(std::exchange(other.fd_, -1)) {}
+    : path_(std::move(other.path_)),
+      target_(std::move(other.target_)),
+      temporary_(std::move(other.temporary_)),
+      fd_(std::exchange(other.fd_, -1)) {}
 
 AtomicFile::~AtomicFile() {
   if (fd_ < 0) return;
   close(fd_);
-  file_calls::Unlink(temporary_.c_str());
+  if (!IsDirect()) file_calls::Unlink(temporary_.c_str());
 }
 
 Status AtomicFile::Append(std::span<const std::byte> bytes) { return WriteAll(fd_, bytes, path_); }
@@ -132,15 +165,19 @@ Status AtomicFile::Append(std::span<const std::byte> bytes) { return WriteAll(fd
 Status AtomicFile::Append(std::string_view text) { return Append(BytesOf(text)); }
 
 Status AtomicFile::Commit() {
+  if (IsDirect()) {
+    close(std::exchange(fd_, -1));
+    return Ok();
+  }
   if (file_calls::Sync(fd_) != 0) {
     if (errno == ENOSPC) return IoError("{}: the disk is full", path_);
     return IoError("{}: cannot sync: {}", path_, std::strerror(errno));
   }
-  if (file_calls::Rename(temporary_.c_str(), path_.c_str()) != 0) {
+  if (file_calls::Rename(temporary_.c_str(), target_.c_str()) != 0) {
     return IoError("{}: cannot rename into place: {}", path_, std::strerror(errno));
   }
   close(std::exchange(fd_, -1));
-  return SyncFolderOf(path_);
+  return SyncFolderOf(target_);
 }
 
 Status WriteFile(const std::string& path, std::string_view text) {

@@ -51,8 +51,11 @@ Result<std::string> ReadFile(const std::string& path, int64_t max_bytes);
 
 // Writes `path` through a temporary neighbour: Append..., then Commit (fsync, rename, fsync of the folder).
 // Without Commit the destructor removes the temporary file and `path` is untouched.
+// A link stays one: the file that it leads to is replaced. A device or a pipe (/dev/null, /dev/stdout, a FIFO) gets the
+// bytes as they come.
 class AtomicFile {
  public:
+  // Errors: kInvalidInput (a folder), kIo.
   static Result<AtomicFile> Create(const std::string& path);
   AtomicFile(AtomicFile&& other) noexcept;
   AtomicFile& operator=(AtomicFile&& other) = delete;
@@ -63,8 +66,10 @@ class AtomicFile {
 
  private:
   AtomicFile() = default;
-  std::string path_;
-  std::string temporary_;
+  bool IsDirect() const { return temporary_.empty(); }
+  std::string path_;       // as given, for messages
+  std::string target_;     // without links
+  std::string temporary_;  // empty: the bytes go to `path_` itself
   int fd_ = -1;
 };
 
