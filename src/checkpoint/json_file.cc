@@ -12,6 +12,7 @@ namespace {
 Status CheckExtent(std::string_view text, const std::string& origin) {
   std::array<int64_t, kMaxJsonDepth + 1> members = {};  // colons outside strings at each depth
   int64_t depth = 0;
+  int64_t key_steps = 0;
   bool in_string = false;
   for (size_t i = 0; i < text.size(); ++i) {
     const char c = text[i];
@@ -26,8 +27,14 @@ Status CheckExtent(std::string_view text, const std::string& origin) {
       members[depth] = 0;
     }
     if ((c == '}' || c == ']') && depth > 0) --depth;
-    if (c == ':' && ++members[depth] > kMaxJsonMembers) {
+    if (c != ':') continue;
+    key_steps += members[depth];
+    if (++members[depth] > kMaxJsonMembers) {
       return InvalidInput("{}: a JSON object with more than {} members", origin, kMaxJsonMembers);
+    }
+    if (key_steps > kMaxJsonKeySteps) {
+      return InvalidInput("{}: JSON objects so large that their keys take more than {} steps", origin,
+                          kMaxJsonKeySteps);
     }
   }
   return Ok();

@@ -34,6 +34,11 @@ TEST(JsonFileTest, RefusesWhatIsNoSmallObject) {
   EXPECT_THAT(message(Repeated("[", 1 << 20)), HasSubstr("nested more than 64 deep"));
   EXPECT_THAT(message(Repeated("{\"a\":", 100000)), HasSubstr("nested more than 64 deep"));
   EXPECT_THAT(message("{" + Repeated("\"a\":1,", 30000) + "\"b\":1}"), HasSubstr("more than 8192 members"));
+  std::string large = "{\"a\":1";
+  for (int i = 0; i < 8000; ++i) large += ",\"" + std::to_string(i) + "\":1";
+  large += "}";
+  EXPECT_TRUE(ParseJsonObject(large, "file"));
+  EXPECT_THAT(message("{\"a\":[" + large + "," + large + "," + large + "]}"), HasSubstr("their keys take more than"));
   TemporaryFolder folder;
   EXPECT_THAT(MessageOf(ReadJsonFile(folder.Write("big.json", std::string(5 << 20, ' ')))), HasSubstr("the limit is"));
   EXPECT_THAT(MessageOf(ReadJsonFile(folder.path())), HasSubstr("not a regular file"));
