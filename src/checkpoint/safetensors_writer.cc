@@ -162,7 +162,11 @@ Status SafetensorsWriter::Finish() {
   }
   if (status && shards_.size() > 1) status = WriteFile(Join(folder_, kIndexFile), Index());
   if (!status) {
-    for (size_t i = 0; i < committed; ++i) file_calls::Unlink(Join(folder_, shards_[i].name).c_str());
+    // What failed may have its name already, though not durably.
+    file_calls::Unlink(Join(folder_, kIndexFile).c_str());
+    for (size_t i = 0; i < std::min(committed + 1, shards_.size()); ++i) {
+      file_calls::Unlink(Join(folder_, shards_[i].name).c_str());
+    }
   }
   files_.clear();
   return status;

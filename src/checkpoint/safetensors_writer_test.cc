@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "base/fault_injector.h"
 #include "checkpoint/test_files.h"
 
 namespace swiftkv {
@@ -112,6 +113,28 @@ TEST(SafetensorsWriterTest, AFailingDiskIsASentenceAndLeavesNothing) {
   std::signal(SIGXFSZ, old_handler);
   EXPECT_THAT(MessageOf(status), HasSubstr("cannot write"));
   EXPECT_THAT(FilesIn(folder.path()), IsEmpty());
+}
+
+TEST(SafetensorsWriterTest, WhicheverCallFailsNothingIsLeft) {
+  for (int64_t call = 0;; ++call) {
+    SCOPED_TRACE(call);
+    TemporaryFolder folder;
+    FaultInjector faults({.failing_call = call});
+    Status status;
+    {
+      auto writer = SafetensorsWriter::Create(folder.path(), {{"a", {10}}, {"b", {10}}, {"c", {10}}},
+                                              {.dtype = DType::kF32, .max_shard_bytes = 80});
+      status = writer ? writer->Append(std::vector<float>(30)) : Status(tl::unexpected(writer.error()));
+      if (status) status = writer->Finish();
+    }
+    if (!faults.failed()) {
+      EXPECT_TRUE(status);
+      EXPECT_EQ(FilesIn(folder.path()).size(), 3u);
+      break;
+    }
+    EXPECT_FALSE(status);
+    EXPECT_THAT(FilesIn(folder.path()), IsEmpty());
+  }
 }
 
 TEST(SafetensorsWriterTest, RefusesWhatItCannotWrite) {
