@@ -5,6 +5,7 @@
 #include <cstring>
 #include <queue>
 
+#include "base/printable.h"
 #include "text/unicode.h"
 
 namespace swiftkv {
@@ -79,7 +80,8 @@ Status Bpe::AddMerges(const std::vector<BpeMerge>& merges, const std::string& or
     product.assign(tokens_[merge.left]).append(tokens_[merge.right]);
     const std::optional<int32_t> id = Find(product);
     if (!id)
-      return InvalidInput("{}: merge {} makes '{}', which is not in the vocabulary", origin, merge.rank, product);
+      return InvalidInput("{}: merge {} makes '{}', which is not in the vocabulary", origin, merge.rank,
+                          Printable(product));
     const uint64_t pair = PairKey(merge.left, merge.right);
     size_t slot = Mix(pair) & (merges_.size() - 1);
     while (merges_[slot].pair != kNoPair && merges_[slot].pair != pair) slot = (slot + 1) & (merges_.size() - 1);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/printable.h"
 #include "text/unicode.h"
 
 namespace swiftkv {
@@ -11,7 +12,7 @@ namespace {
 using nlohmann::json;
 
 tl::unexpected<Error> Unsupported(const JsonObject& object, const std::string& type) {
-  return InvalidInput("{} '{}' is not supported", object.Place("type"), type);
+  return InvalidInput("{} '{}' is not supported", object.Place("type"), Printable(type));
 }
 
 // Calls `read` with the section itself or, for a "Sequence", with each of its members, at any depth.
@@ -48,7 +49,7 @@ Result<SplitBehavior> ReadBehavior(const JsonObject& object) {
   if (name == "MergedWithPrevious") return SplitBehavior::kMergedWithPrevious;
   if (name == "MergedWithNext") return SplitBehavior::kMergedWithNext;
   if (name == "Contiguous") return SplitBehavior::kContiguous;
-  return InvalidInput("{} '{}' is not supported", object.Place("behavior"), name);
+  return InvalidInput("{} '{}' is not supported", object.Place("behavior"), Printable(name));
 }
 
 Result<char32_t> ReadChar(const JsonObject& object, const char* name) {
@@ -68,7 +69,7 @@ Result<PrependScheme> ReadPrependScheme(const JsonObject& object) {
   if (name == "always") return PrependScheme::kAlways;
   if (name == "never") return PrependScheme::kNever;
   if (name == "first") return PrependScheme::kFirst;
-  return InvalidInput("{} '{}' is not supported", object.Place("prepend_scheme"), name);
+  return InvalidInput("{} '{}' is not supported", object.Place("prepend_scheme"), Printable(name));
 }
 
 Status ReadOneNormalizer(const JsonObject& object, const std::string& type, TokenizerParts& parts) {

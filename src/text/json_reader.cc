@@ -35,8 +35,11 @@ Result<nlohmann::json> ParseJson(std::string_view text, size_t max_values, const
   SWIFTKV_RETURN_IF_ERROR(CheckSize(text, max_values, origin));
   try {
     return nlohmann::json::parse(text);
-  } catch (const nlohmann::json::exception& error) {
-    return InvalidInput("{}: {}", origin, error.what());
+  } catch (const nlohmann::json::parse_error& error) {
+    // Its message would repeat the file's text, all of it where a string has no end.
+    return InvalidInput("{}: not valid JSON at byte {}", origin, error.byte);
+  } catch (const nlohmann::json::exception&) {
+    return InvalidInput("{}: not valid JSON: a number is out of range", origin);
   }
 }
 

@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/printable.h"
 #include "base/status.h"
 
 namespace swiftkv {
@@ -34,7 +35,7 @@ class JsonObject {
   Result<std::string> String(const char* name, const std::string& missing) const;
 
   const std::string& place() const { return place_; }
-  std::string Place(std::string_view member) const { return fmt::format("{}.{}", place_, member); }
+  std::string Place(std::string_view member) const { return fmt::format("{}.{}", place_, Printable(member)); }
 
  private:
   JsonObject(const nlohmann::json& value, std::string place) : value_(&value), place_(std::move(place)) {}

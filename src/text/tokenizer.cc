@@ -5,6 +5,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "base/printable.h"
 #include "text/pipeline.h"
 #include "text/unicode.h"
 
@@ -158,7 +159,7 @@ class PipelineTokenizer : public Tokenizer {
 Result<std::unique_ptr<Tokenizer>> MakeTokenizer(TokenizerParts parts, const std::string& origin) {
   for (const AddedToken& token : parts.added_tokens) {
     if (token.id < 0 || token.id >= kMaxVocabulary) {
-      return InvalidInput("{}: added token '{}' has id {}, the limit is {}", origin, token.content, token.id,
+      return InvalidInput("{}: added token '{}' has id {}, the limit is {}", origin, Printable(token.content), token.id,
                           kMaxVocabulary);
     }
     if (token.content.size() > AddedTokenMatcher::kMaxContentBytes) {

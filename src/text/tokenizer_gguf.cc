@@ -5,6 +5,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "base/printable.h"
 #include "text/components_json.h"
 #include "text/tokenizer.h"
 #include "text/unicode.h"
@@ -68,7 +69,7 @@ Result<const PreTokenizerRecipe*> FindRecipe(const std::string& name, const std:
   for (const PreTokenizerRecipe& recipe : kRecipes) {
     if (wanted == recipe.name) return &recipe;
   }
-  return InvalidInput("{}: tokenizer.ggml.pre '{}' is not supported", origin, name);
+  return InvalidInput("{}: tokenizer.ggml.pre '{}' is not supported", origin, Printable(name));
 }
 
 json Sequence(const char* members, json list) { return {{"type", "Sequence"}, {members, std::move(list)}}; }
@@ -158,7 +159,8 @@ Status AddMerges(const GgufVocabulary& vocabulary, const std::string& origin, To
     const auto left = ids.find(merge.substr(0, space));
     const auto right = ids.find(merge.substr(space + 1));
     if (left == ids.end() || right == ids.end()) {
-      return InvalidInput("{}: tokenizer.ggml.merges[{}] '{}' names a token that does not exist", origin, rank, merge);
+      return InvalidInput("{}: tokenizer.ggml.merges[{}] '{}' names a token that does not exist", origin, rank,
+                          Printable(merge));
     }
     parts.merges.push_back({left->second, right->second, static_cast<int32_t>(rank)});
   }
@@ -250,7 +252,7 @@ Result<GgufTokenizer> ReadGgufTokenizer(const GgufVocabulary& vocabulary, const 
     SWIFTKV_RETURN_IF_ERROR(ReadSentencePiece(vocabulary, origin, tokenizer));
   } else {
     return InvalidInput("{}: tokenizer.ggml.model '{}' is not supported, only gpt2 and llama are", origin,
-                        vocabulary.model);
+                        Printable(vocabulary.model));
   }
   SWIFTKV_RETURN_IF_ERROR(ReadSections(tokenizer, origin, parts));
   AddSpecialTokens(vocabulary, parts);

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/file.h"
+#include "base/printable.h"
 #include "text/components_json.h"
 #include "text/json_reader.h"
 #include "text/pipeline.h"
@@ -28,7 +29,7 @@ Status ReadVocabulary(const JsonObject& model, TokenizerParts& parts) {
   if (!vocabulary->is_object()) return InvalidInput("{} must be an object", model.Place("vocab"));
   for (const auto& [token, value] : vocabulary->items()) {
     if (!value.is_number_unsigned() || value.get<uint64_t>() >= static_cast<uint64_t>(kMaxVocabulary)) {
-      return InvalidInput("{}: the id of '{}' must be an integer below {}", model.Place("vocab"), token,
+      return InvalidInput("{}: the id of '{}' must be an integer below {}", model.Place("vocab"), Printable(token),
                           kMaxVocabulary);
     }
     if (token.size() > kMaxTokenBytes) {
@@ -38,7 +39,8 @@ Status ReadVocabulary(const JsonObject& model, TokenizerParts& parts) {
     const auto id = value.get<size_t>();
     if (id >= parts.tokens.size()) parts.tokens.resize(id + 1);
     if (!parts.tokens[id].empty()) {
-      return InvalidInput("{}: '{}' and '{}' have the same id {}", model.Place("vocab"), parts.tokens[id], token, id);
+      return InvalidInput("{}: '{}' and '{}' have the same id {}", model.Place("vocab"), Printable(parts.tokens[id]),
+                          Printable(token), id);
     }
     parts.tokens[id] = token;
   }
@@ -77,7 +79,7 @@ Status ReadMerges(const JsonObject& model, const TokenIds& ids, TokenizerParts& 
     const auto left_id = ids.find(left);
     const auto right_id = ids.find(right);
     if (left_id == ids.end() || right_id == ids.end()) {
-      return InvalidInput("{}: '{}' is not in the vocabulary", place, left_id == ids.end() ? left : right);
+      return InvalidInput("{}: '{}' is not in the vocabulary", place, Printable(left_id == ids.end() ? left : right));
     }
     parts.merges.push_back({left_id->second, right_id->second, static_cast<int32_t>(rank)});
   }
@@ -87,10 +89,10 @@ Status ReadMerges(const JsonObject& model, const TokenIds& ids, TokenizerParts& 
 Status ReadModel(const JsonObject& file, TokenizerParts& parts) {
   SWIFTKV_ASSIGN_OR_RETURN(const JsonObject model, file.Object("model"));
   SWIFTKV_ASSIGN_OR_RETURN(const std::string type, model.String("type", model.Find("merges") ? "BPE" : "unnamed"));
-  if (type != "BPE") return InvalidInput("{} '{}' is not supported, only BPE is", model.Place("type"), type);
+  if (type != "BPE") return InvalidInput("{} '{}' is not supported, only BPE is", model.Place("type"), Printable(type));
   for (const char* affix : {"continuing_subword_prefix", "end_of_word_suffix"}) {
     SWIFTKV_ASSIGN_OR_RETURN(const std::string text, model.String(affix, ""));
-    if (!text.empty()) return InvalidInput("{} '{}' is not supported", model.Place(affix), text);
+    if (!text.empty()) return InvalidInput("{} '{}' is not supported", model.Place(affix), Printable(text));
   }
   if (const json* dropout = model.Find("dropout"); dropout && (!dropout->is_number() || *dropout != 0)) {
     return InvalidInput("{} is not supported: it makes encoding random", model.Place("dropout"));
@@ -140,12 +142,13 @@ class Known {
     if (token.content.empty() || added_.count(token.content)) return Ok();
     const auto [id, new_token] = ids_.emplace(token.content, token.id);
     if (id->second != token.id) {
-      return InvalidInput("{}: '{}' has the id {} here and {} in the vocabulary", place, token.content, token.id,
-                          id->second);
+      return InvalidInput("{}: '{}' has the id {} here and {} in the vocabulary", place, Printable(token.content),
+                          token.id, id->second);
     }
     const auto [spelling, new_id] = used_.emplace(token.id, token.content);
     if (spelling->second != token.content) {
-      return InvalidInput("{}: '{}' and '{}' have the same id {}", place, token.content, spelling->second, token.id);
+      return InvalidInput("{}: '{}' and '{}' have the same id {}", place, Printable(token.content),
+                          Printable(spelling->second), token.id);
     }
     added_.emplace(token.content, token.id);
     parts.added_tokens.push_back(token);
@@ -184,7 +187,7 @@ Status ReadAddedTokensDecoder(const JsonObject& config, Known& known, TokenizerP
   SWIFTKV_ASSIGN_OR_RETURN(const json* tokens, config.Get("added_tokens_decoder"));
   if (!tokens->is_object()) return InvalidInput("{} must be an object", config.Place("added_tokens_decoder"));
   for (const auto& [key, value] : tokens->items()) {
-    const std::string place = fmt::format("{}.{}", config.Place("added_tokens_decoder"), key);
+    const std::string place = fmt::format("{}.{}", config.Place("added_tokens_decoder"), Printable(key));
     if (key.empty() || key.size() > 7 ||
         !std::all_of(key.begin(), key.end(), [](char c) { return c >= '0' && c <= '9'; })) {
       return InvalidInput("{} is not a token id", place);

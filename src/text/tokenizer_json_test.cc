@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -81,6 +82,34 @@ TEST(TokenizerJsonTest, RefusesWhatIsNoSuchFile) {
     EXPECT_FALSE(Tokenizer::FromJson(text, "tokenizer.json")) << text.substr(0, 20);
   }
   EXPECT_FALSE(Tokenizer::FromFolder("/nonexistent"));
+}
+
+TEST(TokenizerJsonTest, ErrorsAreShortAndPrintable) {
+  const std::string hostile = "\x1b]0;pwned\x07" + std::string(100'000, 'x');
+  std::vector<std::string> messages = {
+      Tokenizer::FromJson("{\"a\":\"" + std::string(1 << 20, 'x'), "tokenizer.json").error().message,
+      Tokenizer::FromJson("{\"a\":1e" + std::string(1 << 20, '9') + "}", "tokenizer.json").error().message};
+  EXPECT_EQ(messages[0], "tokenizer.json: not valid JSON at byte 1048583");
+  for (const char* pointer : {"/model/type", "/model/end_of_word_suffix", "/normalizer/type", "/model/merges/0/1"}) {
+    json file = SmallTokenizer();
+    file["model"]["merges"] = json::array({json::array({"a", "b"})});
+    file[json::json_pointer(pointer)] = hostile;
+    messages.push_back(ErrorOf(file));
+  }
+  json file = SmallTokenizer();
+  file["model"]["vocab"]["\x1b"] = -1;
+  messages.push_back(ErrorOf(file));
+  file["model"]["vocab"]["\x1b"] = 1;
+  messages.push_back(ErrorOf(file));
+  file = SmallTokenizer();
+  file["added_tokens"][0]["content"] = hostile;
+  file["added_tokens"][0]["id"] = 1;
+  messages.push_back(ErrorOf(file));
+  for (const std::string& message : messages) {
+    EXPECT_NE(message, "no error");
+    EXPECT_LT(message.size(), 400u) << message.substr(0, 400);
+    EXPECT_TRUE(std::all_of(message.begin(), message.end(), [](char c) { return c >= 0x20 && c < 0x7f; })) << message;
+  }
 }
 
 class TokenizerConfigTest : public testing::Test {
