@@ -3,6 +3,7 @@
 
 #include <pcre2.h>
 
+#include "text/oniguruma.h"
 #include "text/unicode.h"
 
 namespace swiftkv {
@@ -12,72 +13,6 @@ constexpr uint32_t kMatchLimit = 10'000'000;  // backtracking steps for one matc
 constexpr uint32_t kHeapLimitKib = 64 << 10;  // memory for one match
 constexpr size_t kMaxJitStack = 8 << 20;      // bytes
 constexpr size_t kMaxRegexBytes = 16 << 10;   // tokenizers' expressions have some hundred bytes
-constexpr std::string_view kSpaces =
-    R"(\t-\r\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
-constexpr std::string_view kWords =
-    R"(\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\x{24b6}-\x{24e9}\x{1f130}-\x{1f149}\x{1f150}-\x{1f169}\x{1f170}-\x{1f189})";
-constexpr std::string_view kHexDigits = "0-9A-Fa-f";
-
-// The members of an escape whose meaning differs between the two engines; empty if it does not.
-std::string_view EscapeMembers(char escape) {
-  switch (escape) {
-    case 's':
-    case 'S':
-      return kSpaces;
-    case 'w':
-    case 'W':
-      return kWords;
-    case 'h':
-    case 'H':
-      return kHexDigits;
-    default:
-      return {};
-  }
-}
-
-// Oniguruma's syntax as PCRE2's. They agree but for a few escapes and for nested classes.
-Result<std::string> ToPcre2(const std::string& regex) {
-  std::string out;
-  bool in_class = false;
-  for (size_t at = 0; at < regex.size(); ++at) {
-    const char c = regex[at];
-    if (c == '\\' && at + 1 < regex.size()) {
-      const char escape = regex[++at];
-      const std::string_view members = EscapeMembers(escape);
-      const bool negated = escape >= 'A' && escape <= 'Z';
-      if (members.empty()) {
-        out.append({c, escape});
-      } else if (!in_class) {
-        out.append(negated ? "[^" : "[").append(members).append("]");
-      } else if (!negated) {
-        out.append(members);
-      } else {
-        return InvalidInput("'\\{}' inside a character class is not supported", escape);
-      }
-      continue;
-    }
-    if (in_class && ((c == '[' && regex.compare(at, 2, "[:") != 0) || regex.compare(at, 2, "&&") == 0)) {
-      return InvalidInput("nested character classes are not supported");
-    }
-    if (in_class && c == '[') {  // [:alpha:]
-      const size_t end = regex.find(":]", at);
-      if (end == std::string::npos) return InvalidInput("unfinished character class");
-      out.append(regex, at, end + 2 - at);
-      at = end + 1;
-      continue;
-    }
-    if (c == '[') {
-      in_class = true;
-      out.push_back(c);
-      if (regex.compare(at + 1, 1, "^") == 0) out.push_back(regex[++at]);
-      if (regex.compare(at + 1, 1, "]") == 0) out.append("\\").push_back(regex[++at]);
-      continue;
-    }
-    if (c == ']') in_class = false;
-    out.push_back(c);
-  }
-  return out;
-}
 
 struct MatchContext {
   pcre2_match_context* context = pcre2_match_context_create(nullptr);
@@ -134,7 +69,7 @@ Result<Pattern> Pattern::FromRegex(const std::string& regex) {
   pattern.words_ = FindWordPattern(regex);
   if (pattern.words_) return pattern;
   if (regex.size() > kMaxRegexBytes) return InvalidInput("longer than the limit of {} bytes", kMaxRegexBytes);
-  SWIFTKV_ASSIGN_OR_RETURN(const std::string translated, ToPcre2(regex));
+  SWIFTKV_ASSIGN_OR_RETURN(const std::string translated, OnigurumaToPcre2(regex));
   int error = 0;
   size_t offset = 0;
   pattern.regex_ = std::make_unique<Regex>();
