@@ -264,6 +264,21 @@ TEST(GrammarTest, BombsAreRefused) {
   EXPECT_THAT(Refusal(R"({"oneOf": [)" + options + "]}"), HasSubstr("too much to compare"));
 }
 
+// A large constant, named by each of 256 options, is looked at once.
+TEST(GrammarTest, LargeConstantsAreComparedOnce) {
+  std::string large = "[";
+  for (int i = 0; i < 60'000; ++i) large += i == 0 ? "[]" : ",[]";
+  std::string options;
+  for (int i = 0; i < 256; ++i) {
+    options += fmt::format(R"({}{{"properties": {{"a": {{"$ref": "#/$defs/l"}}, "z": {{"const": {}}}}},)"
+                           R"("required": ["a", "z"]}})",
+                           i == 0 ? "" : ",", i);
+  }
+  // 45 ms for each of 32,640 pairs when it was copied: this would not end within a test's time.
+  EXPECT_THAT(Refusal(fmt::format(R"({{"oneOf": [{}], "$defs": {{"l": {{"const": {}]}}}}}})", options, large)),
+              HasSubstr("too large: it needs more than"));
+}
+
 // Two readings of each level: the number of readings doubles, and the limit on them leaves valid texts.
 TEST(GrammarTest, AmbiguityIsBounded) {
   const std::string schema = R"({"anyOf": [{"type": "array", "items": {"$ref": "#"}}, {"type": "null"},
@@ -288,6 +303,57 @@ TEST(GrammarTest, KeepsToTheBytesThatTheVocabularyHas) {
   EXPECT_TRUE(Has(Mask(constraint.get(), *trie), 'f'));
   tokens['{'] = "";
   EXPECT_THAT(CompileJsonObject(*TokenTrie::Create(tokens)).error().message, HasSubstr("no text satisfies"));
+}
+
+// Options and optional members are readings of their own until their names part.
+TEST(GrammarTest, TheLastOfManyOptionsCanBeChosen) {
+  nlohmann::ordered_json options = {{"anyOf", nlohmann::ordered_json::array()}};
+  for (int i = 0; i < 255; ++i) options["anyOf"].push_back({{"const", fmt::format("B{}", i)}});
+  options["anyOf"].push_back({{"const", "Paris"}});
+  EXPECT_EQ(Reads(options.dump(), "\"Paris\""), "yes");
+  EXPECT_EQ(Reads(options.dump(), "\"B254\""), "yes");
+
+  nlohmann::ordered_json object = {{"properties", nlohmann::ordered_json::object()}, {"required", {"city"}}};
+  for (int i = 0; i < 400; ++i) object["properties"][fmt::format("p{}", i)] = {{"type", "integer"}};
+  object["properties"]["city"] = {{"type", "string"}};
+  EXPECT_EQ(Reads(object.dump(), R"({"city": "Rome"})"), "yes");
+  EXPECT_EQ(Reads(object.dump(), R"({"p399": 1, "city": "Rome"})"), "yes");
+  for (int i = 0; i < 1000; ++i) object["properties"][fmt::format("q{}", i)] = {{"type", "integer"}};
+  object["properties"]["end"] = {{"type", "null"}};
+  object["required"].push_back("end");
+  EXPECT_EQ(Reads(object.dump(), R"({"city": "Rome", "end": null})"), "yes");
+  object["required"] = {"p0"};
+  object["additionalProperties"] = {{"type", "null"}};
+  EXPECT_EQ(Reads(object.dump(), R"({"p0": 1, "other": null})"), "yes");
+}
+
+TEST(GrammarTest, ExclusiveBoundsKeepSmallFractions) {
+  const std::string above = R"({"type": "number", "exclusiveMinimum": 0})";
+  for (const char* text : {"0.5", "0.05", "0.000000000000001", "0.10", "1.0"}) EXPECT_EQ(Reads(above, text), "yes");
+  EXPECT_EQ(Reads(above, "0.00"), "prefix");
+  EXPECT_EQ(Reads(above, "0"), "prefix");
+  EXPECT_EQ(Reads(above, "0.000000000000000"), "stops at 0");
+  EXPECT_EQ(Reads(R"({"type": "number", "exclusiveMaximum": 0})", "-0.05"), "yes");
+}
+
+TEST(GrammarTest, BoundsThatEveryNumberKeepsAreNone) {
+  const std::string safe = R"({"type": "integer", "minimum": -9007199254740991, "maximum": 9007199254740991})";
+  EXPECT_EQ(Reads(safe, "-999999999999999"), "yes");
+  EXPECT_EQ(Reads(R"({"type": "integer", "minimum": 3, "maximum": 1e300})", "2"), "prefix");
+  EXPECT_THAT(Refusal(R"({"type": "integer", "minimum": 9007199254740991})"), HasSubstr("bounds reach to"));
+  EXPECT_THAT(Refusal(R"({"type": "number", "maximum": -1e300})"), HasSubstr("bounds reach to"));
+}
+
+// Without 'type', keywords say nothing about values of other types.
+TEST(GrammarTest, OneOfKnowsWhatSatisfiesAnUntypedSchema) {
+  EXPECT_THAT(
+      Refusal(R"({"oneOf": [{"properties": {"a": {"type": "integer"}}, "required": ["a"]}, {"type": "null"}]})"),
+      HasSubstr("both schema 0 and schema 1"));
+  EXPECT_THAT(Refusal(R"({"oneOf": [{"const": "a"}, {"minimum": 5}]})"), HasSubstr("both schema 0 and schema 1"));
+  EXPECT_EQ(Refusal(R"({"oneOf": [{"const": 1}, {"enum": [2, {"b": 1, "a": [1]}]}, {"const": {"a": [2], "b": 1}}]})"),
+            "");
+  EXPECT_THAT(Refusal(R"({"oneOf": [{"const": {"a": 1, "b": 2}}, {"const": {"b": 2.0, "a": 1}}]})"),
+              HasSubstr("both schema 0 and schema 1"));
 }
 
 TEST(GrammarTest, ManyOptionalMembers) {

@@ -182,6 +182,23 @@ void JsonText::DigitRun(int32_t from, char lowest_first, char highest, int count
   builder_.Skip(state, to);
 }
 
+// Digits behind the point, not all of them zeros.
+void JsonText::NonzeroFraction(int32_t from, int32_t to) {
+  int32_t zeros = from;
+  int32_t nonzero = -1;  // there is no digit yet
+  for (int i = 0; i < kMaxDigits; ++i) {
+    const int32_t next_nonzero = builder_.NewState();
+    builder_.Bytes(zeros, '1', '9', next_nonzero);
+    if (i > 0) builder_.Bytes(nonzero, '0', '9', next_nonzero);
+    builder_.Skip(next_nonzero, to);
+    nonzero = next_nonzero;
+    if (i + 1 == kMaxDigits) break;
+    const int32_t next_zeros = builder_.NewState();
+    builder_.Byte(zeros, '0', next_zeros);
+    zeros = next_zeros;
+  }
+}
+
 // As many digits as `low` and `high` have, from one to the other.
 void JsonText::DigitsBetween(int32_t from, std::string_view low, std::string_view high, int32_t to) {
   if (low.empty()) return builder_.Skip(from, to);
@@ -265,7 +282,7 @@ void JsonText::Magnitude(int32_t from, const NumberRange& range, int32_t to) {
   if (range.low_excluded && low < high) {
     const int32_t bottom = builder_.NewState();
     Whole(from, low, low, bottom);
-    DigitRun(builder_.Literal(bottom, "."), '1', '9', kMaxDigits, to);
+    NonzeroFraction(builder_.Literal(bottom, "."), to);
   }
 }
 

@@ -57,6 +57,7 @@ class JsonText {
   void Escape(int32_t from, bool unicode, int32_t to);
   void FreeString(int32_t from, int32_t to);
   void DigitRun(int32_t from, char lowest_first, char highest, int count, int32_t to);
+  void NonzeroFraction(int32_t from, int32_t to);
   void DigitsBetween(int32_t from, std::string_view low, std::string_view high, int32_t to);
   void Whole(int32_t from, int64_t low, int64_t high, int32_t to);
   void Magnitude(int32_t from, const NumberRange& range, int32_t to);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <optional>
+#include <utility>
 
 namespace swiftkv {
 namespace {
@@ -22,7 +23,8 @@ struct Bound {
   bool excluded = false;
 };
 
-// A bound of numbers. `round`: to the next integer that the bound lets through.
+// A bound of numbers; nullopt where all that can be written keeps it. `round`: to the next integer that it lets
+// through.
 Result<std::optional<Bound>> NumberBound(const SchemaNode& node, const char* keyword, bool integer,
                                          double (*round)(double)) {
   const SchemaJson* json = node.Find(keyword);
@@ -32,6 +34,8 @@ Result<std::optional<Bound>> NumberBound(const SchemaNode& node, const char* key
   const bool whole = value == std::floor(value);
   if (!whole && !integer) return node.Invalid("'{}' is {}; numbers may have whole bounds only", keyword, value);
   constexpr auto kLimit = static_cast<double>(kMaxJsonNumber);
+  const bool is_lower = std::string_view(keyword).ends_with("inimum");
+  if (is_lower ? value < -kLimit : value > kLimit) return std::nullopt;  // such as JavaScript's safe integers
   if (!(std::abs(value) <= kLimit))
     return node.Invalid("'{}' is {}; bounds reach to {}", keyword, value, kMaxJsonNumber);
   const bool excluded = whole && std::string_view(keyword).starts_with("exclusive");
@@ -110,11 +114,12 @@ Status SchemaCompiler::CompileOptions(const SchemaNode& node, const char* keywor
   return Ok();
 }
 
-Status SchemaCompiler::CompileConstants(const SchemaNode& node, const std::vector<SchemaJson>& values, Rule rule) {
+Status SchemaCompiler::CompileConstants(const SchemaNode& node, const std::vector<const SchemaJson*>& values,
+                                        Rule rule) {
   SWIFTKV_ASSIGN_OR_RETURN(const std::vector<std::string> types, document_.Types(node));
   std::set<std::string> texts;
-  for (const SchemaJson& value : values) {
-    if (HasType(value, types)) texts.insert(value.dump());
+  for (const SchemaJson* value : values) {
+    if (HasType(*value, types)) texts.insert(value->dump());
   }
   text_.Texts(rule.start, texts, rule.end);
   return Ok();
@@ -224,11 +229,15 @@ Status SchemaCompiler::CompileObject(const SchemaNode& node, Rule rule) {
   const int32_t open = builder_.Literal(rule.start, "{");
   if (std::none_of(members.begin(), members.end(), is_required)) builder_.Byte(open, '}', rule.end);
   int32_t before = builder_.NewState();  // a member begins here
+  int32_t behind_optional = builder_.NewState();
   builder_.Skip(open, before);
   for (size_t i = 0; i < members.size() && !builder_.full(); ++i) {
     const Member& member = members[i];
     const int32_t next = builder_.NewState();
     const int32_t end = builder_.NewState();
+    // First, for of very many readings the last are dropped: what must come stays in reach.
+    builder_.Skip(before, behind_optional);
+    if (member.required) before = std::exchange(behind_optional, builder_.NewState());
     const int32_t name = builder_.Literal(before, SchemaJson(member.name).dump());
     builder_.Call(text_.Separator(name, ':'), member.value, end);
     if (!member.required) builder_.Skip(before, next);
@@ -238,6 +247,8 @@ Status SchemaCompiler::CompileObject(const SchemaNode& node, Rule rule) {
     before = next;
   }
   if (additional == nullptr || *additional == false) return Ok();
+  builder_.Skip(before, behind_optional);
+  before = behind_optional;
   SWIFTKV_ASSIGN_OR_RETURN(const Rule value, AdditionalRule(node, additional));
   std::set<std::string> names;
   for (const Member& member : members) names.insert(member.name);

@@ -39,7 +39,7 @@ class SchemaCompiler {
   Result<Rule> RuleOf(const SchemaNode& node);
   Status CompileSchema(const SchemaNode& node, Rule rule);
   Status CompileOptions(const SchemaNode& node, const char* keyword, Rule rule);
-  Status CompileConstants(const SchemaNode& node, const std::vector<SchemaJson>& values, Rule rule);
+  Status CompileConstants(const SchemaNode& node, const std::vector<const SchemaJson*>& values, Rule rule);
   Status CompileType(const SchemaNode& node, const std::string& type, Rule rule);
   Status CompileString(const SchemaNode& node, Rule rule);
   Status CompileNumber(const SchemaNode& node, bool integer, Rule rule);

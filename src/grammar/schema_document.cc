@@ -74,9 +74,6 @@ size_t ListSize(const SchemaNode& node, const char* keyword) {
   return list == nullptr ? 0 : list->size();
 }
 
-// The order of members aside.
-bool SameValue(const SchemaJson& a, const SchemaJson& b) { return nlohmann::json(a) == nlohmann::json(b); }
-
 // A part of a JSON pointer with ~1 and ~0 put back.
 std::string Unescape(std::string_view part) {
   std::string name;
@@ -118,6 +115,7 @@ Result<SchemaNode> SchemaDocument::Follow(const SchemaNode& node) const {
   const SchemaJson& reference = node.json->at("$ref");
   if (!reference.is_string()) return node.Invalid("'$ref' is not a string");
   std::string_view rest = reference.get_ref<const std::string&>();
+  if (const auto known = followed_.find(rest); known != followed_.end()) return SchemaNode{known->second, known->first};
   const SchemaNode target{&root_, std::string(rest)};
   if (!rest.starts_with("#") || (rest.size() > 1 && rest[1] != '/')) {
     return node.Invalid("'$ref' is '{}'; only places in the same document, #/..., are supported", rest);
@@ -130,6 +128,7 @@ Result<SchemaNode> SchemaDocument::Follow(const SchemaNode& node) const {
     rest.remove_prefix(end);
   }
   if (json == nullptr) return node.Invalid("'$ref' leads to '{}', which does not exist", target.place);
+  followed_.emplace(target.place, json);
   return SchemaNode{json, target.place};
 }
 
@@ -173,12 +172,18 @@ Status SchemaDocument::CheckKeywords(const SchemaNode& node) const {
   return Ok();
 }
 
+// Types of all values that satisfy a schema: without `type`, its keywords say nothing about other types.
+Result<Names> SchemaDocument::SatisfyingTypes(const SchemaNode& node) const {
+  const bool any = node.Find("type") == nullptr && node.Find("const") == nullptr && node.Find("enum") == nullptr;
+  return any ? Names(kTypes.begin(), kTypes.end()) : Types(node);
+}
+
 Result<Names> SchemaDocument::Types(const SchemaNode& node) const {
   if (const SchemaJson* type = node.Find("type")) return NamedTypes(node, *type);
   Names types;
   SWIFTKV_ASSIGN_OR_RETURN(const auto constants, Constants(node));
   if (constants) {
-    for (const SchemaJson& value : *constants) types.push_back(TypeName(value));
+    for (const SchemaJson* value : *constants) types.push_back(TypeName(*value));
     return types;
   }
   if (node.json->is_object()) {
@@ -212,17 +217,27 @@ Result<bool> SchemaDocument::Disjoint(const SchemaNode& a, const SchemaNode& b, 
   };
   if (has_options(x) || has_options(y)) return false;
   SWIFTKV_RETURN_IF_ERROR(Spend(x, 1 + ListSize(x, "enum") * ListSize(y, "enum")));
-  if (!TypesMeet(x_types, y_types)) return true;
+  SWIFTKV_ASSIGN_OR_RETURN(const Names x_satisfying, SatisfyingTypes(x));
+  SWIFTKV_ASSIGN_OR_RETURN(const Names y_satisfying, SatisfyingTypes(y));
+  if (!TypesMeet(x_types, y_satisfying) && !TypesMeet(x_satisfying, y_types)) return true;
   SWIFTKV_ASSIGN_OR_RETURN(const auto x_constants, Constants(x));
   SWIFTKV_ASSIGN_OR_RETURN(const auto y_constants, Constants(y));
   if (x_constants && y_constants) {
-    return std::none_of(x_constants->begin(), x_constants->end(), [&](const SchemaJson& value) {
+    return std::none_of(x_constants->begin(), x_constants->end(), [&](const SchemaJson* value) {
       return std::any_of(y_constants->begin(), y_constants->end(),
-                         [&](const SchemaJson& other) { return SameValue(value, other); });
+                         [&](const SchemaJson* other) { return ValueId(*value) == ValueId(*other); });
     });
   }
   if (depth == kMaxDepth || x_types != Names{"object"} || y_types != Names{"object"}) return false;
   return TagsDiffer(x, y, depth);
+}
+
+// The same for equal values, the order of members aside. Each value is looked at once: it may be large, and compared
+// often.
+int SchemaDocument::ValueId(const SchemaJson& value) const {
+  const auto [known, is_new] = ids_of_places_.try_emplace(&value, 0);
+  if (is_new) known->second = ids_of_values_.try_emplace(value, static_cast<int>(ids_of_values_.size())).first->second;
+  return known->second;
 }
 
 // Whether a member that both objects require can't be the same in both.
@@ -234,6 +249,7 @@ Result<bool> SchemaDocument::TagsDiffer(const SchemaNode& a, const SchemaNode& b
   const SchemaJson* b_properties = b.Find("properties");
   if (a_properties == nullptr || b_properties == nullptr) return false;
   for (const std::string& name : a_required) {
+    SWIFTKV_RETURN_IF_ERROR(Spend(a, a_properties->size() + b_properties->size()));
     if (!b_required.contains(name) || !a_properties->contains(name) || !b_properties->contains(name)) continue;
     SWIFTKV_ASSIGN_OR_RETURN(const bool disjoint,
                              Disjoint(a.Child("properties").Child(name), b.Child("properties").Child(name), depth + 1));
@@ -242,12 +258,14 @@ Result<bool> SchemaDocument::TagsDiffer(const SchemaNode& a, const SchemaNode& b
   return false;
 }
 
-Result<std::optional<std::vector<SchemaJson>>> Constants(const SchemaNode& node) {
-  if (const SchemaJson* value = node.Find("const")) return std::vector<SchemaJson>{*value};
+Result<std::optional<std::vector<const SchemaJson*>>> Constants(const SchemaNode& node) {
+  if (const SchemaJson* value = node.Find("const")) return std::vector{value};
   const SchemaJson* values = node.Find("enum");
   if (values == nullptr) return std::nullopt;
   if (!values->is_array() || values->empty()) return node.Invalid("'enum' must be a list of values");
-  return std::vector<SchemaJson>(values->begin(), values->end());
+  std::vector<const SchemaJson*> constants;
+  for (const SchemaJson& value : *values) constants.push_back(&value);
+  return constants;
 }
 
 std::string TypeName(const SchemaJson& value) {

@@ -3,11 +3,14 @@
 #define SWIFTKV_GRAMMAR_SCHEMA_DOCUMENT_H_
 
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "base/status.h"
@@ -41,22 +44,28 @@ class SchemaDocument {
   Result<SchemaNode> Resolve(SchemaNode node) const;
   // The JSON types that a resolved schema allows; no `type`: those that its keywords are about, or all.
   Result<std::vector<std::string>> Types(const SchemaNode& node) const;
-  // Whether no value satisfies both, as far as types, constants and tags (required members with constants) show it.
-  // Error kInvalidInput, beside those of the others: all calls together compare too much.
+  // Whether no value of those that Types allows in one satisfies the other, as far as types, constants and tags
+  // (required members with constants) show it. Error kInvalidInput, beside those of the others: all calls together
+  // compare too much.
   Result<bool> Disjoint(const SchemaNode& a, const SchemaNode& b, int depth = 0) const;
 
  private:
   Result<SchemaNode> Follow(const SchemaNode& node) const;
   Status CheckKeywords(const SchemaNode& node) const;
   Status Spend(const SchemaNode& node, size_t comparisons) const;
+  Result<std::vector<std::string>> SatisfyingTypes(const SchemaNode& node) const;
+  int ValueId(const SchemaJson& value) const;
   Result<bool> TagsDiffer(const SchemaNode& a, const SchemaNode& b, int depth) const;
 
   const SchemaJson& root_;
-  mutable size_t comparisons_ = 0;  // of all calls of Disjoint
+  mutable size_t comparisons_ = 0;                                          // of all calls of Disjoint
+  mutable std::map<std::string, const SchemaJson*, std::less<>> followed_;  // by $ref
+  mutable std::unordered_map<const SchemaJson*, int> ids_of_places_;
+  mutable std::map<nlohmann::json, int> ids_of_values_;
 };
 
-// The values of `const` or `enum`; nullopt: neither is there. Error kInvalidInput.
-Result<std::optional<std::vector<SchemaJson>>> Constants(const SchemaNode& node);
+// The values of `const` or `enum`, which belong to the schema; nullopt: neither is there. Error kInvalidInput.
+Result<std::optional<std::vector<const SchemaJson*>>> Constants(const SchemaNode& node);
 // "null", "boolean", "object", "array", "integer", "number" or "string".
 std::string TypeName(const SchemaJson& value);
 // The members of `required`. Error kInvalidInput: no list of strings.

@@ -52,15 +52,14 @@ int32_t ThreadSets::Intern(Set set) {
 }
 
 int32_t ThreadSets::Push(int32_t return_state, int32_t below) {
-  const uint64_t key = uint64_t{static_cast<uint32_t>(return_state)} << 32 | static_cast<uint32_t>(below);
-  const auto [found, added] = stacks_.try_emplace(key, static_cast<int32_t>(frames_.size()));
+  const auto [found, added] = stacks_.try_emplace(Key(return_state, below), static_cast<int32_t>(frames_.size()));
   if (added) frames_.push_back({return_state, below});
   return found->second;
 }
 
 // Adds the threads that `thread` becomes without reading: those in states that read a byte, or at the end.
 void ThreadSets::Expand(Thread first, Set* set) {
-  constexpr size_t kMaxSeen = 1024;  // bounds the work where many states lead to few that read
+  constexpr size_t kMaxSeen = 4096;  // bounds the work where many states lead to few that read
   work_.assign(1, first);
   while (!work_.empty()) {
     if (set->threads.size() >= kMaxThreads || (seen_.size() >= kMaxSeen && !set->threads.empty())) {
@@ -69,8 +68,7 @@ void ThreadSets::Expand(Thread first, Set* set) {
     }
     const Thread thread = work_.back();
     work_.pop_back();
-    if (std::find(seen_.begin(), seen_.end(), thread) != seen_.end()) continue;
-    seen_.push_back(thread);
+    if (!seen_.insert(Key(thread.state, thread.stack)).second) continue;
     if (thread.state == kEnd) {
       set->threads.push_back(thread);
       set->at_end = true;

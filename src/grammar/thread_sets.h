@@ -16,6 +16,7 @@
 #include <span>
 #include <tuple>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -32,7 +33,7 @@ struct Thread {
 
 class ThreadSets {
  public:
-  static constexpr size_t kMaxThreads = 64;
+  static constexpr size_t kMaxThreads = 512;
   static constexpr int32_t kDead = 0;
   static constexpr int32_t kEnd = -1;
 
@@ -66,6 +67,9 @@ class ThreadSets {
 
   int32_t Compute(int32_t set, uint8_t byte);
   int32_t Intern(Set set);
+  static uint64_t Key(int32_t state, int32_t stack) {
+    return uint64_t{static_cast<uint32_t>(state)} << 32 | static_cast<uint32_t>(stack);
+  }
   int32_t Push(int32_t return_state, int32_t below);
   void Expand(Thread thread, Set* set);
 
@@ -79,7 +83,7 @@ class ThreadSets {
   };
   std::vector<Frame> frames_;  // by stack: its top frame; frame 0 is the empty stack
   std::unordered_map<uint64_t, int32_t> stacks_;
-  std::vector<Thread> seen_;  // work space of Compute
+  std::unordered_set<uint64_t> seen_;  // work space of Compute
   std::vector<Thread> work_;
 };
 
