@@ -100,7 +100,8 @@ class Forward::Impl {
   ResidentRope rope_;
 
   // Of the running step:
-  KvCache* cache_ = nullptr;
+  KvCache* cache_ = nullptr;           // of this step
+  const void* cache_begin_ = nullptr;  // of the step before, whose cache may be gone
   ForwardObserver* observer_ = nullptr;
   bool records_ = false;     // projections for the observer
   int64_t full_layers_ = 0;  // layers that run for all rows; the others run for the logit rows
@@ -471,8 +472,9 @@ Status Forward::Impl::Prepare(const Step& step, KvCache* cache) {
   for (const SequenceChunk& chunk : step.chunks) positions = std::max(positions, chunk.position + chunk.tokens);
   SWIFTKV_RETURN_IF_ERROR(vectors_.Place(weights_));
   SWIFTKV_ASSIGN_OR_RETURN(bool moved, rope_.Grow(positions));
-  moved |= cache_ == nullptr || cache_->Group(0) != cache->Group(0);
+  moved |= cache_begin_ != cache->Group(0);
   cache_ = cache;
+  cache_begin_ = cache->Group(0);
 
   const auto tokens = static_cast<int64_t>(step.token_ids.size());
   const auto logit_rows = static_cast<int64_t>(step.logit_rows.size());

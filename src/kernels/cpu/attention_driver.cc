@@ -74,11 +74,18 @@ void RunPartitions(const AttentionArgs& args, const CpuKernels& kernels, const s
 }  // namespace
 
 void RunAttention(const AttentionArgs& args, const CpuKernels& kernels) {
+  // Of all partitions' states: on many cores a prompt has few tiles for each, too, but rows enough to fill gigabytes.
+  constexpr int64_t kMaxStateFloats = 4 << 20;
   const std::vector<AttentionTile> tiles = MakeTiles(args);
   int64_t parts = 0;
-  for (const AttentionTile& tile : tiles) parts += tile.partition_end - tile.partition_begin;
+  int64_t queries = 0;  // of all parts, over the heads of a group
+  for (const AttentionTile& tile : tiles) {
+    parts += tile.partition_end - tile.partition_begin;
+    queries += tile.rows * (tile.partition_end - tile.partition_begin);
+  }
+  const int64_t state_floats = queries * (args.heads / args.kv_heads) * AttentionStateFloats(args.head_dim);
   const auto tile_count = static_cast<int64_t>(tiles.size());
-  if (tile_count < 4 * Threads() && parts > tile_count) {
+  if (tile_count < 4 * Threads() && parts > tile_count && state_floats <= kMaxStateFloats) {
     RunPartitions(args, kernels, tiles);
   } else {
     RunTiles(args, kernels, tiles);
