@@ -111,12 +111,47 @@ TEST(ChatTemplate, KeepsToItsLimits) {
             "steps"},
            {"{% set ns = namespace(x=[1]) %}{% for i in range(200) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ "
             "ns.x|tojson }}",
-            "output_bytes"}}) {
+            "output_bytes"},
+           {"{% set ns = namespace(a=none) %}{% for i in range(1000) %}{% set ns.a = namespace(a=[ns.a]) %}{% endfor %}"
+            "{{ ns }}",
+            "depth"},
+           {"{% set ns = namespace(a=[1]) %}{% for i in range(1000) %}{% set ns.a = [1]|select('in', ns.a) %}{% endfor "
+            "%}{{ ns.a|list }}",
+            "depth"}}) {
     const std::string got = Render(source, Json::object(), options);
     EXPECT_NE(got.find("more than its limit of " + limit), std::string::npos) << source << "\n" << got.substr(0, 200);
   }
   auto chat = ChatTemplate::Parse("{{ 'a' * 10 ** 9 }}", "t");
   EXPECT_EQ(chat->Render(Json::object(), options).error().code, ErrorCode::kResourceExhausted);
+}
+
+// Each operation on a text of 20,000 bytes costs 78 steps.
+TEST(ChatTemplate, WorkOnTextIsPaidFor) {
+  RenderOptions options;
+  options.limits = {.steps = 20'000, .depth = 300, .output_bytes = 1 << 20, .memory_bytes = 1 << 24};
+  Json entries = Json::object();
+  for (int i = 0; i < 900; ++i) entries["k" + std::to_string(i)] = 1;
+  for (const std::string operation :
+       {"s.ljust(1)", "s.rjust(1)", "s.center(1)", "s.zfill(1)", "s.isidentifier()", "s|truncate(30000)",
+        "s.removeprefix(s)", "s|int", "s|float", "percent % 1", "braces.format_map(m)", "[{}]|map(attribute=s)|first",
+        "'{k899}'.format_map(d)", "'x'.format(**d)"}) {
+    const std::string source =
+        "{% set s = 'a' * 20000 %}{% set m = {s: 1} %}{% set braces = '{' ~ s ~ '}' %}{% set percent = '%' ~ '-' * "
+        "20000 "
+        "~ 'd' %}{% for i in range(250) %}{% set x = " +
+        operation + " %}{% endfor %}";
+    const std::string got = Render(source, {{"d", entries}}, options);
+    EXPECT_NE(got.find("more than its limit of steps"), std::string::npos) << operation << "\n" << got.substr(0, 200);
+  }
+}
+
+// Chains whose nesting nothing counts: of namespaces, and of generators that hold arguments or what they delivered.
+TEST(ChatTemplate, FreesLongChains) {
+  for (const std::string link :
+       {"{% set ns.x = namespace(x=ns.x) %}", "{% set ns.x = [1]|map('default', ns.x) %}",
+        "{% set next = [ns]|map(attribute='x')|batch(2) %}{% set _ = next|first %}{% set ns.x = next %}"}) {
+    EXPECT_EQ(Render("{% set ns = namespace(x=[1]) %}{% for i in range(100000) %}" + link + "{% endfor %}End"), "End");
+  }
 }
 
 TEST(ChatTemplate, ErrorsNameTheOriginThatIsAskedFor) {

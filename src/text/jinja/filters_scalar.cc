@@ -190,6 +190,7 @@ Result<Value> Truncate(Runtime& runtime, const Value& self, const Arguments& arg
     SWIFTKV_ASSIGN_OR_RETURN(leeway, ToIndex(*bound[3]));
   }
   if (!self.Is(Kind::kString) || !end.Is(Kind::kString)) return InvalidInput("truncate needs a string");
+  runtime.budget.SpendBytes(self.text().size() + end.text().size());
   const auto end_size = static_cast<int64_t>(CountChars(end.text()));
   if (length < end_size) return InvalidInput("expected length >= {}, got {}", end_size, length);
   if (leeway < 0) return InvalidInput("expected leeway >= 0, got {}", leeway);
@@ -255,7 +256,7 @@ Result<Value> UrlEncode(Runtime& runtime, const Value& self, const Arguments& ar
 
 // ---- Numbers.
 
-Result<Value> IntFilter(Runtime&, const Value& self, const Arguments& arguments) {
+Result<Value> IntFilter(Runtime& runtime, const Value& self, const Arguments& arguments) {
   SWIFTKV_ASSIGN_OR_RETURN(const Bound bound, Bind(arguments, "int", {"default", "base"}, 0));
   if (self.Is(Kind::kUndefined)) return UndefinedError(self);
   const Value otherwise = bound[0] != nullptr ? *bound[0] : Value::Integer(0);
@@ -266,6 +267,7 @@ Result<Value> IntFilter(Runtime&, const Value& self, const Arguments& arguments)
   }
   std::optional<double> real;
   if (self.Is(Kind::kString)) {
+    runtime.budget.SpendBytes(self.text().size());
     const auto bounded = static_cast<int>(std::clamp<int64_t>(base, -1, 100));
     if (const std::optional<Int> value = ParseInt(self.text(), bounded); value) return Value::Integer(*value);
     real = ParseFloat(self.text());
@@ -277,11 +279,12 @@ Result<Value> IntFilter(Runtime&, const Value& self, const Arguments& arguments)
   return Value::Integer(static_cast<Int>(*real));
 }
 
-Result<Value> FloatFilter(Runtime&, const Value& self, const Arguments& arguments) {
+Result<Value> FloatFilter(Runtime& runtime, const Value& self, const Arguments& arguments) {
   SWIFTKV_ASSIGN_OR_RETURN(const Bound bound, Bind(arguments, "float", {"default"}, 0));
   if (self.Is(Kind::kUndefined)) return UndefinedError(self);
   if (self.IsNumber()) return Value::Float(self.number());
   if (self.Is(Kind::kString)) {
+    runtime.budget.SpendBytes(self.text().size());
     if (const std::optional<double> value = ParseFloat(self.text()); value) return Value::Float(*value);
   }
   return bound[0] != nullptr ? *bound[0] : Value::Float(0.0);

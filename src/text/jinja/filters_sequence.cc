@@ -19,6 +19,7 @@ using Path = std::vector<Value>;
 Path MakePath(Runtime& runtime, const Value& attribute) {
   if (attribute.Is(Kind::kNone)) return {};
   if (!attribute.Is(Kind::kString)) return {attribute};
+  runtime.budget.SpendBytes(attribute.text().size());
   Path path;
   for (size_t begin = 0, end; begin <= attribute.text().size(); begin = end + 1) {
     end = std::min(attribute.text().find('.', begin), attribute.text().size());

@@ -17,8 +17,24 @@ bool MayAppend(Budget* budget, const std::string& out) {
   return budget->Spend(1);
 }
 
+// Counts containers that are being printed, one within the other. Their own nesting does not do, because a
+// namespace can come to hold anything.
+class PrintingGuard {
+ public:
+  explicit PrintingGuard(Budget* budget) : budget_(budget) {
+    if (++budget_->printing > budget_->nesting) budget_->Exhaust("depth");
+  }
+  ~PrintingGuard() { --budget_->printing; }
+  PrintingGuard(const PrintingGuard&) = delete;
+  PrintingGuard& operator=(const PrintingGuard&) = delete;
+
+ private:
+  Budget* budget_;
+};
+
 template <class Items, class Append>
 void AppendSeparated(Budget* budget, std::string* out, const Items& items, const Append& append) {
+  const PrintingGuard guard(budget);
   bool first = true;
   for (const auto& item : items) {
     if (!MayAppend(budget, *out)) return;
@@ -43,6 +59,7 @@ void AppendDict(Budget* budget, std::string* out, const Dict& dict) {
 }
 
 void AppendView(Budget* budget, std::string* out, const Value& value) {
+  const PrintingGuard guard(budget);
   const DictViewObject& view = value.view();
   *out += TypeName(value);
   *out += "([";

@@ -518,6 +518,7 @@ class Interpreter {
     if (mapping.dict().size() > 1000) return InvalidInput("too many keyword arguments");
     for (const auto& [key, value] : mapping.dict().entries()) {
       if (!key.Is(Kind::kString)) return InvalidInput("keywords must be strings");
+      SWIFTKV_RETURN_IF_ERROR(runtime_.Step(static_cast<int64_t>(arguments->keyword.size() >> 3)));
       for (const auto& [name, other] : arguments->keyword) {
         if (name == key.text()) return InvalidInput("got multiple values for keyword argument '{}'", name);
       }
@@ -577,6 +578,7 @@ Status Interpreter::BindParameters(const Function& function, const Arguments& ar
   Value caller;
   Dict rest;
   for (const auto& [name, value] : arguments.keyword) {
+    SWIFTKV_RETURN_IF_ERROR(runtime_.Step(static_cast<int64_t>(parameters.size() >> 3)));
     const Function::Parameter* parameter = nullptr;
     for (size_t i = positional; i < parameters.size(); ++i) {
       if (parameters[i].name == name) parameter = &parameters[i];

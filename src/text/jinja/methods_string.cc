@@ -91,8 +91,9 @@ Result<Value> IsTitleCased(Runtime& runtime, const Value& self, const Arguments&
   return Value::Bool(cased);
 }
 
-Result<Value> IsIdentifier(Runtime&, const Value& self, const Arguments& arguments) {
+Result<Value> IsIdentifier(Runtime& runtime, const Value& self, const Arguments& arguments) {
   SWIFTKV_RETURN_IF_ERROR(Bind(arguments, "isidentifier", {}, 0));
+  runtime.budget.SpendBytes(self.text().size());
   for (size_t i = 0, length; i < self.text().size(); i += length) {
     const char32_t c = CharAt(self.text(), i, &length);
     if (i == 0 ? !IsIdentifierStart(c) : !IsIdentifierPart(c)) return Value::Bool(false);
@@ -115,10 +116,11 @@ Result<Value> StripMethod(Runtime& runtime, const Value& self, const Arguments& 
 }
 
 template <bool prefix>
-Result<Value> RemoveAffix(Runtime&, const Value& self, const Arguments& arguments) {
+Result<Value> RemoveAffix(Runtime& runtime, const Value& self, const Arguments& arguments) {
   SWIFTKV_ASSIGN_OR_RETURN(const Bound bound, Bind(arguments, "removeprefix", {"affix"}, 1));
   SWIFTKV_RETURN_IF_ERROR(NeedString(*bound[0], prefix ? "removeprefix" : "removesuffix"));
   const std::string_view text = self.text(), affix = bound[0]->text();
+  runtime.budget.SpendBytes(affix.size());
   if (prefix && text.substr(0, affix.size()) == affix) return Part(self, text.substr(affix.size()));
   if (!prefix && text.size() >= affix.size() && text.substr(text.size() - affix.size()) == affix) {
     return Part(self, text.substr(0, text.size() - affix.size()));
@@ -407,8 +409,10 @@ template <Align align>
 Result<Value> Pad(Runtime& runtime, const Value& self, const Arguments& arguments) {
   SWIFTKV_ASSIGN_OR_RETURN(const Bound bound, Bind(arguments, "pad", {"width", "fillchar"}, 1));
   SWIFTKV_ASSIGN_OR_RETURN(const int64_t width, ToIndex(*bound[0]));
+  runtime.budget.SpendBytes(self.text().size());
   std::string_view fill = " ";
   if (bound[1] != nullptr) {
+    if (bound[1]->Is(Kind::kString)) runtime.budget.SpendBytes(bound[1]->text().size());
     if (!bound[1]->Is(Kind::kString) || CountChars(bound[1]->text()) != 1) {
       return InvalidInput("The fill character must be exactly one character long");
     }
@@ -473,6 +477,7 @@ Result<Value> FormatMethod(Runtime& runtime, const Value& self, const Arguments&
 Result<Value> FormatMap(Runtime& runtime, const Value& self, const Arguments& arguments) {
   SWIFTKV_ASSIGN_OR_RETURN(const Bound bound, Bind(arguments, "format_map", {"mapping"}, 1));
   if (!bound[0]->Is(Kind::kDict)) return InvalidInput("format_map() needs a mapping, not {}", TypeName(*bound[0]));
+  SWIFTKV_RETURN_IF_ERROR(runtime.Step(static_cast<int64_t>(bound[0]->dict().size() >> 3)));
   Arguments named;
   for (const auto& [key, value] : bound[0]->dict().entries()) {
     if (key.Is(Kind::kString)) named.keyword.emplace_back(key.text(), value);

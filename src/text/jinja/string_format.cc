@@ -434,6 +434,7 @@ class BraceFormatter {
   Result<Value> Argument(std::string_view name) {
     const bool numbered = name.find_first_not_of("0123456789") == std::string_view::npos;
     if (!numbered) {
+      SWIFTKV_RETURN_IF_ERROR(runtime_.Step(static_cast<int64_t>(arguments_.keyword.size() >> 3)));
       for (const auto& [key, value] : arguments_.keyword) {
         if (key == name) return value;
       }
@@ -538,10 +539,12 @@ Status FormatValue(Runtime& runtime, std::string* out, const Value& value, std::
 }
 
 Result<Value> FormatPercent(Runtime& runtime, const Value& format, const Value& arguments) {
+  runtime.budget.SpendBytes(format.text().size());
   return PercentFormatter(runtime, format, arguments).Run();
 }
 
 Result<Value> FormatBraces(Runtime& runtime, const Value& format, const Arguments& arguments) {
+  runtime.budget.SpendBytes(format.text().size());
   std::string out;
   SWIFTKV_RETURN_IF_ERROR(BraceFormatter(runtime, format, arguments).Run(format.text(), 0, &out));
   return Value::String(&runtime.budget, std::move(out), format.markup());

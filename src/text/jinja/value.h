@@ -1,6 +1,8 @@
 // Values of the template language, as Python has them. A Value is 32 bytes: scalars inline, text as a view, and one
 // counted reference to the object that holds the rest. Lists, tuples and dicts never change once made (the sandbox
 // forbids it), so values form no cycles except through namespaces and macros' scopes, which the interpreter clears.
+// Chains of any length can still be made, of namespaces or of generators that hold what they once delivered: whatever
+// walks values counts its depth, and destruction does not recurse.
 //
 // Work and memory are taken from a Budget. Running out does not fail on the spot: the budget remembers it, results
 // from then on are meaningless, and the interpreter stops at its next step.
@@ -23,13 +25,18 @@ namespace swiftkv::jinja {
 // Python's integers are unbounded; 128 bits hold every 64-bit JSON number and what templates compute from them.
 using Int = __int128;
 
-// What one rendering may still use.
+struct Object;
+
+// What one rendering may still use, and what it is busy with.
 struct Budget {
   int64_t steps = 0;
   int64_t memory_bytes = 0;  // of values alive at one time
   int64_t string_bytes = 0;  // of any one string, and of the output
   int32_t nesting = 0;       // containers within containers
   const char* exhausted = nullptr;
+  int32_t printing = 0;      // containers that are being printed, one within the other
+  Object* doomed = nullptr;  // objects without references, linked by Object::next_doomed, while one is destroyed
+  bool destroying = false;
 
   bool Spend(int64_t count) {
     steps -= count;
@@ -68,7 +75,7 @@ struct Object {
   virtual ~Object() { budget->memory_bytes += bytes; }
   // Drops the references to others.
   virtual void Clear() {}
-  // Keeps destruction and printing from recursing without bound.
+  // Keeps what walks a value from recursing without bound.
   void SetNesting(int32_t level) {
     nesting = level;
     if (nesting > budget->nesting) budget->Exhaust("depth");
@@ -78,7 +85,21 @@ struct Object {
   int64_t bytes;
   int32_t references = 0;
   int32_t nesting = 0;
+  Object* next_doomed = nullptr;
 };
+
+// Deletes an object without references, and then those that lose their last one with it.
+inline void Destroy(Object* object) {
+  Budget* budget = object->budget;
+  object->next_doomed = std::exchange(budget->doomed, object);
+  if (std::exchange(budget->destroying, true)) return;
+  while (budget->doomed != nullptr) {
+    const Object* next = budget->doomed;
+    budget->doomed = next->next_doomed;
+    delete next;
+  }
+  budget->destroying = false;
+}
 
 template <class T>
 class Ref {
@@ -94,7 +115,7 @@ class Ref {
     return *this;
   }
   ~Ref() {
-    if (object_ != nullptr && --object_->references == 0) delete object_;
+    if (object_ != nullptr && --object_->references == 0) Destroy(object_);
   }
   T* get() const { return object_; }
   T* operator->() const { return object_; }
