@@ -91,11 +91,10 @@ Result<MeasuredModel> MeasuredModelFlags::Load() const {
                                .config_file = config,
                                .num_key_value_layers = num_key_value_layers,
                                .key_value_group_size = key_value_group_size,
-                               .dtype = dtype == "f32" ? DType::kF32 : DType::kBF16,
-                               .quantization = ParseQuantization(quantization, dtype)};
+                               .dtype = dtype == "f32" ? DType::kF32 : DType::kBF16};
   if (mode != "auto") options.mode = mode == "base" ? Mode::kTeacher : Mode::kStudent;
   SWIFTKV_ASSIGN_OR_RETURN(options.backend, ChooseDevice(device));
-  if (quantization == "auto" && !options.backend->memory().is_host()) options.quantization = Quantization::kNone;
+  options.quantization = ParseQuantization(quantization, dtype, *options.backend);
   return LoadMeasuredModel(options);
 }
 

@@ -103,6 +103,10 @@ class EvalCommand {
     for (const std::string& path : flags_.texts) {
       NamedText& text = texts_.emplace_back();
       text.name = std::filesystem::path(path).filename();
+      if (std::count_if(texts_.begin(), texts_.end(), [&](const NamedText& other) { return other.name == text.name; }) >
+          1) {
+        return InvalidInput("--text {}: results are named after the file, and {} is taken already", path, text.name);
+      }
       SWIFTKV_ASSIGN_OR_RETURN(text.text, ReadFile(path, kMaxTextBytes));
       SWIFTKV_RETURN_IF_ERROR(CheckPrompt(text.text, path));
     }
@@ -126,12 +130,22 @@ class EvalCommand {
     return Ok();
   }
 
+  // Models to load, one after another.
+  size_t model_count() const { return flags_.model.mode == "base" ? 1 : names_.size(); }
+  std::string Adapter(size_t i) const { return flags_.adapters.empty() ? "" : flags_.adapters[i]; }
+
   Status Measure() {
+    // A wrong folder is named before the models ahead of it have answered for hours.
+    for (size_t i = 0; i < model_count(); ++i) {
+      SWIFTKV_RETURN_IF_ERROR(OpenModelFiles(flags_.model.model, Adapter(i)));
+    }
+    if (!flags_.model.chat_template.empty()) {
+      SWIFTKV_ASSIGN_OR_RETURN(chat_template_hash_, HashModel(flags_.model.chat_template));
+    }
     SWIFTKV_ASSIGN_OR_RETURN(const std::string path, ResolveModelPath(flags_.model.model));
     SWIFTKV_ASSIGN_OR_RETURN(const std::string hash, HashModel(path));
-    for (size_t i = 0; i < names_.size(); ++i) {
-      if (i > 0 && flags_.model.mode == "base") break;
-      const std::string adapter = flags_.adapters.empty() ? "" : flags_.adapters[i];
+    for (size_t i = 0; i < model_count(); ++i) {
+      const std::string adapter = Adapter(i);
       SWIFTKV_RETURN_IF_ERROR(LoadModelWith(adapter, /*first=*/i == 0));
       SWIFTKV_ASSIGN_OR_RETURN(const std::vector<Variant> variants, MakeVariants(names_[i], adapter, hash, i == 0));
       SWIFTKV_RETURN_IF_ERROR(MeasureVariants(variants));
@@ -151,6 +165,11 @@ class EvalCommand {
           "fidelity compares SwiftKV with its base model, or base with itself under --kv-cache-dtype; give --adapter, "
           "a SwiftKV checkpoint or that");
     }
+    for (const auto& task : tasks_) {
+      if (task->info().uses_chat_template && !model_.text.chat_template) {
+        return tl::unexpected<Error>(model_.text.chat_template.error());
+      }
+    }
     return Ok();
   }
 
@@ -159,9 +178,10 @@ class EvalCommand {
                                             const std::string& base_hash, bool first) {
     std::vector<Variant> variants;
     const auto add = [&](const std::string& of_name, Mode mode, std::string hash) {
-      const Quantization quantization = ParseQuantization(flags_.model.quantization, flags_.model.dtype);
-      variants.push_back(
-          {of_name, &model_.weights, &model_.text, mode, std::move(hash), std::string(QuantizationName(quantization))});
+      const Quantization quantization =
+          ParseQuantization(flags_.model.quantization, flags_.model.dtype, *model_.weights.backend);
+      variants.push_back({of_name, &model_.weights, &model_.text, mode, std::move(hash),
+                          std::string(QuantizationName(quantization)), chat_template_hash_});
       run_.variants.push_back(Describe(variants.back(), adapter, run_.options));
     };
     if (first && flags_.model.mode != "swiftkv") add(std::string(ModeName(Mode::kTeacher)), Mode::kTeacher, base_hash);
@@ -247,6 +267,7 @@ class EvalCommand {
   const Flags& flags_;
   ProgressBar bar_;
   LoadedModel model_;
+  std::string chat_template_hash_;  // of --chat-template; empty: the model's own
   std::vector<std::string> names_;  // of the SwiftKV models, by Flags::adapters
   std::vector<std::unique_ptr<Task>> tasks_;
   std::vector<NamedText> texts_;
@@ -266,6 +287,8 @@ RunCommand AddEvalCommand(CLI::App* program) {
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   flags->model.AddRunning(command);
+  command->get_option("--max-model-len")
+      ->description("Tokens of prompt and answer together; 0: 4096, or what the model allows if that is less");
   std::vector<std::string> names = TaskNames();
   names.insert(names.end(), {kPerplexity, kFidelity});
   command->add_option("--tasks", flags->tasks, "Separated by commas; absent: the seven evaluations")

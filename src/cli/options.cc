@@ -64,11 +64,12 @@ void AddQuantizationFlag(CLI::App* command, std::string* quantization) {
       ->capture_default_str();
 }
 
-Quantization ParseQuantization(const std::string& quantization, const std::string& dtype) {
+Quantization ParseQuantization(const std::string& quantization, const std::string& dtype,
+                               const kernels::Backend& backend) {
   for (const auto& [name, value] : kQuantizationNames) {
     if (quantization == name) return value;
   }
-  return dtype != "f32" ? Quantization::kStored : Quantization::kNone;  // auto
+  return dtype != "f32" && backend.memory().is_host() ? Quantization::kStored : Quantization::kNone;  // auto
 }
 
 std::string_view QuantizationName(Quantization quantization) {
@@ -158,8 +159,7 @@ Result<LoadedModel> ModelFlags::Load(bool both_modes) const {
   if (mode != "auto") options.mode = mode == "base" ? Mode::kTeacher : Mode::kStudent;
   if (dtype != "auto") options.dtype = dtype == "f32" ? DType::kF32 : DType::kBF16;
   SWIFTKV_ASSIGN_OR_RETURN(options.backend, ChooseDevice(device));
-  options.quantization = ParseQuantization(quantization, dtype);
-  if (quantization == "auto" && !options.backend->memory().is_host()) options.quantization = Quantization::kNone;
+  options.quantization = ParseQuantization(quantization, dtype, *options.backend);
   if (!chat_template.empty()) options.chat_template_file = chat_template;
   const auto start = std::chrono::steady_clock::now();
   SWIFTKV_ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(options));

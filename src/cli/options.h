@@ -19,9 +19,10 @@ class App;
 
 namespace swiftkv {
 
-// --quantization, and what its value means beside --dtype's.
+// --quantization, and what its value means beside --dtype's on a device.
 void AddQuantizationFlag(CLI::App* command, std::string* quantization);
-Quantization ParseQuantization(const std::string& quantization, const std::string& dtype);
+Quantization ParseQuantization(const std::string& quantization, const std::string& dtype,
+                               const kernels::Backend& backend);
 // --device, and the backend that its value means. Error kNotFound: cuda, and there is none.
 void AddDeviceFlag(CLI::App* command, std::string* device);
 Result<const kernels::Backend*> ChooseDevice(const std::string& device);

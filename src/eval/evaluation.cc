@@ -40,16 +40,22 @@ EngineOptions MakeEngineOptions(const Variant& variant, const EvaluationOptions&
 
 // Everything besides the prompts that a response follows from.
 Json JobOf(const Task& task, const Variant& variant, const EvaluationOptions& options) {
-  return {{"task", task.info().name},
-          {"model_sha256", variant.hash},
-          {"mode", variant.mode == Mode::kTeacher ? "base" : "swiftkv"},
-          {"dtype", Name(variant.weights->dtype)},
-          {"quantization", variant.quantization},
-          {"kv_cache_dtype", Name(KvCacheDType(variant, options))},
-          {"max_model_len", MaxModelLen(variant, options)},
-          {"max_gen_toks", options.scorer.max_gen_toks},
-          {"add_bos_token", options.scorer.add_bos_token},
-          {"version", SWIFTKV_VERSION}};
+  Json job = {{"task", task.info().name},
+              {"model_sha256", variant.hash},
+              {"mode", variant.mode == Mode::kTeacher ? "base" : "swiftkv"},
+              {"dtype", Name(variant.weights->dtype)},
+              {"quantization", variant.quantization},
+              {"kv_cache_dtype", Name(KvCacheDType(variant, options))},
+              {"max_model_len", MaxModelLen(variant, options)},
+              {"max_gen_toks", options.scorer.max_gen_toks},
+              {"add_bos_token", options.scorer.add_bos_token},
+              {"version", SWIFTKV_VERSION}};
+  // These two are missing at their defaults, so that responses from before there were these keys still count.
+  if (Device(variant) != "cpu") job["device"] = Device(variant);
+  if (task.info().uses_chat_template && !variant.chat_template_hash.empty()) {
+    job["chat_template_sha256"] = variant.chat_template_hash;
+  }
+  return job;
 }
 
 std::string ResponsePath(const Task& task, const Variant& variant, const EvaluationOptions& options) {
@@ -187,6 +193,10 @@ int64_t MaxModelLen(const Variant& variant, const EvaluationOptions& options) {
 
 DType KvCacheDType(const Variant& variant, const EvaluationOptions& options) {
   return options.kv_cache_dtype.value_or(variant.weights->dtype);
+}
+
+std::string_view Device(const Variant& variant) {
+  return variant.weights->backend->memory().is_host() ? "cpu" : "cuda";
 }
 
 Json PromptJson(const Prompt& prompt) {

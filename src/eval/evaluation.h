@@ -13,6 +13,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/status.h"
@@ -30,6 +31,8 @@ struct Variant {
   Mode mode = Mode::kTeacher;
   std::string hash;                   // of its files
   std::string quantization = "none";  // how its weights are kept, as --quantization spells it
+  // Of the file that stands in for the model's own chat template; empty: none does, and `hash` covers the template.
+  std::string chat_template_hash = {};
 };
 
 struct EvaluationOptions {
@@ -79,6 +82,9 @@ Result<std::unique_ptr<Engine>> MakeEngine(const Variant& variant, const Evaluat
 
 // Type of the K/V cache.
 DType KvCacheDType(const Variant& variant, const EvaluationOptions& options);
+
+// "cpu" or "cuda", as --device spells them.
+std::string_view Device(const Variant& variant);
 
 // What identifies a prompt, in results.
 std::string PromptHash(const Prompt& prompt);

@@ -39,7 +39,9 @@ Result<std::vector<std::string>> ModelFilesOf(const std::string& path) {
   for (auto entry = std::filesystem::directory_iterator(path, error); !error && entry != end(entry);
        entry.increment(error)) {
     const std::string extension = entry->path().extension();
-    if (extension == ".json" || extension == ".safetensors") files.push_back(entry->path());
+    if (extension == ".json" || extension == ".safetensors" || entry->path().filename() == "chat_template.jinja") {
+      files.push_back(entry->path());
+    }
   }
   if (error) return IoError("{}: {}", path, error.message());
   std::sort(files.begin(), files.end());

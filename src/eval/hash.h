@@ -12,7 +12,8 @@ namespace swiftkv {
 // Lower-case hexadecimal digits.
 std::string Sha256(std::string_view bytes);
 
-// Of a model: a .gguf file, or a folder's config, tokenizer and weights (.json and .safetensors), names included.
+// Of a model: a .gguf file, or a folder's config, tokenizer, weights (.json and .safetensors) and chat_template.jinja,
+// names included. A file's is its plain checksum.
 // Errors: kNotFound, kIo.
 Result<std::string> HashModel(const std::string& path);
 

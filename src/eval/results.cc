@@ -137,7 +137,9 @@ VariantInfo Describe(const Variant& variant, const std::string& adapter, const E
           .dtype = variant.weights->dtype,
           .kv_cache_dtype = KvCacheDType(variant, options),
           .quantization = variant.quantization,
+          .device = std::string(Device(variant)),
           .isa = std::string(variant.weights->backend->name()),
+          .chat_template_hash = variant.chat_template_hash,
           .max_model_len = MaxModelLen(variant, options)};
 }
 
@@ -160,6 +162,8 @@ Json SettingsJson(const RunResults& run) {
                {"dtype", Name(first.dtype)},
                {"quantization", first.quantization},
                {"kv_cache_dtype", Name(first.kv_cache_dtype)},
+               {"chat_template_sha256", first.chat_template_hash.empty() ? Json() : Json(first.chat_template_hash)},
+               {"device", first.device},
                {"isa", first.isa},
                {"threads", Threads()},
                {"data", run.data_folder},

@@ -28,7 +28,9 @@ struct VariantInfo {
   DType dtype = DType::kBF16;
   DType kv_cache_dtype = DType::kBF16;
   std::string quantization = "none";
+  std::string device = {};
   std::string isa = {};
+  std::string chat_template_hash = {};  // as Variant's
   int64_t max_model_len = 0;
 };
 VariantInfo Describe(const Variant& variant, const std::string& adapter, const EvaluationOptions& options);

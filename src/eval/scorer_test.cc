@@ -12,8 +12,10 @@
 
 #include "eval/evaluation.h"
 #include "eval/fidelity.h"
+#include "eval/hash.h"
 #include "eval/perplexity.h"
 #include "eval/report.h"
+#include "model/fake_device.h"
 #include "model/quality.h"
 #include "model/tiny_model.h"
 #include "text/golden_tokenizer.h"
@@ -30,7 +32,8 @@ class MadeUpTask : public Task {
       : Task({.name = answered ? "answered" : "scored",
               .title = "Made up",
               .metrics = {{"acc", "none"}},
-              .until = answered ? std::vector<std::string>{"e"} : std::vector<std::string>()}),
+              .until = answered ? std::vector<std::string>{"e"} : std::vector<std::string>(),
+              .uses_chat_template = answered}),
         answered_(answered) {}
   int64_t size() const override { return 7; }
   Prompt MakePrompt(int64_t document) const override {
@@ -176,15 +179,49 @@ TEST_F(ScorerTest, ResumesFromResponses) {
   const std::vector<Response>& fresh = fresh_result.variants[0].responses;
   for (size_t i = 0; i < fresh.size(); ++i) EXPECT_EQ(result.variants[0].responses[i].text, fresh[i].text);
 
-  Variant other_weights = variant;
-  other_weights.quantization = "int8";
-  const auto of_other_weights = EvaluateTask(task, {&other_weights, 1}, options);
-  ASSERT_FALSE(of_other_weights.has_value());
-  EXPECT_THAT(of_other_weights.error().message, HasSubstr("its responses are of another run"));
+  const auto expect_refused = [&](const Variant& other) {
+    const auto refused = EvaluateTask(task, {&other, 1}, options);
+    ASSERT_FALSE(refused.has_value());
+    EXPECT_THAT(refused.error().message, HasSubstr("its responses are of another run"));
+  };
+  Variant other = variant;
+  other.quantization = "int8";
+  expect_refused(other);
+  other = variant;
+  other.chat_template_hash = "other";
+  expect_refused(other);
+  FakeDevice device(kernels::DefaultBackend());
+  const Weights on_device =
+      *RandomWeights(weights_.config, 3, {.dtype = DType::kF32, .teacher = true, .backend = &device});
+  other = variant;
+  other.weights = &on_device;
+  expect_refused(other);
   options.scorer.max_gen_toks = 13;
-  const auto refused = EvaluateTask(task, {&variant, 1}, options);
-  ASSERT_FALSE(refused.has_value());
-  EXPECT_THAT(refused.error().message, HasSubstr("its responses are of another run"));
+  expect_refused(variant);
+}
+
+// The jobs of files from before devices and chat templates were in them.
+TEST_F(ScorerTest, ResumesResponsesOfEarlierPrograms) {
+  const MadeUpTask task(/*answered=*/true);
+  EvaluationOptions options = Options();
+  options.output_path = folder_;
+  options.limit = 1;
+  Responses(task, options);
+  std::ifstream file(folder_ + "/responses_answered_swiftkv.jsonl");
+  std::string job;
+  std::getline(file, job);
+  EXPECT_EQ(job, R"({"job":{"task":"answered","model_sha256":"hash","mode":"swiftkv","dtype":"F32",)"
+                 R"("quantization":"none","kv_cache_dtype":"F32","max_model_len":2048,"max_gen_toks":12,)"
+                 R"("add_bos_token":false,"version":")" SWIFTKV_VERSION R"("}})");
+}
+
+TEST_F(ScorerTest, HashOfAFolderCoversItsChatTemplate) {
+  std::ofstream(folder_ + "/config.json") << "{}";
+  const std::string plain = *HashModel(folder_);
+  std::ofstream(folder_ + "/README.md") << "of no account";
+  EXPECT_EQ(*HashModel(folder_), plain);
+  std::ofstream(folder_ + "/chat_template.jinja") << "{{ messages }}";
+  EXPECT_NE(*HashModel(folder_), plain);
 }
 
 TEST_F(ScorerTest, StopsWhenAsked) {
@@ -308,6 +345,8 @@ TEST_F(ScorerTest, ReportsSayWhatWasMeasured) {
   EXPECT_EQ(json["swiftkv"]["add_bos_token"], false);
   EXPECT_TRUE(ComparisonJson(run)["swiftkv"]["scored"]["acc,none"].contains("mcnemar"));
   EXPECT_EQ(json["swiftkv"]["quantization"], "none");
+  EXPECT_EQ(json["swiftkv"]["device"], "cpu");
+  EXPECT_TRUE(json["swiftkv"]["chat_template_sha256"].is_null());
   EXPECT_EQ(json["swiftkv"]["num_key_value_layers"]["swiftkv"], 2);
   EXPECT_EQ(json["swiftkv"]["num_key_value_layers"]["base"], 4);
   const std::string samples = SampleLines(run.tasks[0], 1);

@@ -112,6 +112,39 @@ TEST_F(EvalTest, SeveralAdaptersAgainstOneBase) {
   EXPECT_THAT(table.out, AllOf(HasSubstr("adapter"), HasSubstr("second")));
 }
 
+// What only a later model or task would find out is said before the first one answers.
+TEST_F(EvalTest, LooksAheadBeforeItAsks) {
+  const ProcessResult typo =
+      Eval({"--adapter", Path("adapter"), "--adapter", Path("typo"), "--data",
+            SWIFTKV_SOURCE_DIR "/tests/golden/eval/sets", "--tasks", "gsm8k", "--output-path", Path("out")});
+  EXPECT_EQ(typo.exit_code, 2);
+  EXPECT_THAT(typo.err, HasSubstr(Path("typo")));
+  EXPECT_FALSE(std::filesystem::exists(Path("out/responses_gsm8k_cot_llama_3.1_instruct_base.jsonl")));
+
+  std::filesystem::remove_all(Path("base"));
+  WriteTinyModel(Path("base"), {.chat_template = false});
+  const ProcessResult silent = EvalSets({"--tasks", "winogrande,gsm8k", "--output-path", Path("out")});
+  EXPECT_EQ(silent.exit_code, 2);
+  EXPECT_THAT(silent.err, HasSubstr("the model has no chat template"));
+  EXPECT_FALSE(std::filesystem::exists(Path("out/responses_winogrande_base.jsonl")));
+}
+
+TEST_F(EvalTest, ResponsesThroughAnotherChatTemplateAreRefused) {
+  std::vector<std::string> arguments = {"--tasks", "gsm8k,winogrande", "--output-path", Path("out"), "--json"};
+  ASSERT_EQ(EvalSets(arguments).exit_code, 0);
+  std::ofstream(Path("other.jinja")) << "{% for message in messages %}{{ message['content'] }}{% endfor %}";
+  arguments.insert(arguments.end(), {"--resume", "--chat-template", Path("other.jinja")});
+  const ProcessResult refused = EvalSets(arguments);
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_THAT(refused.err, HasSubstr("gsm8k_cot_llama_3.1_instruct_base.jsonl: its responses are of another run"));
+  arguments[1] = "winogrande";
+  const ProcessResult untouched = EvalSets(arguments);
+  ASSERT_EQ(untouched.exit_code, 0) << untouched.err;
+  const Json settings = Json::parse(untouched.out)["settings"];
+  EXPECT_EQ(settings["tasks"]["winogrande"]["base"]["resumed_documents"], 3);
+  EXPECT_EQ(settings["chat_template_sha256"].get<std::string>().size(), 64u);
+}
+
 TEST_F(EvalTest, PerplexityAndFidelityOfAnyText) {
   const ProcessResult result =
       Eval({"--adapter", Path("adapter"), "--tasks", "perplexity,fidelity", "--text", Path("text.txt")});
@@ -152,6 +185,10 @@ TEST_F(EvalTest, SaysWhatIsMissing) {
                   Path("text.txt")},
                  "results are named after the folder, and adapter is taken already");
   expect_refused({"--tasks", "boolq"}, "boolq");
+  std::filesystem::create_directories(Path("b"));
+  std::ofstream(Path("b/text.txt")) << "Another text of the same name.";
+  expect_refused({"--tasks", "perplexity", "--text", Path("text.txt"), "--text", Path("b/text.txt")},
+                 "results are named after the file, and text.txt is taken already");
 }
 
 }  // namespace
