@@ -95,9 +95,13 @@ int64_t Tokens(const std::vector<TokenSequence>& sequences) {
   return tokens;
 }
 
-Status CheckEnough(const CalibrationText& text, const std::string& origin) {
-  if (!text.fit.empty() && !text.held_out.sequences.empty()) return Ok();
-  return InvalidInput("{}: too little text: calibration needs at least two sequences of tokens", origin);
+Status CheckEnough(const CalibrationText& text, const CalibrationTextOptions& options, const std::string& origin) {
+  if (!text.fit.empty() && (!text.held_out.sequences.empty() || !options.needs_held_out)) return Ok();
+  if (text.fit.empty()) return InvalidInput("{}: too little text: there is nothing to calibrate on", origin);
+  return InvalidInput(
+      "{}: too little text: it is one sequence, of {} tokens at most, and another is needed to measure on; give more "
+      "text, --calibration-tokens {} or more, or --held-out FILE",
+      origin, options.sequence_length, 2 * options.sequence_length);
 }
 
 // Documents in random order, encoded until there are `tokens` tokens.
@@ -147,7 +151,9 @@ Result<CalibrationText> ReadCalibrationText(const std::vector<std::string>& path
     Divide(Cut(ids, options.sequence_length), sources, &text);
     names.push_back(FileName(path));
   }
-  SWIFTKV_RETURN_IF_ERROR(CheckEnough(text, fmt::format("{}", fmt::join(names, ", "))));
+  // Where no source has two sequences, some sources are held out.
+  if (text.held_out.sequences.empty()) Divide(std::exchange(text.fit, {}), 1, &text);
+  SWIFTKV_RETURN_IF_ERROR(CheckEnough(text, options, fmt::format("{}", fmt::join(names, ", "))));
   text.description = fmt::format("{} tokens of {}", Tokens(text.fit), fmt::join(names, ", "));
   return text;
 }
@@ -169,7 +175,7 @@ Result<CalibrationText> BuiltInText(const TextModel& model, const CalibrationTex
   SWIFTKV_ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
                            EncodeShuffled(CutText(kBuiltInText, "built-in text"), model, options.tokens, options.seed));
   Divide(Cut(ids, options.sequence_length), 1, &text);
-  SWIFTKV_RETURN_IF_ERROR(CheckEnough(text, "built-in text"));
+  SWIFTKV_RETURN_IF_ERROR(CheckEnough(text, options, "built-in text"));
   text.description = fmt::format("{} tokens of the built-in novels", Tokens(text.fit));
   return text;
 }
@@ -178,6 +184,7 @@ Result<CalibrationText> WriteOwnText(const Weights& teacher, const TextModel& mo
                                      const CalibrationTextOptions& options, const std::function<bool()>& cancelled) {
   CalibrationTextOptions half = options;
   half.tokens /= 2;
+  half.needs_held_out = false;  // what the model writes has some
   SWIFTKV_ASSIGN_OR_RETURN(CalibrationText text, BuiltInText(model, half));
 
   const int64_t length = std::min(options.sequence_length, teacher.config.max_position_embeddings);

@@ -30,10 +30,11 @@ struct CalibrationTextOptions {
   int64_t tokens = 0;             // at most, both parts together
   int64_t sequence_length = 512;  // tokens; texts are put one after another and cut
   uint64_t seed = 0;              // of the order of documents, and of what the model writes
+  bool needs_held_out = true;     // false: a text too short to hold some of it out will do
 };
 
 // `paths`: .jsonl files with "messages" (rendered by the chat template) or "text" in each line, or plain text; each
-// gives the same share. Errors: kNotFound, kInvalidInput (a line, no text at all, no chat template).
+// gives the same share. Errors: kNotFound, kInvalidInput (a line, too little text, no chat template).
 Result<CalibrationText> ReadCalibrationText(const std::vector<std::string>& paths, const TextModel& model,
                                             const CalibrationTextOptions& options);
 

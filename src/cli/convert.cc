@@ -118,6 +118,7 @@ Status Conversion::PrepareText() {
   const Clock::time_point start = Clock::now();
   CalibrationTextOptions options{.tokens = flags_.calibration_tokens, .seed = flags_.seed};
   options.sequence_length = std::min(options.sequence_length, files_.config.max_position_embeddings);
+  options.needs_held_out = flags_.held_out.empty();
   SWIFTKV_ASSIGN_OR_RETURN(text_model_, LoadTextModel(files_, std::nullopt));
   if (!flags_.calibrate.empty()) {
     SWIFTKV_ASSIGN_OR_RETURN(text_, ReadCalibrationText(flags_.calibrate, text_model_, options));

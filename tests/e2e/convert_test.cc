@@ -81,6 +81,26 @@ TEST_F(ConvertTest, AdapterOfAText) {
   EXPECT_TRUE(std::filesystem::exists(Path("out/README.md")));
 }
 
+TEST_F(ConvertTest, CalibratesOnFilesOfOneSequenceEach) {
+  std::vector<std::string> arguments = {"-o", Path("out"), "--format", "adapter", "--json", "--calibrate"};
+  for (int i = 0; i < 4; ++i) {
+    arguments.push_back(Path(std::to_string(i) + ".txt"));
+    std::ofstream text(arguments.back());
+    for (int line = 0; line < 20; ++line) text << "Line " << line << " of text " << i << ", which is short.\n";
+  }
+  const ProcessResult four = Convert(arguments);
+  ASSERT_EQ(four.exit_code, 0) << four.err;
+  const Json report = Json::parse(four.out);
+  EXPECT_EQ(report["calibration"]["tokens"], 3 * 512);
+
+  const ProcessResult one = Convert({"-o", Path("one"), "--calibrate", Path("0.txt")});
+  EXPECT_EQ(one.exit_code, 2);
+  EXPECT_THAT(one.err, AllOf(HasSubstr("0.txt: too little text"), HasSubstr("--calibration-tokens 1024 or more")));
+  const ProcessResult measured =
+      Convert({"-o", Path("one"), "--calibrate", Path("0.txt"), "--held-out", Path("1.txt")});
+  EXPECT_EQ(measured.exit_code, 0) << measured.err;
+}
+
 TEST_F(ConvertTest, AnAdapterBecomesACheckpoint) {
   // Neither the layers nor the tensors that a conversion without flags would make.
   ASSERT_EQ(Convert({"-o", Path("adapter"), "--format", "adapter", "--skip", "0.25", "--init", "reference"}).exit_code,
