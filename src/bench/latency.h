@@ -63,14 +63,8 @@ Result<std::vector<LatencyResult>> MeasureLatency(const MeasuredModel& model, co
 
 struct LatencyReport {
   MachineInfo machine;
-  std::string origin;
-  ModelConfig config;
-  DType dtype = DType::kBF16;
-  DType kv_cache_dtype = DType::kBF16;
-  double parameters = 0;               // of the base model
-  std::string quantization = "none";   // as --quantization spells it
+  ModelInfo model;
   DType product_dtype = DType::kBF16;  // ProductDType
-  double size_bytes = 0;               // of them, packed
   std::vector<LatencyResult> results;
   std::vector<Roofline> rooflines;  // one for each result; empty: not measured
 };

@@ -24,18 +24,6 @@ std::string SpeedCell(const ModeLatency& mode) {
   return fmt::format("{:.2f} ± {:.2f}", mode.tokens_per_second(), SampleStandardDeviation(mode.speeds()));
 }
 
-std::string ModelText(const LatencyReport& report) {
-  const ModelConfig& c = report.config;
-  const std::string layers = c.is_swiftkv() ? fmt::format("L = {}, n = {}, g = {}", c.num_hidden_layers,
-                                                          c.num_key_value_layers, c.key_value_group_size)
-                                            : fmt::format("L = {}", c.num_hidden_layers);
-  const std::string quantization = report.quantization == "none" ? "" : ", weights " + report.quantization;
-  const std::string cache =
-      report.kv_cache_dtype == report.dtype ? "" : fmt::format(", K/V cache {}", Name(report.kv_cache_dtype));
-  return fmt::format("{}: {}, {:.2f} M parameters, {}{} {:.2f} MiB{}", Printable(report.origin), layers,
-                     report.parameters / 1e6, Name(report.dtype), quantization, report.size_bytes / (1 << 20), cache);
-}
-
 std::string RooflinesText(const LatencyReport& report) {
   std::string text;
   for (size_t i = 0; i < report.rooflines.size(); ++i) {
@@ -50,7 +38,8 @@ std::string RooflinesText(const LatencyReport& report) {
 }
 
 std::string MarkdownReport(const LatencyReport& report) {
-  std::string text = fmt::format("{}\n{}\n{}\n", MachineText(report.machine), ModelText(report), RooflinesText(report));
+  std::string text =
+      fmt::format("{}\n{}\n{}\n", MachineText(report.machine), ModelText(report.model), RooflinesText(report));
   const bool both = !report.results.empty() && report.results.front().modes.size() == 2;
   text += "| threads | sequences | batch | test |";
   std::string rule = "| ---: | ---: | ---: | --- |";
@@ -83,16 +72,8 @@ std::string MarkdownReport(const LatencyReport& report) {
 Json RowJson(const LatencyReport& report, size_t index, const ModeLatency& mode) {
   const LatencyTest& test = report.results[index].test;
   Json row = MachineJson(report.machine);
-  const ModelConfig& config = report.config;
-  row["model_filename"] = Printable(report.origin);
-  row["model_type"] = fmt::format("{} {}", Name(config.family), Name(report.dtype));
-  row["model_size"] = static_cast<int64_t>(report.size_bytes);
-  row["model_n_params"] = static_cast<int64_t>(report.parameters);
-  row["num_hidden_layers"] = config.num_hidden_layers;
-  row["num_key_value_layers"] = config.num_key_value_layers;
-  row["key_value_group_size"] = config.key_value_group_size;
-  row["type_k"] = Name(report.kv_cache_dtype);
-  row["type_v"] = Name(report.kv_cache_dtype);
+  row["model_filename"] = Printable(report.model.origin);
+  row.update(ModelJson(report.model));
   row["mode"] = ModeLabel(mode.mode);
   row["test"] = TestName(test);
   row["n_threads"] = test.threads;

@@ -300,6 +300,10 @@ Result<std::string> AskModel(const LoadGeneratorOptions& options) {
   context.run();
   const std::string origin = options.server.host + ":" + options.server.port + "/v1/models";
   if (error) return IoError("{}: {}", origin, error.message());
+  if (const unsigned status = parser.get().result_int(); status != 200) {
+    const std::string_view start = std::string_view(parser.get().body()).substr(0, kMaxErrorBytes);
+    return IoError("{}: http {}: {} (--model NAME does without asking)", origin, status, Printable(start));
+  }
   const Json json = Json::parse(parser.get().body(), nullptr, /*allow_exceptions=*/false);
   const Json::json_pointer first_id("/data/0/id");
   if (json.is_discarded() || !json.contains(first_id) || !json[first_id].is_string()) {

@@ -165,6 +165,11 @@ TEST(LoadGeneratorTest, AsksForTheModel) {
     return Script{{kNow, Header("200 OK", "application/json") + R"({"data":{}})"}};
   });
   EXPECT_THAT(AskModel(OptionsFor(odd)).error().message, HasSubstr("--model"));
+  ScriptedServer closed([](int, const std::string&) {
+    return Script{{kNow, Header("401 Unauthorized", "application/json") + R"({"error":"wrong key"})"}};
+  });
+  EXPECT_THAT(AskModel(OptionsFor(closed)).error().message,
+              HasSubstr("/v1/models: http 401: {\"error\":\"wrong key\"}"));
 }
 
 TEST(ParseBaseUrlTest, TakesUrlsApart) {

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "base/printable.h"
 #include "checkpoint/json_file.h"
 #include "engine/memory.h"
 #include "engine/model_costs.h"
@@ -75,6 +76,42 @@ Result<MeasuredModel> RandomModel(const MeasuredModelOptions& options) {
 }  // namespace
 
 std::string_view ModeLabel(Mode mode) { return mode == Mode::kTeacher ? "base" : "swiftkv"; }
+
+ModelInfo Describe(const MeasuredModel& model, std::optional<DType> kv_cache_dtype) {
+  const ModelConfig& config = model.weights.config;
+  const auto parameters = static_cast<double>(ComputeModelCosts(config).base_parameters);
+  return {.origin = model.origin,
+          .config = config,
+          .dtype = model.weights.dtype,
+          .kv_cache_dtype = kv_cache_dtype.value_or(model.weights.dtype),
+          .quantization = model.quantization,
+          .parameters = parameters,
+          .size_bytes = parameters * BytesPerWeight(model.weights)};
+}
+
+std::string ModelText(const ModelInfo& model) {
+  const ModelConfig& c = model.config;
+  const std::string layers = c.is_swiftkv() ? fmt::format("L = {}, n = {}, g = {}", c.num_hidden_layers,
+                                                          c.num_key_value_layers, c.key_value_group_size)
+                                            : fmt::format("L = {}", c.num_hidden_layers);
+  const std::string quantization = model.quantization == "none" ? "" : ", weights " + model.quantization;
+  const std::string cache =
+      model.kv_cache_dtype == model.dtype ? "" : fmt::format(", K/V cache {}", Name(model.kv_cache_dtype));
+  return fmt::format("{}: {}, {:.2f} M parameters, {}{} {:.2f} MiB{}", Printable(model.origin), layers,
+                     model.parameters / 1e6, Name(model.dtype), quantization, model.size_bytes / (1 << 20), cache);
+}
+
+nlohmann::ordered_json ModelJson(const ModelInfo& model) {
+  return {{"model_type", fmt::format("{} {}", Name(model.config.family), Name(model.dtype))},
+          {"model_size", static_cast<int64_t>(model.size_bytes)},
+          {"model_n_params", static_cast<int64_t>(model.parameters)},
+          {"num_hidden_layers", model.config.num_hidden_layers},
+          {"num_key_value_layers", model.config.num_key_value_layers},
+          {"key_value_group_size", model.config.key_value_group_size},
+          {"quantization", model.quantization},
+          {"type_k", Name(model.kv_cache_dtype)},
+          {"type_v", Name(model.kv_cache_dtype)}};
+}
 
 Result<MeasuredModel> LoadMeasuredModel(const MeasuredModelOptions& options) {
   SWIFTKV_RETURN_IF_ERROR(kernels::CheckBackendChoice());

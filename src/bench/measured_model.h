@@ -6,6 +6,7 @@
 #define SWIFTKV_BENCH_MEASURED_MODEL_H_
 
 #include <cstdint>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -32,8 +33,26 @@ struct MeasuredModelOptions {
 struct MeasuredModel {
   std::string origin;
   Weights weights;
-  std::vector<Mode> modes;  // base first
+  std::vector<Mode> modes;            // base first
+  std::string quantization = "none";  // of the weights, as --quantization spells it
 };
+
+// What a report says of a model.
+struct ModelInfo {
+  std::string origin;
+  ModelConfig config;
+  DType dtype = DType::kBF16;
+  DType kv_cache_dtype = DType::kBF16;
+  std::string quantization = "none";  // as MeasuredModel's
+  double parameters = 0;              // of the base model
+  double size_bytes = 0;              // of them, packed
+};
+// `kv_cache_dtype` as Forward's.
+ModelInfo Describe(const MeasuredModel& model, std::optional<DType> kv_cache_dtype);
+// "model.gguf: L = 30, n = 20, g = 1, 134.52 M parameters, BF16, weights int8 140.31 MiB, K/V cache I8"
+std::string ModelText(const ModelInfo& model);
+// All but the origin, with llama-bench's names where it has them.
+nlohmann::ordered_json ModelJson(const ModelInfo& model);
 
 // Errors: those of OpenModelFiles and LoadWeights; kInvalidInput (a mode that the model has not, a config that is
 // wrong); kResourceExhausted if the weights are larger than the memory available.

@@ -131,9 +131,7 @@ LatencyReport TinyLatency() {
   const MeasuredModel model = TinyModel();
   LatencyReport report;
   report.machine = ReadMachineInfo();
-  report.origin = model.origin;
-  report.config = model.weights.config;
-  report.dtype = DType::kF32;
+  report.model = Describe(model, {});
   report.product_dtype = DType::kF32;
   report.results = *MeasureLatency(
       model, {{.prompt = 40, .sequences = 2, .batch_tokens = 32}, {.prompt = 8, .generate = 4, .depth = 17}},
@@ -242,11 +240,20 @@ TEST(ThroughputTest, BothModesSideBySide) {
   FillWithTokenIds(model.weights.config.vocab_size, 1, &workload->requests);
   const auto results = MeasureThroughput(model, workload->requests, {});
   ASSERT_TRUE(results.has_value());
-  const auto json = ThroughputJson(ReadMachineInfo(), model.origin, *results);
+  ModelInfo info = Describe(model, DType::kI8);
+  info.quantization = "int8";
+  const auto json = ThroughputJson(ReadMachineInfo(), info, *results);
   EXPECT_EQ(json[0]["mode"], "base");
   EXPECT_EQ(json[1]["total_num_tokens"], 72);
   EXPECT_EQ(json[1]["num_requests"], 3);
-  EXPECT_THAT(ThroughputText(ReadMachineInfo(), model.origin, *results), HasSubstr("SwiftKV over base"));
+  EXPECT_EQ(json[0]["quantization"], "int8");
+  EXPECT_EQ(json[0]["type_k"], "I8");
+  EXPECT_EQ(json[0]["num_key_value_layers"], 3);
+  const std::string text = ThroughputText(ReadMachineInfo(), info, *results);
+  EXPECT_THAT(text, HasSubstr("SwiftKV over base"));
+  EXPECT_THAT(text, HasSubstr("tiny <model>: L = 6, n = 3, g = 1"));
+  EXPECT_THAT(text, HasSubstr("weights int8"));
+  EXPECT_THAT(text, HasSubstr("K/V cache I8"));
 }
 
 // Points as a server would give them, without a server.

@@ -19,13 +19,13 @@ Result<std::vector<ThroughputResult>> MeasureThroughput(const MeasuredModel& mod
   return results;
 }
 
-std::string ThroughputText(const MachineInfo& machine, const std::string& origin,
+std::string ThroughputText(const MachineInfo& machine, const ModelInfo& model,
                            const std::vector<ThroughputResult>& results) {
   std::string text = fmt::format(
       "{}\n{}\n\n"
       "| mode | requests | seconds | requests/s | combined tok/s | output tok/s | mean TTFT, ms | mean TPOT, ms |\n"
       "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
-      MachineText(machine), Printable(origin));
+      MachineText(machine), ModelText(model));
   for (const auto& [mode, report] : results) {
     text += fmt::format("| {} | {} | {:.2f} | {:.3f} | {:.1f} | {:.1f} | {:.1f} | {:.1f} |\n", ModeLabel(mode),
                         report.completed, report.duration, report.request_throughput(), report.total_token_throughput(),
@@ -36,12 +36,13 @@ std::string ThroughputText(const MachineInfo& machine, const std::string& origin
                             results[1].report.total_token_throughput() / results[0].report.total_token_throughput());
 }
 
-nlohmann::ordered_json ThroughputJson(const MachineInfo& machine, const std::string& origin,
+nlohmann::ordered_json ThroughputJson(const MachineInfo& machine, const ModelInfo& model,
                                       const std::vector<ThroughputResult>& results) {
   nlohmann::ordered_json json = nlohmann::ordered_json::array();
   for (const auto& [mode, report] : results) {
     nlohmann::ordered_json object = MachineJson(machine);
-    object["model"] = Printable(origin);
+    object["model"] = Printable(model.origin);
+    object.update(ModelJson(model));
     object["mode"] = ModeLabel(mode);
     object["elapsed_time"] = report.duration;
     object["num_requests"] = report.completed;

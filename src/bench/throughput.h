@@ -27,10 +27,10 @@ Result<std::vector<ThroughputResult>> MeasureThroughput(const MeasuredModel& mod
                                                         const std::vector<LoadRequest>& requests,
                                                         const EngineLoadOptions& options);
 
-std::string ThroughputText(const MachineInfo& machine, const std::string& origin,
+std::string ThroughputText(const MachineInfo& machine, const ModelInfo& model,
                            const std::vector<ThroughputResult>& results);
 // One object for each mode, with the fields of `vllm bench throughput` and of its serving benchmark.
-nlohmann::ordered_json ThroughputJson(const MachineInfo& machine, const std::string& origin,
+nlohmann::ordered_json ThroughputJson(const MachineInfo& machine, const ModelInfo& model,
                                       const std::vector<ThroughputResult>& results);
 
 }  // namespace swiftkv

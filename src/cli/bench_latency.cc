@@ -13,7 +13,6 @@
 #include "cli/bench_options.h"
 #include "cli/options.h"
 #include "cli/terminal.h"
-#include "engine/model_costs.h"
 
 namespace swiftkv {
 namespace {
@@ -92,7 +91,7 @@ Result<std::vector<Roofline>> MeasureRooflines(const LatencyReport& report, cons
       continue;
     }
     SetThreads(tests[i].threads);
-    const auto bytes = static_cast<int64_t>(report.size_bytes);
+    const auto bytes = static_cast<int64_t>(report.model.size_bytes);
     SWIFTKV_ASSIGN_OR_RETURN(Roofline roofline,
                              MeasureRoofline({.read_bytes = std::clamp<int64_t>(bytes, 1 << 20, kBeyondCaches),
                                               .dtypes = {report.product_dtype},
@@ -109,14 +108,8 @@ Status Latency(const Flags& flags) {
   report.machine = ReadMachineInfo();
   SWIFTKV_ASSIGN_OR_RETURN(const MeasuredModel model, flags.model.Load());
   report.machine.gpu = model.weights.backend->device_name();
-  report.origin = model.origin;
-  report.config = model.weights.config;
-  report.dtype = model.weights.dtype;
-  report.kv_cache_dtype = flags.kv_cache_dtype.value_or(report.dtype);
-  report.parameters = static_cast<double>(ComputeModelCosts(report.config).base_parameters);
-  report.quantization = flags.model.quantization;
+  report.model = Describe(model, flags.kv_cache_dtype);
   report.product_dtype = ProductDType(model.weights);
-  report.size_bytes = report.parameters * BytesPerWeight(model.weights);
   {
     ProgressLine line("bench latency", flags.quiet);
     const LatencyOptions options{

@@ -95,7 +95,9 @@ Result<MeasuredModel> MeasuredModelFlags::Load() const {
   if (mode != "auto") options.mode = mode == "base" ? Mode::kTeacher : Mode::kStudent;
   SWIFTKV_ASSIGN_OR_RETURN(options.backend, ChooseDevice(device));
   options.quantization = ParseQuantization(quantization, dtype, *options.backend);
-  return LoadMeasuredModel(options);
+  SWIFTKV_ASSIGN_OR_RETURN(MeasuredModel measured, LoadMeasuredModel(options));
+  measured.quantization = QuantizationName(options.quantization);
+  return measured;
 }
 
 void AddCacheFlag(CLI::App* command, std::optional<DType>* kv_cache_dtype) {

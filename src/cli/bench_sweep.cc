@@ -49,11 +49,15 @@ std::string CommandText(const Flags& flags, const MeasuredModel& model) {
 // What a point's figures follow from besides its own setting.
 std::string JobText(const Flags& flags, const MeasuredModel& model, const MachineInfo& machine) {
   const ModelConfig& config = model.weights.config;
-  return fmt::format(
+  std::string job = fmt::format(
       "{}, {}, {}, {} threads, n = {}, g = {}, {}, {}, {}, batches of {} and {}, seed {}", model.origin, machine.cpu,
       machine.isa, machine.threads, config.num_key_value_layers, config.key_value_group_size, Name(model.weights.dtype),
       flags.model.quantization, Name(flags.engine.kv_cache_dtype.value_or(model.weights.dtype)),
       flags.engine.scheduler.max_num_batched_tokens, flags.engine.scheduler.max_num_seqs, flags.sweep.seed);
+  // Left out at their defaults: points from before these two counted are still known.
+  if (!machine.gpu.empty()) job += ", " + machine.gpu;
+  if (flags.engine.kv_cache_tokens > 0) job += fmt::format(", cache of {} tokens", flags.engine.kv_cache_tokens);
+  return job;
 }
 
 Status MakeFolder(const std::string& folder) {

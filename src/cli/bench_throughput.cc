@@ -51,8 +51,9 @@ Status Throughput(const Flags& flags) {
     options.progress = [&](int64_t done) { line.Show(fmt::format("{}/{}", done, workload.requests.size())); };
     SWIFTKV_ASSIGN_OR_RETURN(results, MeasureThroughput(model, workload.requests, options));
   }
-  return WriteOutput(flags.output.json ? JsonLine(ThroughputJson(machine, model.origin, results))
-                                       : ThroughputText(machine, model.origin, results));
+  const ModelInfo info = Describe(model, flags.engine.kv_cache_dtype);
+  return WriteOutput(flags.output.json ? JsonLine(ThroughputJson(machine, info, results))
+                                       : ThroughputText(machine, info, results));
 }
 
 }  // namespace

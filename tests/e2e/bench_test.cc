@@ -76,6 +76,10 @@ TEST_F(BenchCliTest, ThroughputAndSweep) {
   EXPECT_EQ(points.size(), 8u);
   EXPECT_EQ(points[0], Json::parse(part.out)[0]);
   EXPECT_TRUE(std::filesystem::exists(Path("sweep") + "/report.html"));
+  arguments.insert(arguments.end(), {"--kv-cache-tokens", "64"});
+  const ProcessResult other_cache = Bench("sweep", arguments);
+  EXPECT_EQ(other_cache.exit_code, 2);
+  EXPECT_THAT(other_cache.err, HasSubstr("points are of another sweep"));
   const ProcessResult relative =
       Bench("sweep", {"--output-len", "2", "--num-prompts", "2", "--input-len", "8", "--relative-request-rate", "0.5",
                       "-o", Path("relative"), "--json", "-q"});
