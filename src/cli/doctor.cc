@@ -18,6 +18,7 @@
 #include "cli/terminal.h"
 #include "engine/memory.h"
 #include "kernels/ops.h"
+#include "model/hub_cache.h"
 #include "model/model_files.h"
 
 namespace swiftkv {
@@ -34,16 +35,6 @@ std::string HugePages() {
   const size_t end = text.find(']');
   if (begin == std::string::npos || end == std::string::npos || end < begin) return "unknown";
   return text.substr(begin + 1, end - begin - 1);
-}
-
-std::string HubCache() {
-  const auto variable = [](const char* name) {
-    const char* value = std::getenv(name);
-    return std::string(value != nullptr ? value : "");
-  };
-  if (std::string folder = variable("HF_HUB_CACHE"); !folder.empty()) return folder;
-  if (const std::string home = variable("HF_HOME"); !home.empty()) return home + "/hub";
-  return variable("HOME") + "/.cache/huggingface/hub";
 }
 
 Json Isa() {

@@ -1,16 +1,14 @@
 #include "model/model_files.h"
 
-#include <algorithm>
-#include <cstdlib>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <system_error>
 #include <utility>
 
-#include "base/printable.h"
 #include "checkpoint/folder.h"
 #include "checkpoint/json_file.h"
 #include "model/gguf_config.h"
+#include "model/hub_cache.h"
 
 namespace swiftkv {
 namespace {
@@ -21,19 +19,6 @@ using Json = nlohmann::ordered_json;
 constexpr char kDefaultModelFile[] = "models/smollm2-135m-instruct-q4_1.gguf";
 constexpr char kSwiftKvNorm[] = "model.norm_swiftkv.weight";
 
-// The value of an environment variable; `missing` if it is unset or empty.
-fs::path FromEnvironment(const char* name, const fs::path& missing) {
-  const char* value = std::getenv(name);  // NOLINT(concurrency-mt-unsafe): nothing sets variables
-  return value == nullptr || *value == '\0' ? missing : fs::path(value);
-}
-
-fs::path CacheHome() { return FromEnvironment("XDG_CACHE_HOME", FromEnvironment("HOME", "/root") / ".cache"); }
-
-// As huggingface_hub finds it.
-fs::path HubCache() {
-  return FromEnvironment("HF_HUB_CACHE", FromEnvironment("HF_HOME", CacheHome() / "huggingface") / "hub");
-}
-
 Result<std::string> ResolveDefaultModel() {
   const fs::path home = FromEnvironment("SWIFTKV_HOME", FromEnvironment("HOME", "/root") / ".cache" / "swiftkv");
   const fs::path file = home / kDefaultModelFile;
@@ -42,40 +27,6 @@ Result<std::string> ResolveDefaultModel() {
     return NotFound("{}: the default model {} is not there; run scripts/setup", file.string(), kDefaultModel);
   }
   return file.string();
-}
-
-bool IsPlainName(std::string_view name) {
-  const auto allowed = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
-           c == '-';
-  };
-  return !name.empty() && name.size() <= 128 && name != "." && name != ".." &&
-         std::all_of(name.begin(), name.end(), allowed);
-}
-
-// models--org--name/refs/main holds the revision, snapshots/<revision> its files.
-Result<std::string> ResolveHubModel(const std::string& model) {
-  const size_t slash = model.find('/');
-  const std::string org = model.substr(0, slash);
-  const std::string name = slash == std::string::npos ? "" : model.substr(slash + 1);
-  if (!IsPlainName(org) || !IsPlainName(name)) {
-    return NotFound("{}: no such folder or .gguf file, nor the name of a hub model (org/name)", Printable(model));
-  }
-  const fs::path folder = HubCache() / fmt::format("models--{}--{}", org, name);
-  std::error_code error;
-  if (!fs::exists(folder, error)) {
-    return NotFound("{}: neither a path nor a model in the local hub cache {}", model, HubCache().string());
-  }
-  SWIFTKV_ASSIGN_OR_RETURN(std::string revision, ReadFile((folder / "refs" / "main").string(), 256));
-  while (!revision.empty() && (revision.back() == '\n' || revision.back() == '\r')) revision.pop_back();
-  const fs::path snapshots = fs::canonical(folder / "snapshots", error);
-  if (!IsPlainName(revision)) return InvalidInput("{}: refs/main holds no revision", folder.string());
-  const fs::path snapshot = fs::canonical(folder / "snapshots" / revision, error);
-  if (error) return NotFound("{}: there is no snapshot {}", folder.string(), revision);
-  if (snapshot.parent_path() != snapshots) {
-    return InvalidInput("{}: the snapshot {} is a link that leads elsewhere", folder.string(), revision);
-  }
-  return snapshot.string();
 }
 
 Result<Json> ReadFolderJson(const std::string& folder, const char* name) {

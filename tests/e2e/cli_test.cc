@@ -297,12 +297,14 @@ TEST_F(CliTest, InspectNeedsNoWeights) {
 }
 
 TEST_F(CliTest, DoctorDescribesTheMachine) {
-  const ProcessResult result = RunSwiftKv({"doctor", "--json"}, {.environment = {"SWIFTKV_ISA=ref"}});
+  const std::vector<std::string> environment = {"SWIFTKV_ISA=ref", "HF_HUB_CACHE=", "HF_HOME=", "XDG_CACHE_HOME=/xdg"};
+  const ProcessResult result = RunSwiftKv({"doctor", "--json"}, {.environment = environment});
   ASSERT_EQ(result.exit_code, 0) << result.err;
   const Json json = Json::parse(result.out);
   EXPECT_EQ(json["isa"]["chosen"], "ref");
   EXPECT_GT(json["memory"]["total_bytes"], 0);
   EXPECT_GE(json["threads"], 1);
+  EXPECT_EQ(json["hub_cache"]["path"], "/xdg/huggingface/hub");
   const ProcessResult wrong = RunSwiftKv({"doctor"}, {.environment = {"SWIFTKV_ISA=quantum"}});
   EXPECT_EQ(wrong.exit_code, 0) << "a doctor describes what is wrong";
   EXPECT_THAT(wrong.out, HasSubstr("quantum"));
