@@ -33,6 +33,23 @@ def check_chat(page):
     expect(page.get_by_role("button", name="Stop")).to_be_disabled()
 
 
+def check_new_chat(page):
+    """A chat that is begun while an answer streams has nothing of it."""
+    page.get_by_role("button", name="New chat").click()
+    page.get_by_label("Your message").fill("Write a very long story about the sea.")
+    page.keyboard.press("Enter")
+    expect(page.locator(".message.assistant")).to_have_text(re.compile(r"^Model.{20,}", re.DOTALL), timeout=60_000)
+    page.get_by_role("button", name="New chat").click()
+    expect(page.get_by_role("button", name="Stop")).to_be_disabled()
+    expect(page.locator("#status")).to_have_text("A new chat.")
+    assert page.locator(".message").count() == 0
+    with page.expect_request("**/v1/chat/completions") as sent:
+        page.get_by_label("Your message").fill("Say hello.")
+        page.keyboard.press("Enter")
+    assert sent.value.post_data_json["messages"] == [{"role": "user", "content": "Say hello."}]
+    expect(page.locator(".message.assistant .timing")).to_contain_text("prompt tokens", timeout=60_000)
+
+
 def check_live_view(page):
     live = page.get_by_role("complementary", name="Live view of the server")
     expect(live.locator("#ttft")).to_contain_text("s", timeout=15_000)
@@ -64,6 +81,7 @@ def main():
         page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
         page.goto(flags.url)
         check_chat(page)
+        check_new_chat(page)
         check_live_view(page)
         page.screenshot(path=flags.out / "light.png")
         page.emulate_media(color_scheme="dark")
