@@ -69,7 +69,10 @@ std::vector<HttpHeader> CorsHeaders(const std::vector<std::string>& allowed_orig
                                      {"Access-Control-Expose-Headers", "x-request-id"}};
   if (request.method == "OPTIONS") {
     headers.push_back({"Access-Control-Allow-Methods", "GET, POST"});
-    headers.push_back({"Access-Control-Allow-Headers", "authorization, content-type, x-request-id"});
+    // Clients add headers of their own (OpenAI's x-stainless-*), and none means anything to us beside these.
+    const std::string_view asked = request.Header("Access-Control-Request-Headers");
+    headers.push_back({"Access-Control-Allow-Headers",
+                       asked.empty() ? "authorization, content-type, x-request-id" : std::string(asked)});
     headers.push_back({"Access-Control-Max-Age", "600"});
   }
   return headers;

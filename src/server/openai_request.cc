@@ -76,13 +76,15 @@ Status ReadSampling(const JsonFields& fields, SamplingParams* sampling) {
   return fields.Read("skip_special_tokens", &sampling->skip_special_tokens);
 }
 
-// To ignore a constraint on the output would be to answer another question.
+// To ignore what the answer must be would be to answer another question.
 Status RefuseUnsupported(const JsonFields& fields) {
-  for (const char* name : {"guided_regex", "guided_choice", "guided_grammar", "suffix", "use_beam_search"}) {
+  for (const char* name :
+       {"allowed_token_ids", "audio", "bad_words", "functions", "guided_choice", "guided_grammar", "guided_regex",
+        "include_stop_str_in_output", "logits_processors", "prompt_embeds", "return_token_ids",
+        "return_tokens_as_token_ids", "suffix", "truncate_prompt_tokens", "use_beam_search", "web_search_options"}) {
     const Json* value = fields.Find(name);
-    if (value != nullptr && *value != Json(false) && *value != Json("")) {
-      return InvalidInput("{} is not supported", name);
-    }
+    const bool is_default = value == nullptr || *value == Json(false) || *value == Json("") || *value == Json::array();
+    if (!is_default) return InvalidInput("{} is not supported", name);
   }
   return Ok();
 }
@@ -305,6 +307,8 @@ Result<GenerationRequest> ParseChatRequest(std::string_view body) {
   SWIFTKV_RETURN_IF_ERROR(ForceCall(fields, &request));
   SWIFTKV_RETURN_IF_ERROR(fields.Read("add_special_tokens", &request.add_special_tokens));
   SWIFTKV_RETURN_IF_ERROR(fields.Read("max_completion_tokens", &request.sampling.max_tokens));
+  SWIFTKV_RETURN_IF_ERROR(fields.Read("echo", &request.echo));
+  if (request.echo) return InvalidInput("echo is not supported in chats");
   bool logprobs = false;
   int32_t top_logprobs = 0;
   SWIFTKV_RETURN_IF_ERROR(fields.Read("logprobs", &logprobs));
