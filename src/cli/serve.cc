@@ -7,6 +7,7 @@
 #include <CLI/Formatter.hpp>
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <memory>
 #include <thread>
 
@@ -70,7 +71,17 @@ void Drain(Server* server, int shutdown_timeout_s) {
   server->Stop(kFlush);
 }
 
+// A variable without a value is no flag to CLI11, and the server would ask for no key.
+Status CheckApiKeyVariable(const Flags& flags) {
+  const char* const key = std::getenv("SWIFTKV_API_KEY");
+  if (flags.server.api_keys.empty() && key != nullptr && *key == 0) {
+    return InvalidInput("SWIFTKV_API_KEY is empty: unset it to ask for no key");
+  }
+  return Ok();
+}
+
 Status Serve(const Flags& flags) {
+  SWIFTKV_RETURN_IF_ERROR(CheckApiKeyVariable(flags));
   // Lines come from several threads, and are for machines as much as for people.
   spdlog::set_default_logger(spdlog::stderr_logger_mt("swiftkv-serve"));
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %l %v");

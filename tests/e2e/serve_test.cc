@@ -59,6 +59,12 @@ TEST_F(ServeTest, SaysWhyItCannotStart) {
   const ProcessResult tls = RunSwiftKv({"serve", model_, "--port", "0", "--ssl-certfile", "cert.pem"});
   EXPECT_EQ(tls.exit_code, 2);
   EXPECT_THAT(tls.err, HasSubstr("belong together"));
+  const ProcessResult key = RunSwiftKv({"serve", model_, "--port", "0", "--api-key", ""});
+  EXPECT_EQ(key.exit_code, 2);
+  EXPECT_THAT(key.err, HasSubstr("the key is empty"));
+  const ProcessResult variable = RunSwiftKv({"serve", model_, "--port", "0"}, {.environment = {"SWIFTKV_API_KEY="}});
+  EXPECT_EQ(variable.exit_code, 2);
+  EXPECT_THAT(variable.err, HasSubstr("SWIFTKV_API_KEY is empty"));
   const ProcessResult host = RunSwiftKv({"serve", model_, "--port", "0", "--host", "no such host"});
   EXPECT_EQ(host.exit_code, 2);
   const ProcessResult taken = RunSwiftKv({"serve", "no-such-model", "--port", std::to_string(TakenPort())});
