@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <deque>
+#include <exception>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -16,11 +18,15 @@ namespace {
 using Json = nlohmann::ordered_json;
 using Time = RequestTimes::Time;
 
+// Scores of prompt tokens in one answer, alternatives included: some 20 MB of JSON, which a short prompt could
+// otherwise multiply by its choices.
+constexpr int64_t kMaxPromptScores = 1 << 18;
+
 double Seconds(Time from, Time to) {
   return from == Time() || to == Time() ? 0 : std::chrono::duration<double>(to - from).count();
 }
 
-// All of it runs on the strand of the client's connection.
+// All of it runs on the strand of the client's connection, but for long work, of which there is one piece at a time.
 class Generation : public std::enable_shared_from_this<Generation> {
  public:
   Generation(const ServerContext& context, GenerationRequest request,
@@ -39,12 +45,24 @@ class Generation : public std::enable_shared_from_this<Generation> {
     reply_->OnGone([self = shared_from_this()] { self->Leave(); });
     if (ended_) return;
     if (Status status = Submit(); !status) {
-      Fail(status.error(), IsTooLong(status.error()) ? "context_length_exceeded" : "");
+      const bool is_too_long = status.error().code == ErrorCode::kInvalidInput && HasTooLongPrompt();
+      Fail(status.error(), is_too_long ? "context_length_exceeded" : "");
       return;
     }
     if (request_.stream) {
       reply_->Begin({.content_type = "text/event-stream; charset=utf-8",
                      .headers = {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}}});
+    }
+  }
+
+  // Runs a piece of the work. Where there is no memory for it, the request ends, and nobody else's.
+  template <class Work>
+  void Guard(const Work& work) {
+    try {
+      work();
+    } catch (const std::exception& error) {
+      spdlog::error("request={} error=\"{}\"", request_id_, error.what());
+      FailForMemory();
     }
   }
 
@@ -65,12 +83,15 @@ class Generation : public std::enable_shared_from_this<Generation> {
     int64_t text_offset = 0;  // characters of text that `logprobs` have told of
   };
 
+  size_t n() const { return choices_.size() / prompts_.size(); }
+  PromptState& PromptOf(size_t choice) { return prompts_[choice / n()]; }
+
   Status Submit() {
-    const auto n = static_cast<size_t>(std::clamp(request_.sampling.n, 1, kMaxChoices));
-    choices_.resize(prompts_.size() * n);
+    choices_.resize(prompts_.size() * static_cast<size_t>(std::clamp(request_.sampling.n, 1, kMaxChoices)));
     for (size_t i = 0; i < choices_.size(); ++i) {
-      choices_[i].tools.emplace(request_.conversation.tools, fmt::format("call-{}-{}", request_id_, i));
+      choices_[i].tools.emplace(&request_.conversation.tools, fmt::format("call-{}-{}", request_id_, i));
     }
+    SWIFTKV_RETURN_IF_ERROR(CheckPromptScores());
     for (size_t i = 0; i < prompts_.size(); ++i) {
       Request request{.prompt_token_ids = prompts_[i].token_ids,
                       .sampling = request_.sampling,
@@ -78,68 +99,150 @@ class Generation : public std::enable_shared_from_this<Generation> {
                       .timeout_s = context_.request_timeout_s};
       request.constraint = request_.constraint;
       const auto on_output = [self = shared_from_this(), i](RequestOutput output) {
-        self->reply_->Post([self, i, output = std::move(output)]() mutable { self->OnOutput(i, std::move(output)); });
+        self->reply_->Post([self, i, output = std::move(output)]() mutable {
+          self->Guard([&] { self->OnOutput(i, std::move(output)); });
+        });
       };
       SWIFTKV_ASSIGN_OR_RETURN(prompts_[i].engine_id, context_.engine->Submit(std::move(request), on_output));
     }
     return Ok();
   }
 
+  Status CheckPromptScores() const {
+    const SamplingParams& sampling = request_.sampling;
+    if (!sampling.prompt_logprobs || HasTooLongPrompt()) return Ok();  // that is told of first
+    int64_t tokens = 0;
+    for (const PromptState& prompt : prompts_) tokens += static_cast<int64_t>(prompt.token_ids.size());
+    const int64_t times = (EchoesScores() ? static_cast<int64_t>(n()) : 0) + (request_.return_prompt_logprobs ? 1 : 0);
+    const int64_t scores = tokens * (*sampling.prompt_logprobs + int64_t{1}) * times;
+    if (scores <= kMaxPromptScores) return Ok();
+    return InvalidInput("{} of {} prompt tokens with {} alternatives, told {} times, are {} scores; the limit is {}",
+                        request_.return_prompt_logprobs ? "prompt_logprobs" : "logprobs", tokens,
+                        *sampling.prompt_logprobs, times, scores, kMaxPromptScores);
+  }
+
+  bool EchoesScores() const { return request_.echo && request_.sampling.logprobs; }
+
+  // Whether what is told first of a choice has the scores of its prompt.
+  bool TellsPromptScores(size_t index) const {
+    return EchoesScores() || (request_.return_prompt_logprobs && index % n() == 0);
+  }
+
   void OnOutput(size_t prompt_index, RequestOutput output) {
     if (ended_) return;
+    if (telling_) {
+      held_.emplace_back(prompt_index, std::move(output));
+      return;
+    }
     PromptState& prompt = prompts_[prompt_index];
     prompt.times = output.times;
-    prompt.finished = output.finished;
     if (!output.error) {
-      ObserveFinished(prompt_index, "error");
+      ObserveUnfinished("error");
       Fail(output.error.error());
       return;
     }
     if (!output.prompt_logprobs.empty()) prompt.logprobs = std::move(output.prompt_logprobs);
     prompt.cached_tokens = std::max(prompt.cached_tokens, output.cached_tokens);
-    const size_t index = prompt_index * choices_.size() / prompts_.size() + static_cast<size_t>(output.index);
+    const size_t index = prompt_index * n() + static_cast<size_t>(output.index);
     ObserveTokens(output, &choices_[index]);
-    if (request_.stream) WriteChunk(prompt, index, output);
+    if (!request_.stream) {
+      Take(index, std::move(output));
+    } else if (!choices_[index].begun && TellsPromptScores(index)) {
+      TellAside(index, std::move(output));
+    } else {
+      const std::string event = Chunk(index, output);
+      Tell(index, event, std::move(output));
+    }
+  }
+
+  // Many scores take long to write down; whatever comes meanwhile is held.
+  void TellAside(size_t index, RequestOutput output) {
+    telling_ = true;
+    const auto shared = std::make_shared<RequestOutput>(std::move(output));
+    RunAside([self = shared_from_this(), index, shared] {
+      self->reply_->Post([self, index, shared, event = self->Chunk(index, *shared)] {
+        self->Guard([&] {
+          self->telling_ = false;
+          self->Tell(index, event, std::move(*shared));
+          self->TakeHeld();
+        });
+      });
+    });
+  }
+
+  void TakeHeld() {
+    while (!telling_ && !held_.empty()) {
+      auto [prompt_index, output] = std::move(held_.front());
+      held_.pop_front();
+      OnOutput(prompt_index, std::move(output));
+    }
+  }
+
+  void Tell(size_t index, const std::string& event, RequestOutput output) {
+    if (ended_) return;
+    reply_->Write(event);
+    if (ended_) return;  // the client was cut off: Leave has seen to the rest
+    Take(index, std::move(output));
+  }
+
+  void Take(size_t index, RequestOutput output) {
+    PromptState& prompt = PromptOf(index);
+    prompt.finished = output.finished;
     Append(std::move(output), &choices_[index].completion);
     if (request_.stream) choices_[index].completion.logprobs.clear();  // told already
     if (!prompt.finished) return;
-    ObserveFinished(prompt_index, Name(choices_[index].completion.finish_reason));
+    ObserveFinished(index / n(), Name(choices_[index].completion.finish_reason));
     const auto is_finished = [](const PromptState& state) { return state.finished; };
     if (std::all_of(prompts_.begin(), prompts_.end(), is_finished)) Finish();
   }
 
   void Finish() {
     ended_ = true;
-    Log(Name(choices_.front().completion.finish_reason));
     if (request_.stream) {
-      if (request_.include_usage) {
-        Json chunk = Head(ChunkObject());
-        chunk["choices"] = Json::array();
-        chunk["usage"] = Usage();
-        WriteEvent(chunk);
-      }
-      reply_->Write("data: [DONE]\n\n");
-      reply_->End();
-    } else if (request_.sampling.prompt_logprobs) {
-      context_.run_aside([self = shared_from_this()] { self->reply_->Send(JsonResponse(self->Answer())); });
+      FinishStream();
+    } else if (request_.sampling.prompt_logprobs || request_.sampling.logprobs) {
+      RunAside([self = shared_from_this()] { self->SendAnswer(); });
     } else {
-      reply_->Send(JsonResponse(Answer()));
+      SendAnswer();
     }
   }
 
+  void FinishStream() {
+    Log(Name(choices_.front().completion.finish_reason));
+    if (request_.include_usage) {
+      Json chunk = Head(ChunkObject());
+      chunk["choices"] = Json::array();
+      chunk["usage"] = Usage();
+      reply_->Write(Event(chunk));
+    }
+    reply_->Write("data: [DONE]\n\n");
+    reply_->End();
+  }
+
+  void SendAnswer() {
+    HttpResponse response = {.content_type = "application/json", .body = Answer()};
+    Log(Name(choices_.front().completion.finish_reason));
+    reply_->Send(std::move(response));
+  }
+
+  void RunAside(std::function<void()> work) {
+    context_.run_aside(std::move(work),
+                       [self = shared_from_this()] { self->reply_->Post([self] { self->FailForMemory(); }); });
+  }
+
   // OpenAI's clients tell a prompt that is too long from other errors by the code.
-  bool IsTooLong(const Error& error) const {
-    const auto is_too_long = [&](const PromptState& prompt) {
+  bool HasTooLongPrompt() const {
+    return std::any_of(prompts_.begin(), prompts_.end(), [&](const PromptState& prompt) {
       return static_cast<int64_t>(prompt.token_ids.size()) >= context_.engine->max_model_len();
-    };
-    return error.code == ErrorCode::kInvalidInput && std::any_of(prompts_.begin(), prompts_.end(), is_too_long);
+    });
   }
 
   // `code`: OpenAI's word for the error, where it has one.
-  void Fail(const Error& error, const std::string& code = {}) {
+  void Fail(const Error& error, const std::string& code = {}) { Fail(ErrorResponse(error, code), error.message); }
+
+  void Fail(const HttpResponse& response, const std::string& message) {
     Abort();
-    const HttpResponse response = ErrorResponse(error, code);
-    spdlog::info("request={} status={} error=\"{}\"", request_id_, response.status, error.message);
+    spdlog::info("request={} status={} error=\"{}\"", request_id_, response.status, message);
     if (!StreamHasBegun()) {
       reply_->Send(response);
     } else {
@@ -148,12 +251,15 @@ class Generation : public std::enable_shared_from_this<Generation> {
     }
   }
 
+  void FailForMemory() {
+    if (!ended_) ObserveUnfinished("error");
+    Fail(OutOfMemoryResponse(), "out of memory");
+  }
+
   // The client has gone.
   void Leave() {
     if (ended_) return;
-    for (size_t i = 0; i < prompts_.size(); ++i) {
-      if (!prompts_[i].finished) ObserveFinished(i, "abort");
-    }
+    ObserveUnfinished("abort");
     Abort();
     Log("abort");
   }
@@ -178,13 +284,18 @@ class Generation : public std::enable_shared_from_this<Generation> {
     choice->last_token = now;
   }
 
+  void ObserveUnfinished(std::string_view reason) {
+    for (size_t i = 0; i < prompts_.size(); ++i) {
+      if (!prompts_[i].finished) ObserveFinished(i, reason);
+    }
+  }
+
   void ObserveFinished(size_t prompt_index, std::string_view reason) {
-    const size_t n = choices_.size() / prompts_.size();
     FinishedRequest finished{.times = prompts_[prompt_index].times,
                              .prompt_tokens = static_cast<int64_t>(prompts_[prompt_index].token_ids.size()),
-                             .n = static_cast<int32_t>(n),
+                             .n = static_cast<int32_t>(n()),
                              .finished_reason = reason};
-    for (size_t i = prompt_index * n; i < (prompt_index + 1) * n; ++i) {
+    for (size_t i = prompt_index * n(); i < (prompt_index + 1) * n(); ++i) {
       finished.generation_tokens += static_cast<int64_t>(choices_[i].completion.token_ids.size());
     }
     context_.metrics->ObserveFinished(finished);
@@ -274,55 +385,64 @@ class Generation : public std::enable_shared_from_this<Generation> {
     return message;
   }
 
-  void WriteChunk(const PromptState& prompt, size_t index, const RequestOutput& output) {
+  // The event that tells of a choice's news; empty if there are none yet.
+  std::string Chunk(size_t index, const RequestOutput& output) {
     ChoiceState& choice = choices_[index];
+    const PromptState& prompt = PromptOf(index);
     const ToolCallReader::News news = choice.tools->Push(output.text, output.finish_reason.has_value());
     const bool is_empty = news.content.empty() && news.calls.empty() && output.logprobs.empty();
-    if (is_empty && !output.finish_reason && choice.begun) return;
+    if (is_empty && !output.finish_reason && choice.begun) return {};
     Json entry = {{"index", index}};
     if (request_.chat) {
       entry["delta"] = Delta(news, !choice.begun);
     } else {
       const bool echoes = request_.echo && !choice.begun;
-      const size_t prompt_index = index / (choices_.size() / prompts_.size());
-      entry["text"] = (echoes ? PromptText(prompt_index) : "") + news.content;
+      entry["text"] = (echoes ? PromptText(index / n()) : "") + news.content;
     }
     entry["logprobs"] = Logprobs(prompt, output.logprobs, &choice);
     AddFinish(output.finish_reason, output.stop_reason, *choice.tools, &entry);
-    if (request_.return_prompt_logprobs && !choice.begun) {
-      entry["prompt_logprobs"] = PromptLogprobs(*context_.model->text.tokenizer, prompt.logprobs);
-    }
+    if (!choice.begun) AddPromptLogprobs(index, &entry);
     choice.begun = true;
     Json chunk = Head(ChunkObject());
     chunk["choices"] = Json::array({std::move(entry)});
     if (request_.include_usage) chunk["usage"] = nullptr;
-    WriteEvent(chunk);
+    return Event(chunk);
   }
 
-  void WriteEvent(const Json& json) { reply_->Write("data: " + ToText(json) + "\n\n"); }
+  // The first choice of a prompt tells the prompt's scores for all of them.
+  void AddPromptLogprobs(size_t index, Json* entry) {
+    if (!request_.return_prompt_logprobs) return;
+    (*entry)["prompt_logprobs"] =
+        index % n() == 0 ? PromptLogprobs(*context_.model->text.tokenizer, PromptOf(index).logprobs) : Json();
+  }
 
-  Json Answer() {
-    Json answer = Head(request_.chat ? "chat.completion" : "text_completion");
-    Json& list = answer["choices"] = Json::array();
-    const size_t n = choices_.size() / prompts_.size();
+  static std::string Event(const Json& json) { return "data: " + ToText(json) + "\n\n"; }
+
+  // Written choice by choice: scores as objects take many times the memory of their text.
+  std::string Answer() {
+    std::string text = ToText(Head(request_.chat ? "chat.completion" : "text_completion"));
+    text.pop_back();
+    text += ",\"choices\":[";
     for (size_t i = 0; i < choices_.size(); ++i) {
-      const PromptState& prompt = prompts_[i / n];
-      const Completion& completion = choices_[i].completion;
-      Json entry = {{"index", i}};
-      if (request_.chat) {
-        entry["message"] = Message(completion, &*choices_[i].tools);
-      } else {
-        entry["text"] = (request_.echo ? PromptText(i / n) : "") + completion.text;
-      }
-      entry["logprobs"] = Logprobs(prompt, completion.logprobs, &choices_[i]);
-      AddFinish(completion.finish_reason, completion.stop_reason, *choices_[i].tools, &entry);
-      if (request_.return_prompt_logprobs) {
-        entry["prompt_logprobs"] = PromptLogprobs(*context_.model->text.tokenizer, prompt.logprobs);
-      }
-      list.push_back(std::move(entry));
+      if (i > 0) text += ',';
+      text += ToText(Choice(i));
     }
-    answer["usage"] = Usage();
-    return answer;
+    return text + "],\"usage\":" + ToText(Usage()) + "}";
+  }
+
+  Json Choice(size_t index) {
+    ChoiceState& choice = choices_[index];
+    const Completion& completion = choice.completion;
+    Json entry = {{"index", index}};
+    if (request_.chat) {
+      entry["message"] = Message(completion, &*choice.tools);
+    } else {
+      entry["text"] = (request_.echo ? PromptText(index / n()) : "") + completion.text;
+    }
+    entry["logprobs"] = Logprobs(PromptOf(index), completion.logprobs, &choice);
+    AddFinish(completion.finish_reason, completion.stop_reason, *choice.tools, &entry);
+    AddPromptLogprobs(index, &entry);
+    return entry;
   }
 
   const ServerContext& context_;
@@ -332,8 +452,10 @@ class Generation : public std::enable_shared_from_this<Generation> {
   int64_t created_;
   HttpReplyPtr reply_;
   std::vector<PromptState> prompts_;
-  std::vector<ChoiceState> choices_;  // [prompts * n]
-  bool ended_ = false;                // answered, failed or left: later events are dropped
+  std::vector<ChoiceState> choices_;                   // [prompts * n]
+  bool ended_ = false;                                 // answered, failed or left: later events are dropped
+  bool telling_ = false;                               // a long chunk is being written down
+  std::deque<std::pair<size_t, RequestOutput>> held_;  // by prompt, what has come meanwhile
 };
 
 }  // namespace
@@ -343,7 +465,7 @@ void StartGeneration(const ServerContext& context, GenerationRequest request,
                      const HttpReplyPtr& reply) {
   auto generation =
       std::make_shared<Generation>(context, std::move(request), std::move(prompt_token_ids), request_id, reply);
-  reply->Post([generation = std::move(generation)] { generation->Start(); });
+  reply->Post([generation = std::move(generation)] { generation->Guard([&] { generation->Start(); }); });
 }
 
 }  // namespace swiftkv

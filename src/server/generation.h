@@ -23,8 +23,8 @@ struct ServerContext {
   Metrics* metrics = nullptr;
   std::vector<std::string> model_names;  // the first is the one that answers bear
   double request_timeout_s = 0;          // after it a prompt's choices end with an error; 0: never
-  // Runs work that may take long on a thread where it stalls no connection.
-  std::function<void(std::function<void()>)> run_aside;
+  // Runs work that may take long on a thread where it stalls no connection; `failed` there if memory is out.
+  std::function<void(std::function<void()> work, std::function<void()> failed)> run_aside;
 };
 
 // `prompt_token_ids`: by prompt; for a chat the one conversation. Answers through `reply`, also with errors.

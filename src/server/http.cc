@@ -136,7 +136,7 @@ class HttpServer::Impl {
       return IoError("can't listen on {}: {}", where, error.message());
     }
     RaiseFileLimit(shared->options.max_connections);
-    asio::co_spawn(acceptor.get_executor(), Accept(), [](const std::exception_ptr&) {});
+    SpawnAccept();
     for (int i = 0; i < shared->options.io_threads; ++i) threads.emplace_back([this] { Work(); });
     return Ok();
   }
@@ -174,6 +174,14 @@ class HttpServer::Impl {
         spdlog::error("an I/O thread goes on after: {}", error.what());
       }
     }
+  }
+
+  void SpawnAccept() {
+    asio::co_spawn(acceptor.get_executor(), Accept(), [this](const std::exception_ptr& failure) {
+      if (!failure) return;
+      spdlog::error("a connection was lost: there is not enough memory for it");
+      SpawnAccept();
+    });
   }
 
   asio::awaitable<void> Accept() {

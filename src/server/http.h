@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -77,13 +78,18 @@ struct HttpOptions {
   size_t max_body_bytes = 32 << 20;
   size_t max_bodies_bytes = 512 << 20;  // of all requests that are being read
   int max_connections = 4096;
-  size_t max_queued_bytes = 4 << 20;  // of a reply in pieces that the client has not read; beyond: cut off
+  // Of a reply in pieces, what the client has not read when the next piece comes; beyond: cut off.
+  size_t max_queued_bytes = 64 << 20;  // a burst
+  size_t max_backlog_bytes = 4 << 20;  // for longer than write_timeout
 
   std::chrono::milliseconds idle_timeout = std::chrono::seconds(75);    // between two requests
   std::chrono::milliseconds header_timeout = std::chrono::seconds(10);  // TLS handshake; a request's header
   std::chrono::milliseconds body_timeout = std::chrono::seconds(60);
   std::chrono::milliseconds write_timeout = std::chrono::seconds(30);  // without any progress
 
+  // The answer to a request that is refused for its header alone (`head` has no body), so that nobody fills the memory
+  // for bodies who may not send any; nullopt: it is not. Called on an I/O thread. Null: none is.
+  std::function<std::optional<HttpResponse>(const HttpRequest& head)> refuse;
   // Makes the answer to a request that can't be read. `message` is a sentence.
   std::function<HttpResponse(int status, const std::string& message)> make_error;
 };

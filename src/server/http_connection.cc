@@ -27,6 +27,8 @@ using Clock = std::chrono::steady_clock;
 constexpr size_t kMaxInput = 64 << 10;  // read ahead of the request that is being answered
 constexpr size_t kMaxWrite = 64 << 10;
 constexpr std::chrono::seconds kLinger(2);
+// The body of a request that is refused is read up to this size, so that the connection can go on; else it ends.
+constexpr size_t kMaxRefusedBody = 16 << 10;
 
 // What reading a request may come to, besides an HTTP status.
 constexpr int kRequestRead = 0;
@@ -66,6 +68,14 @@ bool IsPlainWord(std::string_view text) {
 std::string NewRequestId() {
   thread_local std::mt19937_64 random{std::random_device()()};
   return fmt::format("{:016x}{:016x}", random(), random());
+}
+
+// Whether the body of a request that is refused may come, and will without being asked for.
+template <class Parser>
+bool HasSmallBody(const Parser& parser) {
+  if (parser.is_done()) return true;
+  const auto length = parser.content_length();
+  return length && *length <= kMaxRefusedBody && parser.get()[http::field::expect].empty();
 }
 
 }  // namespace
@@ -236,6 +246,7 @@ asio::awaitable<void> HttpConnection::WriteLoop() {
       }
       written += count;
       output_bytes_ -= count;
+      if (output_bytes_ <= shared_->options.max_backlog_bytes) backlog_since_.reset();
     }
     output_written_.Notify();
   }
@@ -248,20 +259,26 @@ asio::awaitable<bool> HttpConnection::ServeOne() {
   parser.body_limit(shared_->options.max_body_bytes);
   parser.eager(false);
   BodyShare body(&shared_->bodies_bytes);
-  const int status = co_await ReadRequest(&parser, &body);
+  int status = co_await ReadHeader(&parser, &body);
+  if (status == kConnectionEnded) co_return false;
+  HttpRequest request = TakeHead(parser);
+  std::optional<HttpResponse> refusal;
+  if (status == kRequestRead && shared_->options.refuse) refusal = shared_->options.refuse(request);
+  if (status == kRequestRead && (!refusal || HasSmallBody(parser))) status = co_await ReadBody(&parser, &body);
   if (status == kConnectionEnded) co_return false;
   ++reply_;
   answering_ = true;
   begun_ = false;
-  head_only_ = parser.get().method() == http::verb::head;
-  version_ = parser.get().version();
-  keep_alive_ = status == kRequestRead && parser.keep_alive() && !shared_->stopping;
-  const std::string_view id = parser.get()["x-request-id"];
-  request_id_ = IsPlainWord(id) ? std::string(id) : NewRequestId();
-  if (status == kRequestRead) {
-    Dispatch(&parser);
+  keep_alive_ = status == kRequestRead && parser.is_done() && parser.keep_alive() && !shared_->stopping;
+  if (status != kRequestRead) {
+    const std::string message = MessageOf(status, shared_->options);
+    spdlog::info("request={} status={} error=\"{}\"", request_id_, status, message);
+    Send(reply_, shared_->options.make_error(status, message));
+  } else if (refusal) {
+    Send(reply_, std::move(*refusal));
   } else {
-    Send(reply_, shared_->options.make_error(status, MessageOf(status, shared_->options)));
+    request.body = std::move(parser.get().body());
+    shared_->handler(std::move(request), std::make_shared<Reply>(shared_from_this(), reply_));
   }
   while (open_ && answering_) co_await answered_.Wait();
   // A client that asks on without reading the answers waits here.
@@ -269,23 +286,25 @@ asio::awaitable<bool> HttpConnection::ServeOne() {
   co_return open_&& keep_alive_;
 }
 
-asio::awaitable<int> HttpConnection::ReadRequest(Parser* parser, BodyShare* body) {
+asio::awaitable<int> HttpConnection::ReadHeader(Parser* parser, BodyShare* body) {
   const HttpOptions& options = shared_->options;
   const Time idle_until = Clock::now() + options.idle_timeout;
   while (open_ && input_.empty()) {
     const bool in_time = co_await input_arrived_.Wait(idle_until);
     if (!in_time && input_.empty()) co_return kConnectionEnded;
   }
-  int status = co_await Feed(parser, true, Clock::now() + options.header_timeout, body);
-  if (status != kRequestRead || parser->is_done()) co_return status;
+  co_return co_await Feed(parser, true, Clock::now() + options.header_timeout, body);
+}
+
+asio::awaitable<int> HttpConnection::ReadBody(Parser* parser, BodyShare* body) {
+  if (parser->is_done()) co_return kRequestRead;
   const std::string_view expect = parser->get()[http::field::expect];
   if (!expect.empty()) {
     if (!boost::beast::iequals(expect, "100-continue")) co_return 417;
     Queue("HTTP/1.1 100 Continue\r\n\r\n");
   }
   parser->eager(true);
-  status = co_await Feed(parser, false, Clock::now() + options.body_timeout, body);
-  co_return status;
+  co_return co_await Feed(parser, false, Clock::now() + shared_->options.body_timeout, body);
 }
 
 // Hands what has come to the parser until it has the header or the whole request.
@@ -309,16 +328,21 @@ asio::awaitable<int> HttpConnection::Feed(Parser* parser, bool header_only, Time
   co_return kRequestRead;
 }
 
-void HttpConnection::Dispatch(Parser* parser) {
+// The request without its body, as far as its header could be read.
+HttpRequest HttpConnection::TakeHead(const Parser& parser) {
+  const auto& header = parser.get();
+  head_only_ = header.method() == http::verb::head;
+  version_ = header.version();
+  const std::string_view id = header["x-request-id"];
+  request_id_ = IsPlainWord(id) ? std::string(id) : NewRequestId();
   HttpRequest request{.id = request_id_,
-                      .method = head_only_ ? "GET" : std::string(parser->get().method_string()),
-                      .path = std::string(parser->get().target())};
+                      .method = head_only_ ? "GET" : std::string(header.method_string()),
+                      .path = std::string(header.target())};
   request.path.resize(std::min(request.path.find('?'), request.path.size()));
-  for (const auto& field : parser->get()) {
+  for (const auto& field : header) {
     request.headers.push_back({std::string(field.name_string()), std::string(field.value())});
   }
-  request.body = std::move(parser->get().body());
-  shared_->handler(std::move(request), std::make_shared<Reply>(shared_from_this(), reply_));
+  return request;
 }
 
 // What was written goes out, and what the client still sends is read and forgotten for a while: closing at once would
@@ -353,7 +377,8 @@ void HttpConnection::Begin(uint64_t reply, const HttpResponse& head) {
 
 void HttpConnection::Write(uint64_t reply, const std::string& piece) {
   if (!IsUnderWay(reply) || !begun_ || head_only_ || piece.empty()) return;
-  if (output_bytes_ + piece.size() > shared_->options.max_queued_bytes) {
+  const bool stays_behind = backlog_since_ && Clock::now() - *backlog_since_ > shared_->options.write_timeout;
+  if (stays_behind || output_bytes_ > shared_->options.max_queued_bytes) {
     spdlog::warn("request {}: the client reads too slowly and was cut off", request_id_);
     Close();
     return;
@@ -399,6 +424,7 @@ void HttpConnection::QueueHead(const HttpResponse& response, const std::string& 
 
 void HttpConnection::Queue(std::string bytes) {
   output_bytes_ += bytes.size();
+  if (output_bytes_ > shared_->options.max_backlog_bytes && !backlog_since_) backlog_since_ = Clock::now();
   output_.push_back(std::move(bytes));
   output_arrived_.Notify();
 }

@@ -15,6 +15,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <unordered_map>
 
@@ -69,10 +70,11 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   boost::asio::awaitable<void> ReadLoop();
   boost::asio::awaitable<void> WriteLoop();
   boost::asio::awaitable<bool> ServeOne();
-  boost::asio::awaitable<int> ReadRequest(Parser* parser, BodyShare* body);
+  boost::asio::awaitable<int> ReadHeader(Parser* parser, BodyShare* body);
+  boost::asio::awaitable<int> ReadBody(Parser* parser, BodyShare* body);
   boost::asio::awaitable<int> Feed(Parser* parser, bool header_only, Time deadline, BodyShare* body);
   boost::asio::awaitable<void> Linger();
-  void Dispatch(Parser* parser);
+  HttpRequest TakeHead(const Parser& parser);
 
   // On the strand, for the reply with that number; nothing if it is not the one under way.
   void Send(uint64_t reply, HttpResponse response);
@@ -102,7 +104,8 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
 
   // What is to be written. WriteLoop takes.
   std::deque<std::string> output_;
-  size_t output_bytes_ = 0;  // with what WriteLoop is writing
+  size_t output_bytes_ = 0;            // with what WriteLoop is writing
+  std::optional<Time> backlog_since_;  // since when that has been more than max_backlog_bytes
   HttpSignal output_arrived_;
   HttpSignal output_written_;
   boost::asio::steady_timer watchdog_;  // closes the connection when a write or the handshake takes too long

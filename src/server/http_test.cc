@@ -243,6 +243,55 @@ TEST_F(HttpTest, CutsOffASlowReaderAndNobodyElse) {
   EXPECT_EQ(Connect().Get("/").status, 200);
 }
 
+TEST_F(HttpTest, SendsABurstToAClientThatReads) {
+  Start();
+  EXPECT_EQ(Connect().Get("/flood").body.size(), 20'000'000u);
+  EXPECT_EQ(gone_, 0);
+}
+
+TEST_F(HttpTest, CutsOffAClientThatStaysBehind) {
+  options_.max_backlog_bytes = 64 << 10;
+  options_.write_timeout = milliseconds(1000);
+  Start();
+  TestClient slow(server_->port(), /*receive_buffer=*/4096);
+  slow.Send("GET /hold HTTP/1.1\r\n\r\n");
+  ASSERT_TRUE(Eventually([&] { return Held() != nullptr; }));
+  Held()->Begin({.body = std::string(60 << 20, 'x')});
+  // It always reads something, but never all but the last 64 KiB.
+  EXPECT_TRUE(Eventually([&] {
+    slow.ReadMore();
+    Held()->Write("more");
+    return gone_ == 1;
+  }));
+  EXPECT_EQ(Connect().Get("/").status, 200);
+}
+
+TEST_F(HttpTest, RefusesByTheHeader) {
+  options_.refuse = [](const HttpRequest& head) {
+    EXPECT_EQ(head.body, "");
+    return head.path == "/no" ? std::optional(HttpResponse{.status = 401, .body = head.id}) : std::nullopt;
+  };
+  options_.max_bodies_bytes = 100'000;
+  Start();
+  // Bodies that never come take nothing from those that do.
+  std::vector<TestClient> idle;
+  for (int i = 0; i < 4; ++i) {
+    idle.push_back(Connect());
+    idle.back().Send("POST /no HTTP/1.1\r\nContent-Length: 90000\r\nx-request-id: mine\r\n\r\n" +
+                     std::string(80'000, 'a'));
+    const TestResponse refused = idle.back().Read();
+    EXPECT_EQ(refused.status, 401);
+    EXPECT_EQ(refused.body, "mine");
+    EXPECT_TRUE(refused.Has("Connection: close"));
+  }
+  EXPECT_EQ(Connect().Post("/", std::string(90'000, 'b')).status, 200);
+  // Behind a small one the connection goes on.
+  TestClient client = Connect();
+  EXPECT_EQ(client.Post("/no", "small").status, 401);
+  EXPECT_EQ(client.Get("/no").status, 401);
+  EXPECT_EQ(client.Post("/yes", "small").body, "POST /yes small ");
+}
+
 TEST_F(HttpTest, CutsOffAClientThatReadsNothing) {
   options_.write_timeout = milliseconds(200);
   options_.max_queued_bytes = 64 << 20;

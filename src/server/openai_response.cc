@@ -45,18 +45,24 @@ const char* ErrorType(int status) {
 std::string ParamOf(const std::string& message) {
   constexpr std::array kFields = {"add_generation_prompt",
                                   "add_special_tokens",
+                                  "allowed_token_ids",
+                                  "audio",
+                                  "bad_words",
                                   "best_of",
                                   "chat_template",
                                   "chat_template_kwargs",
                                   "continue_final_message",
                                   "echo",
                                   "frequency_penalty",
+                                  "functions",
                                   "guided_choice",
                                   "guided_grammar",
                                   "guided_json",
                                   "guided_regex",
                                   "ignore_eos",
+                                  "include_stop_str_in_output",
                                   "logit_bias",
+                                  "logits_processors",
                                   "logprobs",
                                   "max_completion_tokens",
                                   "max_tokens",
@@ -69,10 +75,13 @@ std::string ParamOf(const std::string& message) {
                                   "presence_penalty",
                                   "priority",
                                   "prompt",
+                                  "prompt_embeds",
                                   "prompt_logprobs",
                                   "repetition_penalty",
                                   "response_format",
+                                  "return_token_ids",
                                   "return_token_strs",
+                                  "return_tokens_as_token_ids",
                                   "seed",
                                   "skip_special_tokens",
                                   "stop",
@@ -88,7 +97,9 @@ std::string ParamOf(const std::string& message) {
                                   "top_k",
                                   "top_logprobs",
                                   "top_p",
-                                  "use_beam_search"};
+                                  "truncate_prompt_tokens",
+                                  "use_beam_search",
+                                  "web_search_options"};
   const std::string word = message.substr(0, message.find_first_of(" .["));
   return std::find(kFields.begin(), kFields.end(), word) == kFields.end() ? std::string() : word;
 }
@@ -181,6 +192,8 @@ HttpResponse ErrorResponse(const Error& error, const std::string& code) {
   if (status == 500) return ErrorResponse(status, "the server failed; its log says how");
   return ErrorResponse(status, error.message, ParamOf(error.message), code);
 }
+
+HttpResponse OutOfMemoryResponse() { return ErrorResponse(503, "there is not enough memory for this request"); }
 
 std::string TokenBytes(const Tokenizer& tokenizer, int32_t id) {
   const std::string_view spelling = tokenizer.IdToToken(id);

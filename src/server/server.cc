@@ -8,6 +8,7 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <boost/beast/core/string.hpp>
+#include <charconv>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -46,6 +47,28 @@ bool IsJson(const HttpRequest& request) {
   return boost::beast::iequals(type, "application/json");
 }
 
+// Whether the header announces a body.
+bool HasBody(const HttpRequest& request) {
+  const std::string_view length = request.Header("Content-Length");
+  return !request.Header("Transfer-Encoding").empty() || (!length.empty() && length != "0");
+}
+
+// A piece of a URL's path with "%2F" as "/"; what is no such sequence stays.
+std::string PercentDecoded(std::string_view text) {
+  std::string decoded;
+  for (size_t i = 0; i < text.size(); ++i) {
+    unsigned char byte = 0;
+    const char* const digits = text.data() + i + 1;
+    if (text[i] == '%' && i + 2 < text.size() && std::from_chars(digits, digits + 2, byte, 16).ptr == digits + 2) {
+      decoded += static_cast<char>(byte);
+      i += 2;
+    } else {
+      decoded += text[i];
+    }
+  }
+  return decoded;
+}
+
 // Adds the same headers to whatever the answer is.
 class ReplyWithHeaders final : public HttpReply {
  public:
@@ -80,14 +103,18 @@ class Server::Impl {
     context_ = {.metrics = &metrics_,
                 .model_names = options_.served_model_names,
                 .request_timeout_s = options_.request_timeout_s,
-                .run_aside = [this](std::function<void()> work) { boost::asio::post(aside_, std::move(work)); }};
+                .run_aside = [this](auto work, auto failed) { RunAside(std::move(work), std::move(failed)); }};
   }
   Impl(const Impl&) = delete;
   Impl& operator=(const Impl&) = delete;
   ~Impl() { Stop({}); }
 
   Status Listen() {
+    for (const std::string& key : options_.api_keys) {
+      if (key.empty()) return InvalidInput("--api-key: the key is empty");
+    }
     HttpOptions http = options_.http;
+    http.refuse = [this](const HttpRequest& head) { return RefuseHead(head); };
     http.make_error = [](int status, const std::string& message) { return ErrorResponse(status, message); };
     SWIFTKV_ASSIGN_OR_RETURN(http_, HttpServer::Start(std::move(http), [this](HttpRequest request, HttpReplyPtr reply) {
                                Handle(std::move(request), std::move(reply));
@@ -149,27 +176,40 @@ class Server::Impl {
     return found == kRoutes.end() ? nullptr : found;
   }
 
+  std::optional<HttpResponse> RefuseHead(const HttpRequest& head) const {
+    std::optional<HttpResponse> refusal = Refuse(FindRoute(head.path), head);
+    if (!refusal) return std::nullopt;
+    spdlog::info("request={} status={} method={} path={}", head.id, refusal->status, Printable(head.method),
+                 Printable(head.path));
+    const std::vector<HttpHeader> headers = CorsHeaders(options_.allowed_origins, head);
+    refusal->headers.insert(refusal->headers.end(), headers.begin(), headers.end());
+    return refusal;
+  }
+
+  // A request that RefuseHead has let through.
   void Handle(HttpRequest request, HttpReplyPtr reply) {
     if (auto headers = CorsHeaders(options_.allowed_origins, request); !headers.empty()) {
       reply = std::make_shared<ReplyWithHeaders>(std::move(reply), std::move(headers));
     }
     const Route* route = FindRoute(request.path);
-    if (std::optional<HttpResponse> refusal = Refuse(route, request)) {
-      spdlog::info("request={} status={} method={} path={}", request.id, refusal->status, Printable(request.method),
-                   Printable(request.path));
-      reply->Send(std::move(*refusal));
-      return;
-    }
     if (!route->aside) {
       (this->*route->handler)(request, reply);
       return;
     }
-    context_.run_aside([this, route, request = std::move(request), reply = std::move(reply)] {
+    const auto failed = [id = request.id, reply] {
+      spdlog::info("request={} status=503 error=\"out of memory\"", id);
+      reply->Send(OutOfMemoryResponse());
+    };
+    RunAside([this, route, request = std::move(request), reply] { (this->*route->handler)(request, reply); }, failed);
+  }
+
+  void RunAside(std::function<void()> work, std::function<void()> failed) {
+    boost::asio::post(aside_, [work = std::move(work), failed = std::move(failed)] {
       try {
-        (this->*route->handler)(request, reply);
-      } catch (const std::bad_alloc&) {
-        spdlog::error("request={} status=503 error=\"out of memory\"", request.id);
-        reply->Send(ErrorResponse(503, "there is not enough memory for this request"));
+        work();
+      } catch (const std::exception& error) {  // out of memory; the pool would end the process
+        spdlog::error("a thread for long work goes on after: {}", error.what());
+        failed();
       }
     });
   }
@@ -191,6 +231,7 @@ class Server::Impl {
       response.headers.push_back({"Allow", allow});
       return response;
     }
+    if (route->method == "GET" && HasBody(request)) return ErrorResponse(413, "this path takes no body");
     if (route->method == "POST" && !IsJson(request)) return ErrorResponse(415, "the body must be application/json");
     if (route->needs_model && !serving_) return ErrorResponse(503, "the model is still being loaded");
     return std::nullopt;
@@ -328,7 +369,7 @@ class Server::Impl {
   }
 
   void OneModel(const HttpRequest& request, const HttpReplyPtr& reply) {
-    const std::string name = request.path.substr(kModelPath.size());
+    const std::string name = PercentDecoded(request.path.substr(kModelPath.size()));
     if (name.empty()) return Models(request, reply);
     if (CheckModel(name, request, reply)) reply->Send(JsonResponse(ModelJson(name)));
   }

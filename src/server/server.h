@@ -34,7 +34,7 @@ struct ServerOptions {
 class Server {
  public:
   // Takes the port. Until Serve, /health says that the process lives, and whatever needs a model gets 503. Errors:
-  // those of HttpServer::Start.
+  // those of HttpServer::Start; kInvalidInput, an empty API key.
   static Result<std::unique_ptr<Server>> Listen(ServerOptions options);
   ~Server();
 

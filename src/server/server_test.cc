@@ -1,104 +1,16 @@
-#include "server/server.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
-#include <thread>
 
-#include "e2e/tiny_model.h"
-#include "server/test_client.h"
+#include "server/server_fixture.h"
 
 namespace swiftkv {
 namespace {
 
-using Json = nlohmann::json;
 using ::testing::HasSubstr;
 using ::testing::Not;
-
-// One character a token, 512 tokens of context.
-const LoadedModel& TinyModel() {
-  static const LoadedModel model = [] {
-    const std::string folder =
-        WriteTinyModel(std::filesystem::temp_directory_path() / ("swiftkv-server-test-" + std::to_string(getpid())),
-                       {.swiftkv = true});
-    auto loaded = LoadModel({.model = folder, .dtype = DType::kF32});
-    if (!loaded) {
-      ADD_FAILURE() << loaded.error().message;
-      std::abort();
-    }
-    std::filesystem::remove_all(folder);
-    return std::move(*loaded);
-  }();
-  return model;
-}
-
-// The data of each event of a stream, without the last one, which must be [DONE].
-std::vector<Json> Events(const TestResponse& response) {
-  std::vector<std::string> lines;
-  std::string body = response.body;
-  while (!body.empty()) {
-    const size_t end = body.find("\n\n");
-    EXPECT_EQ(body.substr(0, 6), "data: ");
-    if (end == std::string::npos) break;
-    lines.push_back(body.substr(6, end - 6));
-    body.erase(0, end + 2);
-  }
-  std::vector<Json> events;
-  if (lines.empty()) return events;
-  EXPECT_EQ(lines.back(), "[DONE]");
-  lines.pop_back();
-  for (const std::string& line : lines) events.push_back(Json::parse(line));
-  return events;
-}
-
-class ServerTest : public ::testing::Test {
- protected:
-  ServerTest() {
-    options_.served_model_names = {"tiny", "also-tiny"};
-    engine_options_.engine.kv_cache_tokens = 8192;
-  }
-
-  void Start() {
-    Listen();
-    const Status serving = server_->Serve(TinyModel(), engine_options_);
-    ASSERT_TRUE(serving) << serving.error().message;
-  }
-
-  void Listen() {
-    auto listening = Server::Listen(options_);
-    ASSERT_TRUE(listening) << listening.error().message;
-    server_ = std::move(*listening);
-  }
-
-  TestClient Connect() const { return TestClient(server_->port()); }
-
-  TestResponse Post(const std::string& path, const Json& body, const std::string& headers = {}) const {
-    return Connect().Post(path, body.dump(), headers);
-  }
-
-  Json Answer(const std::string& path, const Json& body) const {
-    const TestResponse response = Post(path, body);
-    EXPECT_EQ(response.status, 200) << response.body;
-    return Json::parse(response.body);
-  }
-  Json Complete(Json body) const { return Answer("/v1/completions", body); }
-
-  // Waits for what other threads bring about.
-  static bool Eventually(const std::function<bool()>& condition) {
-    for (int i = 0; i < 30'000; ++i) {
-      if (condition()) return true;
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-    return false;
-  }
-
-  ServerOptions options_;
-  AsyncEngineOptions engine_options_;
-  std::unique_ptr<Server> server_;
-};
 
 TEST_F(ServerTest, CompletesAPrompt) {
   Start();
@@ -166,6 +78,51 @@ TEST_F(ServerTest, ScoresAnEchoedPrompt) {
   }
   EXPECT_EQ(tokens, whole["logprobs"]["tokens"]);
   EXPECT_EQ(text, whole["text"]);
+}
+
+// The chunks of one step are together larger than what a slow client may leave unread.
+TEST_F(ServerTest, StreamsTheScoresOfLongPrompts) {
+  Start();
+  const std::string prompt(500, 'a');
+  Json body = {{"prompt", prompt}, {"max_tokens", 1}, {"temperature", 0}, {"prompt_logprobs", 20}};
+  const Json whole = Complete(body)["choices"][0];
+  body["stream"] = true;
+  const std::vector<Json> events = Events(Post("/v1/completions", body));
+  ASSERT_EQ(events.size(), 1u);
+  EXPECT_EQ(events[0]["choices"][0], whole);
+
+  body["echo"] = true;
+  body["logprobs"] = 20;
+  body["n"] = 23;
+  std::vector<Json> choices(23);
+  for (const Json& event : Events(Post("/v1/completions", body))) {
+    const Json& choice = event["choices"][0];
+    choices[choice["index"].get<size_t>()] = choice;
+  }
+  for (size_t i = 0; i < choices.size(); ++i) {
+    ASSERT_TRUE(choices[i].is_object()) << i;
+    EXPECT_EQ(choices[i]["text"].get<std::string>().substr(0, 500), prompt);
+    EXPECT_EQ(choices[i]["logprobs"]["tokens"].size(), 501u);
+    // The prompt's own scores are told once.
+    EXPECT_EQ(choices[i]["prompt_logprobs"], i == 0 ? whole["prompt_logprobs"] : Json());
+  }
+  body["stream"] = false;
+  EXPECT_EQ(Complete(body)["choices"], Json(choices));
+}
+
+TEST_F(ServerTest, RefusesMorePromptScoresThanItTells) {
+  Start();
+  const std::string prompt(400, 'a');
+  Json body = {{"prompt", prompt}, {"max_tokens", 0}, {"echo", true}, {"logprobs", 20}, {"n", 64}};
+  const TestResponse response = Post("/v1/completions", body);
+  EXPECT_EQ(response.status, 400);
+  EXPECT_EQ(Json::parse(response.body)["error"]["param"], "logprobs");
+  EXPECT_THAT(response.body, HasSubstr("are 537600 scores; the limit is 262144"));
+  body["prompt"] = Json(std::vector<std::string>(64, prompt));
+  body["n"] = 1;
+  EXPECT_EQ(Post("/v1/completions", body).status, 400);
+  body["logprobs"] = 0;
+  EXPECT_EQ(Post("/v1/completions", body).status, 200);
 }
 
 TEST_F(ServerTest, AnswersAConversation) {
@@ -296,6 +253,9 @@ TEST_F(ServerTest, SaysWhatIsWrong) {
       {"/v1/completions", R"({"prompt": "a", "stop": [""]})", 400, "stop"},
       {"/v1/completions", R"({"prompt": "a", "best_of": 3})", 400, "best_of"},
       {"/v1/completions", R"({"prompt": "a", "suffix": "b"})", 400, "suffix"},
+      {"/v1/completions", R"({"prompt": "a", "allowed_token_ids": [1]})", 400, "allowed_token_ids"},
+      {"/v1/completions", R"({"prompt": "a", "bad_words": ["b"]})", 400, "bad_words"},
+      {"/v1/completions", R"({"prompt": "a", "truncate_prompt_tokens": 1})", 400, "truncate_prompt_tokens"},
       {"/v1/completions", R"({"prompt": "a", "stream_options": {}})", 400, "stream_options"},
       {"/v1/completions", R"({"prompt": "a", "response_format": {"type": "grammar"}})", 400, "response_format"},
       {"/v1/completions", R"({"prompt": "a", "response_format": {"type": "json_schema", "json_schema": {}}})", 400,
@@ -318,6 +278,7 @@ TEST_F(ServerTest, SaysWhatIsWrong) {
       {"/v1/chat/completions", R"({"messages": [{"role": "user", "content": "a"}], "top_logprobs": 2})", 400,
        "top_logprobs"},
       {"/v1/chat/completions", R"({"messages": [{"role": "user", "content": "a"}], "tools": 1})", 400, "tools"},
+      {"/v1/chat/completions", R"({"messages": [{"role": "user", "content": "a"}], "echo": true})", 400, "echo"},
       {"/v1/chat/completions", R"({"messages": [{"role": "user", "content": "a"}], "tool_choice": "required"})", 400,
        "tool_choice"},
       {"/v1/chat/completions", R"({"messages": [{"role": "user", "content": "a"}], "chat_template": "x"})", 400,
@@ -436,6 +397,7 @@ TEST_F(ServerTest, TellsAPromptThatIsTooLong) {
 }
 
 TEST_F(ServerTest, KnowsItsRoutes) {
+  options_.served_model_names.push_back("org/tiny");
   Start();
   TestClient client = Connect();
   EXPECT_EQ(client.Get("/nowhere").status, 404);
@@ -458,6 +420,11 @@ TEST_F(ServerTest, KnowsItsRoutes) {
   EXPECT_EQ(models["data"][0]["max_model_len"], 512);
   EXPECT_EQ(Json::parse(client.Get("/v1/models/tiny").body)["id"], "tiny");
   EXPECT_EQ(client.Get("/v1/models/other").status, 404);
+  EXPECT_EQ(Json::parse(client.Get("/v1/models/org%2Ftiny").body)["id"], "org/tiny");
+  EXPECT_EQ(Json::parse(client.Get("/v1/models/org/tiny").body)["id"], "org/tiny");
+  for (const char* name : {"org%2", "org%", "org%2xtiny", "%00", "org%252Ftiny"}) {
+    EXPECT_EQ(client.Get(std::string("/v1/models/") + name).status, 404) << name;
+  }
   EXPECT_TRUE(Json::parse(client.Get("/openapi.json").body)["paths"].contains("/v1/completions"));
   EXPECT_TRUE(client.Get("/").Has("Content-Security-Policy"));
 }
@@ -513,6 +480,39 @@ TEST_F(ServerTest, AsksForAKeyEverywhereButForItsHealth) {
   EXPECT_EQ(client.Post("/v1/completions", R"({"prompt": "a"})", "Authorization: Bearer secret-1\r\n").status, 200);
 }
 
+// Whoever has no key fills no memory with bodies.
+TEST_F(ServerTest, RefusesBeforeTheBodyComes) {
+  options_.api_keys = {"secret"};
+  Start();
+  const std::string large = "Host: test\r\nContent-Type: application/json\r\nContent-Length: 30000000\r\n";
+  const std::string key = "Authorization: Bearer secret\r\n";
+  const struct {
+    std::string head;
+    int status;
+  } cases[] = {{"POST /v1/completions HTTP/1.1\r\n" + large, 401},
+               {"POST /health HTTP/1.1\r\n" + large, 405},
+               {"GET /health HTTP/1.1\r\n" + large, 413},
+               {"OPTIONS /v1/completions HTTP/1.1\r\n" + large, 204},
+               {"POST /nowhere HTTP/1.1\r\n" + large + key, 404},
+               {"POST /v1/completions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n", 401},
+               {"POST /v1/completions HTTP/1.1\r\nContent-Length: 9\r\nExpect: 100-continue\r\n", 401}};
+  for (const auto& [head, status] : cases) {
+    TestClient client = Connect();
+    client.Send(head + "\r\n");
+    const TestResponse response = client.Read(/*has_body=*/status != 204);
+    EXPECT_EQ(response.status, status) << head;
+    EXPECT_TRUE(response.Has("Connection: close\r\n"));
+    EXPECT_TRUE(client.IsClosed());
+  }
+}
+
+TEST_F(ServerTest, TakesNoEmptyKey) {
+  options_.api_keys = {"secret", ""};
+  const auto server = Server::Listen(options_);
+  ASSERT_FALSE(server);
+  EXPECT_EQ(server.error().code, ErrorCode::kInvalidInput);
+}
+
 TEST_F(ServerTest, LetsAllowedOriginsReadAnswers) {
   options_.allowed_origins = {"https://chat.example"};
   options_.api_keys = {"secret"};
@@ -525,6 +525,11 @@ TEST_F(ServerTest, LetsAllowedOriginsReadAnswers) {
       "OPTIONS /v1/completions HTTP/1.1\r\nOrigin: https://chat.example\r\n"
       "Access-Control-Request-Method: POST\r\n\r\n");
   EXPECT_TRUE(client.Read(/*has_body=*/false).Has("Access-Control-Allow-Headers: authorization"));
+  const std::string asks = "Access-Control-Request-Headers: authorization,x-stainless-os\r\n\r\n";
+  client.Send("OPTIONS /v1/completions HTTP/1.1\r\nOrigin: https://chat.example\r\n" + asks);
+  EXPECT_TRUE(client.Read(/*has_body=*/false).Has("Access-Control-Allow-Headers: authorization,x-stainless-os\r\n"));
+  client.Send("OPTIONS /v1/completions HTTP/1.1\r\nOrigin: https://evil.example\r\n" + asks);
+  EXPECT_FALSE(client.Read(/*has_body=*/false).Has("Access-Control"));
 }
 
 TEST_F(ServerTest, CountsWhatItDoes) {

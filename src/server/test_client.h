@@ -62,6 +62,15 @@ class TestClient {
     return true;
   }
 
+  // False if the connection has ended, or nothing comes for 60 s.
+  bool ReadMore() {
+    char bytes[1 << 14];
+    const ssize_t count = recv(fd_, bytes, sizeof bytes, 0);
+    if (count <= 0) return false;
+    input_.append(bytes, static_cast<size_t>(count));
+    return true;
+  }
+
   // True once input_ holds `text`; false if the connection ends, or nothing comes for 60 s.
   bool ReadUntil(const std::string& text) {
     while (input_.find(text) == std::string::npos) {
@@ -121,14 +130,6 @@ class TestClient {
     const timeval patience = {.tv_sec = 60, .tv_usec = 0};
     setsockopt(fd_, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     if (connect(fd_, address, size) != 0) Close();
-  }
-
-  bool ReadMore() {
-    char bytes[1 << 14];
-    const ssize_t count = recv(fd_, bytes, sizeof bytes, 0);
-    if (count <= 0) return false;
-    input_.append(bytes, static_cast<size_t>(count));
-    return true;
   }
 
   std::string Take(size_t size) {

@@ -71,6 +71,9 @@ std::optional<std::string> ChosenName(const Json& tool_choice) {
 Result<ToolRules> ReadToolRules(const Json* tools, const Json* tool_choice) {
   ToolRules rules;
   if (tools != nullptr && !tools->is_array()) return InvalidInput("tools must be an array, not {}", tools->type_name());
+  if (tools != nullptr && tools->size() > kMaxTools) {
+    return InvalidInput("tools has {} entries; the limit is {}", tools->size(), kMaxTools);
+  }
   for (const Json& tool : tools == nullptr ? Json::array() : *tools) {
     const Json* function = Function(tool);
     if (function == nullptr) {
@@ -130,12 +133,12 @@ Result<std::string> ForcedCallSchema(const ToolRules& rules, const Json& tools) 
   return schema.dump();
 }
 
-ToolCallReader::ToolCallReader(ToolRules rules, std::string id_prefix)
-    : rules_(std::move(rules)), id_prefix_(std::move(id_prefix)) {}
+ToolCallReader::ToolCallReader(const ToolRules* rules, std::string id_prefix)
+    : rules_(rules), id_prefix_(std::move(id_prefix)) {}
 
 ToolCallReader::News ToolCallReader::Push(std::string_view text, bool last) {
   News news;
-  switch (rules_.choice) {
+  switch (rules_->choice) {
     case ToolRules::Choice::kNone:
       news.content = text;
       return news;
@@ -143,7 +146,7 @@ ToolCallReader::News ToolCallReader::Push(std::string_view text, bool last) {
       Call call{.arguments = std::string(text)};
       if (!begun_) {
         call.id = id_prefix_ + "-0";
-        call.name = rules_.names.front();
+        call.name = rules_->names.front();
       }
       begun_ = true;
       news.calls.push_back(std::move(call));
@@ -158,7 +161,7 @@ ToolCallReader::News ToolCallReader::Push(std::string_view text, bool last) {
     if (!ReadCalls(held_, &news)) news.content = held_;
     return news;
   }
-  if (rules_.choice == ToolRules::Choice::kRequired) return news;
+  if (rules_->choice == ToolRules::Choice::kRequired) return news;
   const size_t certain = CertainContent();
   news.content = held_.substr(0, certain);
   held_.erase(0, certain);
@@ -235,7 +238,7 @@ bool ToolCallReader::ReadValues(std::string_view text, std::vector<Call>* calls)
 bool ToolCallReader::ReadCall(const Json& json, std::vector<Call>* calls) const {
   if (!json.is_object() || !json.contains("name") || !json["name"].is_string()) return false;
   const auto& name = json["name"].get_ref<const std::string&>();
-  if (std::find(rules_.names.begin(), rules_.names.end(), name) == rules_.names.end()) return false;
+  if (std::find(rules_->names.begin(), rules_->names.end(), name) == rules_->names.end()) return false;
   auto arguments = json.find("arguments");
   if (arguments == json.end()) arguments = json.find("parameters");
   if (arguments != json.end() && !arguments->is_object() && !arguments->is_string()) return false;
@@ -246,7 +249,7 @@ bool ToolCallReader::ReadCall(const Json& json, std::vector<Call>* calls) const 
 }
 
 void ToolCallReader::Take(std::vector<Call> calls, News* news) {
-  if (!rules_.parallel && calls.size() > 1) calls.resize(1);
+  if (!rules_->parallel && calls.size() > 1) calls.resize(1);
   for (Call& call : calls) {
     call.index = calls_;
     call.id = fmt::format("{}-{}", id_prefix_, calls_++);

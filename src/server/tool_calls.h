@@ -1,7 +1,7 @@
 // Calls of functions in a model's answer: which tools a request allows, the schema of an answer that must be a call,
 // and the reading of calls from the text.
 //
-//   ToolCallReader reader(request.tools, "call-7f3a");
+//   ToolCallReader reader(&request.tools, "call-7f3a");
 //   ToolCallReader::News news = reader.Push("<tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>", true);
 //   // news.content is empty, news.calls has one entry: f, "{}"
 //
@@ -20,6 +20,8 @@
 
 namespace swiftkv {
 
+inline constexpr size_t kMaxTools = 128;  // of one conversation; OpenAI's limit
+
 struct ToolRules {
   enum class Choice { kNone, kAuto, kRequired, kNamed };
   Choice choice = Choice::kNone;
@@ -28,7 +30,8 @@ struct ToolRules {
 };
 
 // Reads `tools` and `tool_choice` of a request (OpenAI's chat completions); null: absent.
-// Errors kInvalidInput, beginning with the field's name: another type, a choice without its tool, two tools of a name.
+// Errors kInvalidInput, beginning with the field's name: another type, a choice without its tool, two tools of a name,
+// more than kMaxTools.
 Result<ToolRules> ReadToolRules(const nlohmann::ordered_json* tools, const nlohmann::ordered_json* tool_choice);
 
 // The JSON schema of an answer that must be a call: kNamed, the function's parameters; kRequired, an array of calls.
@@ -50,8 +53,8 @@ class ToolCallReader {
     std::vector<Call> calls;
   };
 
-  // Calls bear the ids `id_prefix`-0, -1, ...
-  ToolCallReader(ToolRules rules, std::string id_prefix);
+  // Calls bear the ids `id_prefix`-0, -1, ... `rules` must outlive it.
+  ToolCallReader(const ToolRules* rules, std::string id_prefix);
 
   // `text`: what has come since the last push; `last`: nothing else comes. Text that may be a call is held until it is
   // known.
@@ -66,7 +69,7 @@ class ToolCallReader {
   void Take(std::vector<Call> calls, News* news);
   size_t CertainContent() const;
 
-  ToolRules rules_;
+  const ToolRules* rules_;
   std::string id_prefix_;
   std::string held_;
   bool begun_ = false;  // content has been told of, or, for kNamed, the call

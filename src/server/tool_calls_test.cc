@@ -32,10 +32,10 @@ std::string Show(const ToolCallReader::News& news) {
 std::string Read(const std::string& text, const Json& tool_choice = "auto", bool parallel = true) {
   ToolRules rules = Rules(tool_choice);
   rules.parallel = parallel;
-  ToolCallReader whole(rules, "c");
+  ToolCallReader whole(&rules, "c");
   const ToolCallReader::News expected = whole.Push(text, true);
   for (size_t size = 1; size < text.size(); size += 3) {
-    ToolCallReader reader(rules, "c");
+    ToolCallReader reader(&rules, "c");
     ToolCallReader::News sum;
     for (size_t i = 0; i < text.size(); i += size) {
       ToolCallReader::News news = reader.Push(text.substr(i, size), i + size >= text.size());
@@ -105,14 +105,15 @@ TEST(ToolCallReader, ReadsForcedCalls) {
   EXPECT_EQ(Read(R"([{"name": "ti)", "required"), R"([{"name": "ti)");  // cut by max_tokens
   const Json named = {{"type", "function"}, {"function", {{"name", "weather"}}}};
   EXPECT_EQ(Read(R"({"city": "Oslo"})", named), R"(|0 c-0 weather {"city": "Oslo"})");
-  ToolCallReader reader(Rules(named), "c");
+  const ToolRules rules = Rules(named);
+  ToolCallReader reader(&rules, "c");
   reader.Push("{}", true);
   EXPECT_FALSE(reader.has_calls());
 }
 
 TEST(ToolCallReader, ContentIsToldOfAsSoonAsItIsCertain) {
   const ToolRules rules = Rules("auto");
-  ToolCallReader reader(rules, "c");
+  ToolCallReader reader(&rules, "c");
   EXPECT_EQ(Show(reader.Push("Hi there", false)), "Hi there");
   EXPECT_EQ(Show(reader.Push(" <", false)), "");
   EXPECT_EQ(Show(reader.Push("b> ", false)), " <b>");
@@ -136,6 +137,11 @@ TEST(ReadToolRules, RefusesWhatCanNotBe) {
   EXPECT_EQ(error("[]", "[3]").substr(0, 11), "tool_choice");
   EXPECT_EQ(error("[]", R"({"type": "function", "function": {"name": "f"}})").substr(0, 11), "tool_choice");
   EXPECT_EQ(error("[]", "\"auto\""), "none");
+  Json many = Json::array();
+  for (size_t i = 0; i < kMaxTools; ++i) many.push_back({{"function", {{"name", fmt::format("f{}", i)}}}});
+  EXPECT_EQ(error(many.dump().c_str(), "\"auto\""), "none");
+  many.push_back({{"function", {{"name", "one more"}}}});
+  EXPECT_EQ(error(many.dump().c_str(), "\"auto\""), "tools has 129 entries; the limit is 128");
 }
 
 TEST(ForcedCallSchema, MovesDefinitionsUp) {
