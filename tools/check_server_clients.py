@@ -37,6 +37,7 @@ def check_openai(url):
 
     client = openai.OpenAI(base_url=url + "/v1", api_key="none")
     model = client.models.list().data[0].id
+    assert client.models.retrieve(model).id == model  # a slash in the name comes as %2F
     messages = [{"role": "user", "content": "Say hello in one short sentence."}]
 
     answer = client.chat.completions.create(model=model, messages=messages, temperature=0, max_tokens=24, logprobs=True,
