@@ -1,5 +1,7 @@
 #include "model/checkpoint_output.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -176,6 +178,48 @@ Status Publish(const TemporaryFolder& finished, const fs::path& target) {
   return renamed;
 }
 
+// The folder's own name and those above it, which "." and ".." lack.
+Result<fs::path> TargetOf(const OutputOptions& options) {
+  if (options.folder.empty()) return InvalidInput("no output folder");
+  std::error_code error;
+  const fs::path absolute = fs::absolute(options.folder, error);
+  if (error) return IoError("{}: {}", options.folder, error.message());
+  return WithoutTrailingSlash(absolute.string());
+}
+
+bool IsMountPoint(const fs::path& folder) {
+  struct statx info {};
+  return statx(AT_FDCWD, folder.c_str(), AT_SYMLINK_NOFOLLOW, 0, &info) == 0 &&
+         (info.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
+}
+
+// Whether `path`, or what it leads to if it is a link, is `folder` or lies in it. False for what is not there.
+bool IsWithin(const std::string& path, const fs::path& folder) {
+  std::error_code error;
+  const fs::path whole = fs::canonical(folder, error);
+  const fs::path link = WithoutTrailingSlash(fs::absolute(path, error).string());
+  const fs::path leads_to = fs::canonical(link, error);
+  if (error || whole.empty()) return false;
+  const auto within = [&](const fs::path& inner) {
+    return std::mismatch(whole.begin(), whole.end(), inner.begin(), inner.end()).first == whole.end();
+  };
+  return within(leads_to) || within(fs::canonical(link.parent_path(), error) / link.filename());
+}
+
+// A folder that is there is replaced as a whole, and with it goes all that lies in it.
+Status CheckReplaceable(const ModelFiles& files, const fs::path& target) {
+  std::vector<std::string> inputs = {files.origin};
+  if (files.adapter != nullptr) inputs.push_back(files.adapter->Find(kNormSwiftKvName)->file->path());
+  for (const std::string& input : inputs) {
+    if (!IsWithin(input, target)) continue;
+    return InvalidInput("{}: is the input model or holds it ({}); choose another folder", target.string(), input);
+  }
+  constexpr std::string_view kInstead = "which cannot be replaced; name a new folder in it";
+  if (IsWithin(".", target)) return InvalidInput("{}: is or holds the current folder, {}", target.string(), kInstead);
+  if (IsMountPoint(target)) return InvalidInput("{}: is a mount point, {}", target.string(), kInstead);
+  return Ok();
+}
+
 Status CheckGroups(const ModelConfig& config) {
   for (const int64_t columns : {config.hidden_size, config.q_size(), config.intermediate_size}) {
     if (columns % kInt4Group != 0) {
@@ -191,15 +235,12 @@ Status CheckOutput(const ModelFiles& files, const OutputOptions& options) {
   nlohmann::ordered_json json;
   SWIFTKV_RETURN_IF_ERROR(SetSwiftKvFields(files.config, DType::kBF16, &json));
   if (options.quantization == CompressedFormat::kInt4) SWIFTKV_RETURN_IF_ERROR(CheckGroups(files.config));
+  SWIFTKV_ASSIGN_OR_RETURN(const fs::path target, TargetOf(options));
   std::error_code error;
-  const fs::path target = WithoutTrailingSlash(options.folder);
-  if (target.empty()) return InvalidInput("no output folder");
   const fs::file_status status = fs::status(target, error);
   if (!fs::exists(status)) return Ok();
   if (!fs::is_directory(status)) return InvalidInput("{}: exists and is no folder", options.folder);
-  if (!files.folder.empty() && fs::equivalent(target, files.folder, error)) {
-    return InvalidInput("{}: is the input model; choose another folder", options.folder);
-  }
+  SWIFTKV_RETURN_IF_ERROR(CheckReplaceable(files, target));
   if (fs::is_empty(target, error)) return Ok();
   if (!options.overwrite) return InvalidInput("{}: the folder is not empty; --overwrite replaces it", options.folder);
   if (!fs::exists(target / "config.json", error)) {
@@ -212,9 +253,9 @@ Status CheckOutput(const ModelFiles& files, const OutputOptions& options) {
 Status WriteCheckpoint(const ModelFiles& files, const ModelConfig& student, const MemoryTensors& tensors,
                        const std::string& card, const std::vector<FileToWrite>& others, const OutputOptions& options) {
   SWIFTKV_RETURN_IF_ERROR(CheckOutput(files, options));
-  const fs::path target = WithoutTrailingSlash(options.folder);
+  SWIFTKV_ASSIGN_OR_RETURN(const fs::path target, TargetOf(options));
   std::error_code error;
-  if (target.has_parent_path()) fs::create_directories(target.parent_path(), error);
+  fs::create_directories(target.parent_path(), error);
   if (error) return IoError("{}: cannot make the folder: {}", target.parent_path().string(), error.message());
 
   const TemporaryFolder temporary(fmt::format("{}.tmp-{}", target.string(), getpid()));

@@ -239,6 +239,50 @@ TEST_F(Output, NeverReplacesUnasked) {
   EXPECT_THAT(Entries(), testing::UnorderedElementsAre("out", "photos", "file"));
 }
 
+TEST_F(Output, NeverReplacesItsInputs) {
+  ASSERT_TRUE(Write({.folder = root_ + "/models/gguf"}));
+  ASSERT_TRUE(Write({.folder = root_ + "/adapter", .adapter = true}));
+  const auto error = [&](const std::string& folder) {
+    const Status status = CheckOutput(files_, {.folder = folder, .overwrite = true});
+    return status ? "no error" : status.error().message;
+  };
+  files_.origin = root_ + "/models/gguf/model.gguf";
+  EXPECT_EQ(error(root_ + "/models/gguf"), "no error") << "there is no such file";
+  std::ofstream(files_.origin) << "x";
+  std::ofstream(root_ + "/models/config.json") << "{}";
+  EXPECT_THAT(error(root_ + "/models/gguf"), testing::HasSubstr("is the input model or holds it"));
+  EXPECT_THAT(error(root_ + "/models/"), testing::HasSubstr("model.gguf"));
+  EXPECT_THAT(error(root_ + "/models/x/../gguf"), testing::HasSubstr("model.gguf"));
+  // Neither a link nor what it leads to.
+  std::filesystem::create_symlink(files_.origin, root_ + "/adapter/link.gguf");
+  files_.origin = root_ + "/adapter/link.gguf";
+  EXPECT_THAT(error(root_ + "/adapter"), testing::HasSubstr("link.gguf"));
+  EXPECT_THAT(error(root_ + "/models/gguf"), testing::HasSubstr("link.gguf"));
+  files_.origin = "tiny";
+  EXPECT_EQ(error(root_ + "/adapter"), "no error");
+  files_.adapter = *OpenSafetensors(root_ + "/adapter/");
+  EXPECT_THAT(error(root_ + "/adapter"), testing::HasSubstr("is the input model or holds it"));
+  EXPECT_EQ(error(root_ + "/adapter2"), "no error");
+}
+
+TEST_F(Output, WhatCannotBeRenamedToIsRefusedBeforeTheWork) {
+  const auto error = [&](const std::string& folder) {
+    const Status status = CheckOutput(files_, {.folder = folder});
+    return status ? "no error" : status.error().message;
+  };
+  EXPECT_THAT(error("/proc"), testing::HasSubstr("is a mount point"));
+  const std::filesystem::path before = std::filesystem::current_path();
+  std::filesystem::create_directories(root_ + "/here/new");
+  std::filesystem::current_path(root_ + "/here");
+  for (const char* folder : {".", "./", "../here", ".."}) {
+    EXPECT_THAT(error(folder), testing::HasSubstr("is or holds the current folder")) << folder;
+  }
+  EXPECT_EQ(error("new"), "no error");
+  EXPECT_TRUE(Write({.folder = "./new"}));
+  std::filesystem::current_path(before);
+  EXPECT_TRUE(std::filesystem::exists(root_ + "/here/new/config.json"));
+}
+
 TEST_F(Output, ErrorLeavesNothing) {
   files_.config.vocab_size = 97;  // the base has 96 rows
   student_.vocab_size = 97;
