@@ -19,6 +19,7 @@
 
 #include "base/aligned_buffer.h"
 #include "base/bfloat16.h"
+#include "base/distinct_names.h"
 #include "base/dtype.h"
 #include "base/file.h"
 #include "base/parallel.h"
@@ -137,6 +138,15 @@ TEST(AtomicFileTest, DevicesAndPipesAreWrittenTo) {
   ASSERT_TRUE(WriteFile("/proc/self/fd/" + std::to_string(fd), "after\n"));
   close(fd);
   EXPECT_EQ(*ReadFile(redirected, 100), "before\nafter\n");
+}
+
+TEST(PathTest, NamesHaveTheFoldersThatTellThemApart) {
+  using Names = std::vector<std::string>;
+  EXPECT_EQ(DistinctNames({"a/t.txt", "b/t.txt", "b/u.txt"}), Names({"a/t.txt", "b/t.txt", "u.txt"}));
+  EXPECT_EQ(DistinctNames({"x/a/t.txt", "/y/a/t.txt", "t.txt"}), Names({"x/a/t.txt", "y/a/t.txt", "t.txt"}));
+  EXPECT_EQ(DistinctNames({"a/t.txt", "a//./t.txt"}), Names({"t.txt", "t.txt"}));  // one file
+  EXPECT_EQ(DistinctNames({"/t.txt", "t.txt"}), Names({"t.txt", "t.txt"}));        // no folder tells them apart
+  EXPECT_EQ(DistinctNames({}), Names());
 }
 
 TEST(PathTest, WithoutTrailingSlashHasALastPart) {

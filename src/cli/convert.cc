@@ -15,6 +15,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "base/distinct_names.h"
 #include "cli/calibration_text.h"
 #include "cli/commands.h"
 #include "cli/convert_report.h"
@@ -132,6 +133,8 @@ Status Conversion::PrepareText() {
   if (!flags_.held_out.empty()) {
     options.tokens = flags_.held_out_tokens;
     SWIFTKV_ASSIGN_OR_RETURN(held_out_, ReadHeldOutText(flags_.held_out, text_model_, options));
+    const std::vector<std::string> names = DistinctNames(flags_.held_out);
+    for (size_t i = 0; i < names.size(); ++i) held_out_[i].name = names[i];
   }
   report_.text_seconds = SecondsSince(start);
   return Ok();

@@ -5,11 +5,18 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "base/distinct_names.h"
 #include "distill/document.h"
 #include "distill/permutation.h"
 #include "distill/source.h"
 
 namespace swiftkv {
+
+std::vector<std::string> SourceNames(const DataRecipe& recipe) {
+  std::vector<std::string> paths;
+  for (const SourceRecipe& source : recipe.sources) paths.push_back(source.path);
+  return DistinctNames(paths);
+}
 
 class Dataset::Impl {
  public:
@@ -56,15 +63,21 @@ class Dataset::Impl {
 };
 
 Status Dataset::Impl::OpenSources() {
+  const std::vector<std::string> all_names = SourceNames(recipe_);
   std::vector<SourceRecipe> chosen;
+  std::vector<std::string> names;
   for (const SourceRole role : {SourceRole::kTrain, SourceRole::kEval}) {
-    std::copy_if(recipe_.sources.begin(), recipe_.sources.end(), std::back_inserter(chosen),
-                 [&](const SourceRecipe& source) { return source.role == role; });
+    for (size_t i = 0; i < all_names.size(); ++i) {
+      if (recipe_.sources[i].role != role) continue;
+      chosen.push_back(recipe_.sources[i]);
+      names.push_back(all_names[i]);
+    }
     if (chosen.empty()) return InvalidInput("there is no source to train on");
   }
   SWIFTKV_ASSIGN_OR_RETURN(sources_, swiftkv::OpenSources(chosen, static_cast<uint64_t>(state_.seed)));
-  for (const Source& source : sources_) {
-    described_.push_back({source.recipe.path, source.name(), source.recipe.role,
+  for (size_t i = 0; i < sources_.size(); ++i) {
+    const Source& source = sources_[i];
+    described_.push_back({source.recipe.path, names[i], source.recipe.role,
                           static_cast<int64_t>(source.file.content().size()), static_cast<int64_t>(source.train.size()),
                           static_cast<int64_t>(source.held_out.size())});
     if (source.recipe.role != SourceRole::kTrain) continue;

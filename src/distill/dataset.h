@@ -52,9 +52,13 @@ struct DatasetText {
   const ChatTemplate* chat_template = nullptr;
 };
 
+// What metrics and reports call the recipe's sources, of any role: the files' names, told from each other by folders
+// above them where they are the same.
+std::vector<std::string> SourceNames(const DataRecipe& recipe);
+
 struct DatasetSource {
   std::string path;
-  std::string name;  // the path's last part
+  std::string name;  // of SourceNames
   SourceRole role = SourceRole::kTrain;
   int64_t bytes = 0;
   int64_t train_rows = 0;  // after held-out rows and `count`

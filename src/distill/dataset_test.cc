@@ -252,6 +252,21 @@ TEST_F(DatasetTest, HeldOutRowsAreNeverTrainedOn) {
   }
 }
 
+TEST_F(DatasetTest, SourcesOfOneNameAreToldApart) {
+  const std::string root = corpus_.folder.path();
+  std::filesystem::create_directories(root + "/a");
+  std::filesystem::create_directories(root + "/b");
+  const auto dataset =
+      Open({.sources = {{.path = corpus_.WriteTexts("a/t.jsonl", Numbered("x", 5)), .role = SourceRole::kEval},
+                        {.path = root + "/p.jsonl", .role = SourceRole::kPrompts},
+                        {.path = corpus_.WriteTexts("b/t.jsonl", Numbered("y", 5))},
+                        {.path = corpus_.WriteTexts("u.jsonl", Numbered("z", 5))}}},
+           {.epochs = 1});
+  std::vector<std::string> names;
+  for (const DatasetSource& source : dataset->sources()) names.push_back(source.name);
+  EXPECT_THAT(names, ElementsAre("b/t.jsonl", "u.jsonl", "a/t.jsonl"));
+}
+
 TEST_F(DatasetTest, HeldOutByCountAndInOtherSources) {
   const std::string a = corpus_.WriteTexts("a.jsonl", Numbered("x", 60));
   const std::string b = corpus_.WriteTexts("b.jsonl", Numbered("x", 80));  // a's rows and 20 more

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 #include <utility>
 
 #include "distill/permutation.h"
@@ -91,8 +90,6 @@ Status KeepTrainingRows(std::vector<HashedRow> rows, const std::vector<uint64_t>
 }
 
 }  // namespace
-
-std::string Source::name() const { return std::filesystem::path(recipe.path).filename().string(); }
 
 Result<std::vector<Source>> OpenSources(const std::vector<SourceRecipe>& recipes, uint64_t seed) {
   std::vector<Source> sources;

@@ -26,8 +26,6 @@ struct Source {
 
   RowFile::Row TrainRow(uint64_t index) const { return RowAt(train[index]); }
   RowFile::Row HeldOutRow(uint64_t index) const { return RowAt(held_out[index]); }
-  // The path's last part.
-  std::string name() const;
 
  private:
   RowFile::Row RowAt(uint64_t begin) const { return *file.NextRow(&begin); }

@@ -101,6 +101,21 @@ TEST_F(ConvertTest, CalibratesOnFilesOfOneSequenceEach) {
   EXPECT_EQ(measured.exit_code, 0) << measured.err;
 }
 
+TEST_F(ConvertTest, HeldOutTextsOfOneNameAreToldApart) {
+  std::vector<std::string> arguments = {"-o", Path("out"), "--init", "reference", "--json", "--held-out"};
+  for (const std::string folder : {"x", "y"}) {
+    std::filesystem::create_directory(Path(folder));
+    std::ofstream text(Path(folder + "/text.txt"));
+    for (int i = 0; i < 50; ++i) text << "some words of " << folder << " that repeat, number " << i << "\n\n";
+    arguments.push_back(Path(folder + "/text.txt"));
+  }
+  const ProcessResult result = Convert(arguments);
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const Json kinds = Json::parse(result.out)["kinds"];
+  EXPECT_EQ(kinds.size(), 2u);
+  EXPECT_TRUE(kinds.contains("x/text.txt") && kinds.contains("y/text.txt")) << kinds;
+}
+
 TEST_F(ConvertTest, AnAdapterBecomesACheckpoint) {
   // Neither the layers nor the tensors that a conversion without flags would make.
   ASSERT_EQ(Convert({"-o", Path("adapter"), "--format", "adapter", "--skip", "0.25", "--init", "reference"}).exit_code,
