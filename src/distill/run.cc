@@ -74,6 +74,7 @@ Status DistillRun::CountSteps() {
   SWIFTKV_ASSIGN_OR_RETURN(const int64_t sequences, data_->CountSequences());
   const int64_t rows = recipe_.micro_batch_size * recipe_.gradient_accumulation_steps;
   steps_ = (sequences + rows - 1) / rows;
+  TellOfSkippedRows();
   return Ok();
 }
 
@@ -118,20 +119,31 @@ Result<std::vector<HeldOutMetrics>> DistillRun::Measure(MetricsLog* log) {
   for (const HeldOutSet& set : held_out_) {
     SWIFTKV_ASSIGN_OR_RETURN(const Quality quality, trainer_->Measure(set.documents));
     sets.push_back({trainer_->updates(), set.name, quality});
-    SWIFTKV_RETURN_IF_ERROR(log->Append(sets.back()));
+    CheckLogged(log->Append(sets.back()));
     listener_->OnHeldOut(sets.back());
   }
   return sets;
 }
 
-Status DistillRun::Save(MetricsLog* log) const {
-  SWIFTKV_RETURN_IF_ERROR(log->Sync());
+void DistillRun::CheckLogged(const Status& status) {
+  if (status || std::exchange(log_failed_, true)) return;
+  listener_->OnWarning(fmt::format("{}; training goes on, metrics may be missing", status.error().message));
+}
+
+void DistillRun::TellOfSkippedRows() {
+  const std::vector<std::string>& warnings = data_->warnings();
+  while (told_warnings_ < warnings.size()) listener_->OnWarning(warnings[told_warnings_++]);
+}
+
+Status DistillRun::Save(MetricsLog* log) {
+  CheckLogged(log->Sync());
   return SaveTrainingCheckpoint(folder_, State(), recipe_.checkpoint.keep);
 }
 
 Result<bool> DistillRun::Update(const ScheduleOptions& schedule, MetricsLog* log) {
   const Clock::time_point start = Clock::now();
   SWIFTKV_ASSIGN_OR_RETURN(const auto batches, NextBatches());
+  TellOfSkippedRows();
   if (batches.empty()) return false;
   const double learning_rate = LearningRate(schedule, trainer_->updates());
   SWIFTKV_ASSIGN_OR_RETURN(const StepReport report, trainer_->Step(batches, learning_rate));
@@ -148,7 +160,7 @@ Result<bool> DistillRun::Update(const ScheduleOptions& schedule, MetricsLog* log
                             .learning_rate = learning_rate,
                             .tokens_per_second = static_cast<double>(report.tokens) / seconds,
                             .seconds = seconds_};
-  SWIFTKV_RETURN_IF_ERROR(log->Append(metrics));
+  CheckLogged(log->Append(metrics));
   listener_->OnStep(metrics);
   return true;
 }
@@ -184,7 +196,13 @@ Result<RunEnd> DistillRun::Train() {
   if (end.finished) {
     SWIFTKV_ASSIGN_OR_RETURN(end.held_out, Measure(&log));
   }
-  SWIFTKV_RETURN_IF_ERROR(Save(&log));
+  if (data_->skipped_rows() > 0) {
+    listener_->OnWarning(fmt::format("rows that cannot be used were skipped {} times", data_->skipped_rows()));
+  }
+  if (const Status saved = Save(&log); !saved) {
+    if (!end.finished) return tl::unexpected<Error>(saved.error());
+    listener_->OnWarning(saved.error().message);
+  }
   return end;
 }
 

@@ -62,8 +62,9 @@ class DistillRun {
   int64_t steps() const { return steps_; }
   // Goes on from the newest checkpoint. Errors: kNotFound (there is none), those of LoadTrainingCheckpoint.
   Status Resume();
-  // Errors: those of the trainer, the data and the files. A checkpoint that can't be written on the way (a full disk)
-  // is a warning, and the older ones stay; the last one is an error.
+  // Errors: those of the trainer and the data. Lines of metrics and checkpoints that can't be written (a full disk) are
+  // warnings, and older checkpoints stay; only the checkpoint of a run that was stopped is an error, as nothing else
+  // holds what was learnt.
   Result<RunEnd> Train();
 
   std::string MetricsPath() const { return folder_ + "/metrics.jsonl"; }
@@ -74,7 +75,11 @@ class DistillRun {
   // One update; false where the data has ended.
   Result<bool> Update(const ScheduleOptions& schedule, MetricsLog* log);
   Result<std::vector<HeldOutMetrics>> Measure(MetricsLog* log);
-  Status Save(MetricsLog* log) const;
+  Status Save(MetricsLog* log);
+  // Warns, once a run, of a metrics.jsonl that can't be written.
+  void CheckLogged(const Status& status);
+  // Passes on what the data has warned of since it was last asked.
+  void TellOfSkippedRows();
 
   const Recipe recipe_;
   Trainer* trainer_;
@@ -85,6 +90,8 @@ class DistillRun {
   int64_t steps_ = 0;
   int64_t tokens_ = 0;
   double seconds_ = 0;
+  bool log_failed_ = false;
+  size_t told_warnings_ = 0;
 };
 
 }  // namespace swiftkv

@@ -1,11 +1,13 @@
 #include "distill/run.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
+#include "base/file_calls.h"
 #include "distill/test_corpus.h"
 #include "model/swiftkv_transform.h"
 #include "model/tiny_model.h"
@@ -27,6 +29,24 @@ class Listener : public RunListener {
 
  private:
   int64_t stop_after_;
+};
+
+// The disk is full from some step on.
+class FullDisk : public file_calls::Observer {
+ public:
+  FullDisk(const Listener& listener, size_t from_step) : listener_(listener), from_step_(from_step) {
+    file_calls::SetObserver(this);
+  }
+  ~FullDisk() override { file_calls::SetObserver(nullptr); }
+  FullDisk(const FullDisk&) = delete;
+  FullDisk& operator=(const FullDisk&) = delete;
+  int Before(file_calls::Call* call) override {
+    return call->kind == file_calls::Kind::kWrite && listener_.steps.size() >= from_step_ ? ENOSPC : 0;
+  }
+
+ private:
+  const Listener& listener_;
+  size_t from_step_;
 };
 
 // A tiny student, its data and a folder.
@@ -168,6 +188,58 @@ TEST_F(RunTest, ACheckpointOfAnotherRecipeIsRefused) {
   EXPECT_EQ(status.error().code, ErrorCode::kInvalidInput);
 }
 
+TEST_F(RunTest, AFullDiskEndsNoTraining) {
+  TemporaryFolder whole_folder, folder;
+  Listener whole_listener, listener;
+  Process whole = Start(recipe_, &whole_listener, whole_folder.path());
+  ASSERT_TRUE(whole.run->Train());
+  Process process = Start(recipe_, &listener, folder.path());
+  {
+    FullDisk full(listener, 4);
+    const Result<RunEnd> end = process.run->Train();
+    ASSERT_TRUE(end) << end.error().message;
+    EXPECT_TRUE(end->finished);
+    EXPECT_EQ(end->held_out.size(), 1u);
+  }
+  ExpectSame(process.trainer->student().parameters(), whole.trainer->student().parameters());
+  // One of the metrics, one of each checkpoint that was due.
+  EXPECT_THAT(
+      listener.warnings,
+      testing::ElementsAre(testing::HasSubstr("metrics.jsonl: the disk is full; training goes on"),
+                           testing::HasSubstr("step 6 is not saved"), testing::HasSubstr("step 8 is not saved")));
+  EXPECT_EQ(ReadMetrics(process.run->MetricsPath())->steps.size(), 4u);
+
+  // Nothing but its checkpoint holds what a run that is stopped has learnt.
+  TemporaryFolder stopped_folder;
+  Listener stopped_listener(5);
+  Process stopped = Start(recipe_, &stopped_listener, stopped_folder.path());
+  FullDisk full(stopped_listener, 4);
+  const Result<RunEnd> end = stopped.run->Train();
+  ASSERT_FALSE(end);
+  EXPECT_THAT(end.error().message, testing::HasSubstr("step 5 is not saved"));
+}
+
+TEST_F(RunTest, SkippedRowsAreToldAndCounted) {
+  std::vector<std::string> texts;
+  for (int i = 0; i < 30; ++i) texts.push_back("Text number " + std::to_string(i));
+  const std::string good = corpus_.WriteTexts("good.jsonl", texts);
+  std::ifstream file(good);
+  const std::string lines((std::istreambuf_iterator<char>(file)), {});
+  recipe_.data.sources = {{.path = corpus_.folder.Write("mixed.jsonl", "no json\n" + lines + "{}\n"), .held_out = 0.2}};
+  for (const int64_t train_iters : {0, 40}) {
+    TemporaryFolder folder;
+    Listener listener;
+    recipe_.train_iters = train_iters;
+    Process process = Start(recipe_, &listener, folder.path());
+    EXPECT_EQ(listener.warnings.size(), train_iters == 0 ? 1u : 0u);  // counting goes through the data
+    ASSERT_TRUE(process.run->Train());
+    ASSERT_EQ(listener.warnings.size(), 2u);
+    EXPECT_THAT(listener.warnings[0], testing::HasSubstr("such rows are skipped"));
+    EXPECT_THAT(listener.warnings[1], testing::HasSubstr("were skipped"));
+    EXPECT_THAT(listener.warnings[1], testing::HasSubstr(train_iters == 0 ? "2 times" : "times"));
+  }
+}
+
 TEST_F(RunTest, EpochsEndWithTheData) {
   TemporaryFolder folder;
   Listener listener;
@@ -221,6 +293,11 @@ TEST_F(RunTest, HiddenLossLayersOutOfRangeAreRefused) {
   }
   recipe_.hidden_loss_layer = -3;
   EXPECT_TRUE(Trainer::Create(student_, base_, start, TrainerOptionsOf(recipe_)));
+  const ModelConfig last_only = *StudentConfig(base_config_, base_config_.num_hidden_layers - 1, 1);
+  const auto none = Trainer::Create(last_only, base_, *InitStudent(last_only, base_, Init::kScaled, DType::kF32),
+                                    TrainerOptionsOf(recipe_));
+  ASSERT_FALSE(none);
+  EXPECT_THAT(none.error().message, testing::HasSubstr("hidden_loss_mult must be 0"));
 }
 
 }  // namespace

@@ -66,6 +66,12 @@ Result<int64_t> HiddenLossLayer(const ModelConfig& student, const TrainerOptions
   if (!student.is_swiftkv()) return InvalidInput("a model with n = L has nothing to distill");
   if (options.hidden_loss_mult == 0) return -1;
   const int64_t layers = student.num_hidden_layers;
+  if (student.num_key_value_layers == layers - 1) {
+    return InvalidInput(
+        "hidden_loss_mult {}: with num_key_value_layers {} of {} layers there is no layer above whose "
+        "input differs from the base model's; hidden_loss_mult must be 0",
+        options.hidden_loss_mult, student.num_key_value_layers, layers);
+  }
   const int64_t layer =
       options.hidden_loss_layer < 0 ? layers + 1 + options.hidden_loss_layer : options.hidden_loss_layer;
   if (layer <= student.num_key_value_layers || layer >= layers) {
