@@ -43,7 +43,7 @@ struct Flags {
   OutputOptions target;
   std::string recipe = "paper";  // a preset or a file
   std::string format = "auto";
-  std::string init = "calibrated";
+  std::optional<std::string> init;  // absent: calibrated, or what the model holds
   std::vector<std::string> data;
   std::vector<std::string> held_out;
   std::vector<std::string> prompts;
@@ -59,6 +59,10 @@ struct Flags {
 template <class T, class U>
 void Override(const std::optional<T>& flag, U* field) {
   if (flag) *field = static_cast<U>(*flag);
+}
+
+bool HasPrompts(const std::vector<SourceRecipe>& sources) {
+  return std::any_of(sources.begin(), sources.end(), [](const auto& s) { return s.role == SourceRole::kPrompts; });
 }
 
 Result<Recipe> ReadRecipe(const Flags& flags) {
@@ -80,7 +84,7 @@ Result<Recipe> ReadRecipe(const Flags& flags) {
   }
   Override(flags.generate, &recipe.generate.count);
   Override(flags.generate_max_tokens, &recipe.generate.max_tokens);
-  if (flags.num_key_value_layers) recipe.model.num_key_value_layers = flags.num_key_value_layers;
+  Override(flags.num_key_value_layers, &recipe.model.num_key_value_layers);
   Override(flags.key_value_group_size, &recipe.model.key_value_group_size);
   Override(flags.max_length, &recipe.data.max_length);
   Override(flags.micro_batch_size, &recipe.micro_batch_size);
@@ -104,7 +108,12 @@ Result<Recipe> ReadRecipe(const Flags& flags) {
     recipe.hidden_loss_kind = *flags.hidden_loss_kind == "mse" ? HiddenLossKind::kMse : HiddenLossKind::kRelative;
   }
   if (flags.model.dtype == "f32") recipe.model.dtype = DType::kF32;
+  if (flags.model.dtype == "bf16") recipe.model.dtype = DType::kBF16;
   SWIFTKV_RETURN_IF_ERROR(CheckRecipe(recipe, "the recipe with its flags"));
+  if (recipe.generate.count == 0 && HasPrompts(recipe.data.sources)) {
+    if (!flags.prompts.empty()) return InvalidInput("--prompts needs --generate: how many the base model answers");
+    WriteNote("swiftkv: generate.count is 0, so the sources of prompts are not used");
+  }
   return recipe;
 }
 
@@ -146,6 +155,7 @@ class Distillation {
   Status Run();
 
  private:
+  Status CheckAsked() const;
   Status FindStudent();
   Status PrepareFolder();
   Status Generate();
@@ -153,6 +163,12 @@ class Distillation {
   Result<MemoryTensors> Start();
   Status Write(const RunEnd& end);
 
+  // What the student goes on from, an adapter or the base's own SwiftKV tensors; null: a fresh one.
+  const TensorSource* trained() const {
+    if (files_.adapter != nullptr) return files_.adapter.get();
+    return files_.config.is_swiftkv() ? files_.base.get() : nullptr;
+  }
+  const std::string& TrainedPath() const { return files_.adapter != nullptr ? flags_.model.adapter : files_.origin; }
   std::string folder() const { return WithoutTrailingSlash(flags_.target.folder).string() + ".training"; }
 
   const Flags& flags_;
@@ -161,6 +177,7 @@ class Distillation {
   const kernels::Backend* device_;  // that trains, measures and writes text; calibration runs on CPUs
   ModelConfig student_;
   TextModel text_;
+  bool resumes_ = false;
   std::unique_ptr<Dataset> data_;
   std::vector<HeldOutSet> held_out_;
   std::unique_ptr<Trainer> trainer_;
@@ -171,8 +188,7 @@ class Distillation {
 Status Distillation::Generate() {
   if (recipe_.generate.count == 0) return Ok();
   std::vector<SourceRecipe> sources = recipe_.data.sources;
-  const bool has_prompts =
-      std::any_of(sources.begin(), sources.end(), [](const auto& s) { return s.role == SourceRole::kPrompts; });
+  const bool has_prompts = HasPrompts(sources);
   // Where no source was named for it, what is trained on gives the prompts.
   for (size_t i = 0; i < recipe_.data.sources.size() && !has_prompts; ++i) {
     if (sources[i].role != SourceRole::kTrain) continue;
@@ -215,11 +231,14 @@ Status Distillation::OpenData() {
     SWIFTKV_ASSIGN_OR_RETURN(const auto rows, data_->HeldOut(static_cast<int64_t>(i), recipe_.eval.tokens));
     held_out_.push_back({source.name, Documents(rows)});
   }
-  for (const SourceRecipe& source : recipe_.data.sources) {
+  const std::vector<std::string> names = SourceNames(recipe_.data);
+  for (size_t i = 0; i < names.size(); ++i) {
+    const SourceRecipe& source = recipe_.data.sources[i];
+    if (source.role == SourceRole::kPrompts && recipe_.generate.count == 0) continue;
     const std::string use = source.role == SourceRole::kEval      ? "measured on alone"
                             : source.role == SourceRole::kPrompts ? "its prompts, answered by the base model"
                                                                   : "trained on, some rows held out";
-    report_.sources.push_back({fs::path(source.path).filename().string(), use, source.licence});
+    report_.sources.push_back({names[i], use, source.licence});
   }
   return Ok();
 }
@@ -227,6 +246,11 @@ Status Distillation::OpenData() {
 // The folder of checkpoints and metrics; one that another run left behind is not touched unasked.
 Status Distillation::PrepareFolder() {
   const Result<std::string> found = FindLatestCheckpoint(folder());
+  resumes_ = flags_.resume && found;
+  if (flags_.resume && !found) {
+    if (found.error().code != ErrorCode::kNotFound) return tl::unexpected<Error>(found.error());
+    WriteNote(fmt::format("{}: no training checkpoint yet, so the run begins anew", folder()));
+  }
   if (found && !flags_.resume && !flags_.target.overwrite) {
     return InvalidInput("{}: an unfinished run: --resume goes on with it, --overwrite begins anew", *found);
   }
@@ -235,21 +259,22 @@ Status Distillation::PrepareFolder() {
   if (!error) fs::create_directories(folder(), error);
   if (error) return IoError("{}: cannot make the folder: {}", folder(), error.message());
   report_.recipe = ToYaml(recipe_);
-  return WriteFile(folder() + "/recipe.yaml", report_.recipe);
+  return Ok();
 }
 
 // The student before its first update.
 Result<MemoryTensors> Distillation::Start() {
-  if (files_.adapter != nullptr) {
-    report_.start = WithoutTrailingSlash(flags_.model.adapter).filename().string();
-    return ReadStudent(student_, *files_.adapter, DType::kF32);
+  if (trained() != nullptr) {
+    report_.start = WithoutTrailingSlash(TrainedPath()).filename().string();
+    return ReadStudent(student_, *trained(), DType::kF32);
   }
-  report_.start = flags_.init == "calibrated" ? "a conversion calibrated in closed form"
-                  : flags_.init == "scaled"   ? "copies of the base's projections, moved between norms"
-                                              : "copies of the base's projections, as ArcticTraining starts";
+  const std::string init = flags_.init.value_or("calibrated");
+  report_.start = init == "calibrated" ? "a conversion calibrated in closed form"
+                  : init == "scaled"   ? "copies of the base's projections, moved between norms"
+                                       : "copies of the base's projections, as ArcticTraining starts";
   // A resumed run takes everything from its checkpoint.
-  if (flags_.init != "calibrated" || flags_.resume) {
-    return InitStudent(student_, *files_.base, flags_.init == "scaled" ? Init::kScaled : Init::kReference, DType::kF32);
+  if (init != "calibrated" || resumes_) {
+    return InitStudent(student_, *files_.base, init == "scaled" ? Init::kScaled : Init::kReference, DType::kF32);
   }
   if (!flags_.output.quiet) WriteNote("closed-form calibration on the training text");
   std::vector<TokenSequence> sequences;
@@ -270,17 +295,17 @@ Result<MemoryTensors> Distillation::Start() {
 Status Distillation::Write(const RunEnd& end) {
   const DType dtype = files_.config.dtype == DType::kF32 ? DType::kF32 : DType::kBF16;
   SWIFTKV_ASSIGN_OR_RETURN(const Metrics metrics, ReadMetrics(folder() + "/metrics.jsonl"));
-  SWIFTKV_ASSIGN_OR_RETURN(const std::string no_picture, DrawLossCurve(folder(), metrics));
+  const Result<std::string> drawn = DrawLossCurve(folder(), metrics);
+  const std::string no_picture = drawn ? *drawn : drawn.error().message;
   if (!no_picture.empty()) WriteNote("swiftkv: " + no_picture);
   report_.origin = flags_.model.model;
   report_.student = student_;
   report_.options = flags_.target;
   report_.dtype = dtype;
-  report_.command =
-      fmt::format("swiftkv distill --recipe recipe.yaml --output {}{}{}",
-                  WithoutTrailingSlash(flags_.target.folder).filename().string(),
-                  files_.adapter != nullptr ? " --adapter " + report_.start : "",
-                  files_.adapter == nullptr && flags_.init != "calibrated" ? " --init " + flags_.init : "");
+  report_.command = fmt::format("swiftkv distill --recipe recipe.yaml --output {}{}{}",
+                                WithoutTrailingSlash(flags_.target.folder).filename().string(),
+                                files_.adapter != nullptr ? " --adapter " + report_.start : "",
+                                files_.adapter == nullptr && flags_.init ? " --init " + *flags_.init : "");
   report_.steps = end.steps_done;
   report_.tokens = end.tokens;
   report_.seconds = end.seconds;
@@ -304,13 +329,26 @@ Status Distillation::Write(const RunEnd& end) {
   return WriteOutput(flags_.output.json ? DistillReportJson(report_) : DistillReportText(report_));
 }
 
+// n and g of a student that is there are its own.
+Status Distillation::CheckAsked() const {
+  const auto check = [&](std::string_view name, std::optional<int64_t> asked, int64_t own) -> Status {
+    if (!asked || *asked == own) return Ok();
+    return InvalidInput("{} {}: {}, which is trained further, has {}", name, *asked, TrainedPath(), own);
+  };
+  SWIFTKV_RETURN_IF_ERROR(
+      check("num_key_value_layers", recipe_.model.num_key_value_layers, files_.config.num_key_value_layers));
+  return check("key_value_group_size", recipe_.model.key_value_group_size, files_.config.key_value_group_size);
+}
+
 // n and g: the adapter's or checkpoint's, else the recipe's.
 Status Distillation::FindStudent() {
   student_ = files_.config;
-  if (!student_.is_swiftkv()) {
+  if (trained() != nullptr) {
+    SWIFTKV_RETURN_IF_ERROR(CheckAsked());
+  } else {
     const int64_t half = (student_.num_hidden_layers + 1) / 2;
     SWIFTKV_ASSIGN_OR_RETURN(student_, StudentConfig(files_.config, recipe_.model.num_key_value_layers.value_or(half),
-                                                     recipe_.model.key_value_group_size));
+                                                     recipe_.model.key_value_group_size.value_or(1)));
   }
   if (recipe_.data.max_length > student_.max_position_embeddings) {
     return InvalidInput("data.max_length {}: {} has {} positions", recipe_.data.max_length, files_.origin,
@@ -336,7 +374,9 @@ Status Distillation::Run() {
   DistillRun run(recipe_, trainer_.get(), data_.get(), held_out_, folder(), &screen);
   SWIFTKV_RETURN_IF_ERROR(run.CountSteps());
   screen.Begin(run.steps());
-  if (flags_.resume) SWIFTKV_RETURN_IF_ERROR(run.Resume());
+  if (resumes_) SWIFTKV_RETURN_IF_ERROR(run.Resume());
+  // Only now: a recipe that the checkpoint is not of must not take the place of its own.
+  SWIFTKV_RETURN_IF_ERROR(WriteFile(folder() + "/recipe.yaml", report_.recipe));
   SWIFTKV_ASSIGN_OR_RETURN(const RunEnd end, run.Train());
   screen.Finish();
   if (end.finished) return Write(end);
@@ -354,7 +394,17 @@ Status Distill(const Flags& asked) {
   SWIFTKV_ASSIGN_OR_RETURN(Recipe recipe, ReadRecipe(flags));
   if (!recipe.model.name_or_path.empty() && flags.model.model.empty()) flags.model.model = recipe.model.name_or_path;
   if (flags.model.model.empty()) flags.model.model = std::string(kDefaultModel);
+  if (flags.target.folder.empty()) flags.target.folder = recipe.checkpoint.output_dir;
+  if (flags.target.folder.empty()) {
+    return InvalidInput("no output folder: neither --output nor the recipe's checkpoint.output_dir names one");
+  }
   SWIFTKV_ASSIGN_OR_RETURN(ModelFiles files, OpenModelFiles(flags.model.model, flags.model.adapter));
+  if (flags.init && files.adapter != nullptr) {
+    WriteNote("swiftkv: --init has no effect with --adapter, which is trained further");
+  } else if (flags.init && files.config.is_swiftkv()) {
+    WriteNote(fmt::format("swiftkv: --init begins anew: the SwiftKV tensors of {} are not used", files.origin));
+    files.config = files.config.Teacher();
+  }
   flags.target.adapter = flags.format == "adapter" || (flags.format == "auto" && files.gguf != nullptr);
   SWIFTKV_RETURN_IF_ERROR(CheckOutput(files, flags.target));
   return Distillation(flags, std::move(recipe), std::move(files), device).Run();
@@ -370,15 +420,20 @@ RunCommand AddDistillCommand(CLI::App* program) {
   command->add_option("--adapter", flags->model.adapter, "Start from this adapter instead of a fresh conversion");
   command->add_option("--recipe", flags->recipe, "paper, arctic, or a YAML file in ArcticTraining's keys")
       ->capture_default_str();
-  command->add_option("-o,--output", flags->target.folder, "Folder to write")->type_name("DIR")->required();
+  command
+      ->add_option("-o,--output", flags->target.folder, "Folder to write; absent: the recipe's checkpoint.output_dir")
+      ->type_name("DIR");
   command->add_flag("--overwrite", flags->target.overwrite, "Replace a model folder that is there");
-  command->add_flag("--resume", flags->resume, "Go on from the newest training checkpoint");
+  command->add_flag("--resume", flags->resume, "Go on from the newest training checkpoint, if there is one");
   command->add_option("--format", flags->format, "checkpoint, adapter, or auto: adapter for a GGUF base")
       ->check(CLI::IsMember({"auto", "checkpoint", "adapter"}))
       ->capture_default_str();
-  command->add_option("--init", flags->init, "How the student starts without --adapter")
-      ->check(CLI::IsMember({"calibrated", "scaled", "reference"}))
-      ->capture_default_str();
+  command
+      ->add_option(
+          "--init", flags->init,
+          "How a fresh student starts: calibrated (the default), scaled or reference; absent: a SwiftKV model or "
+          "--adapter is trained further")
+      ->check(CLI::IsMember({"calibrated", "scaled", "reference"}));
   command->add_option("--data", flags->data, "Text to train on, besides the recipe's")->type_name("TEXT...");
   command->add_option("--held-out", flags->held_out, "Text to measure on alone")->type_name("TEXT...");
   command->add_option("--generate", flags->generate,

@@ -29,7 +29,7 @@ inline constexpr int64_t kMaxSteps = 1'000'000'000;
 struct ModelRecipe {
   std::string name_or_path = {};                     // design section 6; empty: said elsewhere (a flag)
   std::optional<int64_t> num_key_value_layers = {};  // n; absent: half of the layers
-  int64_t key_value_group_size = 1;                  // g
+  std::optional<int64_t> key_value_group_size = {};  // g; absent: 1
   DType dtype = DType::kBF16;                        // of weights and activations: kBF16 or kF32
 
   bool operator==(const ModelRecipe&) const = default;

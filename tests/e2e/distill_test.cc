@@ -130,8 +130,10 @@ TEST_F(DistillTest, InterruptedAndResumedEndsWithTheSameBytes) {
   const ProcessResult unasked = Distill("parts", "40", {"--format", "adapter"});
   EXPECT_EQ(unasked.exit_code, 2);
   EXPECT_THAT(unasked.err, HasSubstr("an unfinished run"));
+  const std::string recipe = Read("parts.training/recipe.yaml");
   const ProcessResult other = Distill("parts", "40", {"--format", "adapter", "--resume", "--seed", "7"});
   EXPECT_EQ(other.exit_code, 2) << other.err;
+  EXPECT_EQ(Read("parts.training/recipe.yaml"), recipe);
 
   const ProcessResult resumed = Distill("parts", "40", {"--format", "adapter", "--resume"});
   ASSERT_EQ(resumed.exit_code, 0) << resumed.err;
@@ -146,6 +148,60 @@ TEST_F(DistillTest, GoesOnFromAnAdapter) {
   EXPECT_THAT(result.out, HasSubstr("n = 2"));
   EXPECT_TRUE(fs::exists(Path("second.training/metrics.jsonl")));
   EXPECT_THAT(Read("second/README.md"), HasSubstr("--output second --adapter first"));
+}
+
+// What `convert` and `distill` write for a Hugging Face base.
+TEST_F(DistillTest, GoesOnFromACheckpoint) {
+  ASSERT_EQ(Distill("first", "40").exit_code, 0);
+  const auto distill = [&](const std::string& output, const std::vector<std::string>& more) {
+    std::vector<std::string> arguments = {
+        "distill", Path("first"),  "--data", Path("text.jsonl"), "-o",  Path(output), "--dtype", "f32", "--train-iters",
+        "1",       "--max-length", "32",     "--eval-tokens",    "512", "--json"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return RunSwiftKv(arguments);
+  };
+  const auto kl = [](const ProcessResult& result, bool before) {
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    const Json json = Json::parse(result.out)["held_out"]["text.jsonl"];
+    return (before ? json["before_training"] : json)["kl"].get<double>();
+  };
+  const ProcessResult second = distill("second", {});
+  EXPECT_EQ(Json::parse(second.out)["start"], "first");
+  EXPECT_EQ(Json::parse(second.out)["num_key_value_layers"], 2);
+  // --init leaves what the checkpoint has learnt and takes n from the command.
+  const ProcessResult anew = distill("anew", {"--init", "reference", "--num-key-value-layers", "3"});
+  EXPECT_THAT(anew.err, HasSubstr("--init begins anew"));
+  EXPECT_EQ(Json::parse(anew.out)["num_key_value_layers"], 3);
+  const ProcessResult same = distill("same", {"--init", "reference", "--num-key-value-layers", "2"});
+  EXPECT_LT(kl(second, true), 0.5 * kl(same, true));
+  EXPECT_THAT(Read("same/README.md"), HasSubstr("--init reference"));
+  for (const char* flag : {"--num-key-value-layers", "--key-value-group-size"}) {
+    const ProcessResult other = distill("other", {flag, "3"});
+    EXPECT_EQ(other.exit_code, 2) << other.err;
+    EXPECT_THAT(other.err, HasSubstr("first, which is trained further, has"));
+  }
+}
+
+TEST_F(DistillTest, ResumeWithoutACheckpointBegins) {
+  const ProcessResult result = Distill("parts", "3", {"--resume"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.err, HasSubstr("no training checkpoint yet"));
+  ASSERT_EQ(Distill("whole", "3").exit_code, 0);
+  EXPECT_EQ(Read("parts/model.safetensors"), Read("whole/model.safetensors"));
+}
+
+TEST_F(DistillTest, FlagsAndTheRecipesFolderHold) {
+  std::ofstream(Path("recipe.yaml")) << "model: {dtype: float32}\ncheckpoint: {output_dir: " << Path("named") << "}\n"
+                                     << "data: {sources: [{path: " << Path("text.jsonl")
+                                     << ", held_out: 0.1}, {path: " << Path("text.jsonl") << ", role: prompts}]}\n";
+  std::vector<std::string> arguments = {
+      "distill",       Path("base"), "--recipe", Path("recipe.yaml"), "--dtype",       "bf16", "--max-length", "32",
+      "--train-iters", "1",          "--init",   "reference",         "--eval-tokens", "256"};
+  const ProcessResult result = RunSwiftKv(arguments);
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.err, HasSubstr("generate.count is 0"));
+  EXPECT_THAT(Read("named/recipe.yaml"), HasSubstr("dtype: bfloat16"));
+  EXPECT_THAT(Read("named/README.md"), Not(HasSubstr("answered by the base model")));
 }
 
 TEST_F(DistillTest, TrainsOnWhatTheBaseModelWrites) {
@@ -166,6 +222,7 @@ TEST_F(DistillTest, RefusesWithASentence) {
   ExpectRefused({"--num-key-value-layers", "9"}, "must be 1 to 4");
   ExpectRefused({"--learning-rate", "-1"}, "learning_rate");
   ExpectRefused({"--max-length", "4096"}, "512 positions");
+  ExpectRefused({"--prompts", Path("text.jsonl")}, "--prompts needs --generate");
   std::ofstream(Path("bad.yaml")) << "micro_batch_size: many\n";
   ExpectRefused({"--recipe", Path("bad.yaml")}, "micro_batch_size");
   std::ofstream(Path("bad.jsonl")) << "not json\n";
