@@ -32,6 +32,7 @@ std::vector<std::string> DistinctNames(const std::vector<std::string>& paths) {
     }
   }
   std::vector<std::string> names;
+  names.reserve(files.size());
   for (Named& file : files) names.push_back(std::move(file.name));
   return names;
 }
