@@ -427,7 +427,8 @@ class Generation : public std::enable_shared_from_this<Generation> {
       if (i > 0) text += ',';
       text += ToText(Choice(i));
     }
-    return text + "],\"usage\":" + ToText(Usage()) + "}";
+    text += "],\"usage\":" + ToText(Usage()) + "}";
+    return text;
   }
 
   Json Choice(size_t index) {
