@@ -112,11 +112,11 @@ TEST(AsyncEngineTest, ManyThreadsGetWhatTheyGetAlone) {
 
 // A step may take seconds: what a request waits for it counts.
 TEST(AsyncEngineTest, ARequestArrivesWhenItIsSubmitted) {
-  AsyncEngine engine(MakeEngine(std::chrono::milliseconds(50)), 100);
   Collector running;
+  std::promise<RequestTimes> times;
+  AsyncEngine engine(MakeEngine(std::chrono::milliseconds(50)), 100);
   ASSERT_TRUE(engine.Submit(MakeRequest(1, 20), running.Sink()).has_value());
   ASSERT_TRUE(running.WaitForTokens(1));
-  std::promise<RequestTimes> times;
   const auto before = std::chrono::steady_clock::now();
   ASSERT_TRUE(engine.Submit(MakeRequest(2, 1), [&times](const RequestOutput& output) { times.set_value(output.times); })
                   .has_value());
