@@ -23,6 +23,10 @@ class CgroupTest : public testing::Test {
     fs::create_directories(fs::path(root_ + path).parent_path());
     std::ofstream(root_ + path) << text;
   }
+  void Limit(const std::string& cgroup, int64_t max, int64_t current) const {
+    Write("/sys/fs/cgroup" + cgroup + "/memory.max", std::to_string(max));
+    Write("/sys/fs/cgroup" + cgroup + "/memory.current", std::to_string(current));
+  }
   MemoryInfo Limited() const {
     MemoryInfo info{.total_bytes = 64 * kGib, .available_bytes = 32 * kGib};
     LimitByCgroups(root_, &info);
@@ -43,8 +47,7 @@ TEST_F(CgroupTest, NoLimitChangesNothing) {
 // A container that has read big weights holds their pages, and they go when something needs the place.
 TEST_F(CgroupTest, PagesOfFilesAreAvailable) {
   Write("/proc/self/cgroup", "0::/\n");
-  Write("/sys/fs/cgroup/memory.max", std::to_string(8 * kGib));
-  Write("/sys/fs/cgroup/memory.current", std::to_string(7 * kGib));
+  Limit("", 8 * kGib, 7 * kGib);
   Write("/sys/fs/cgroup/memory.stat", "anon 1073741824\ninactive_file 4294967296\nactive_file 1073741824\n");
   EXPECT_EQ(Limited().total_bytes, 8 * kGib);
   EXPECT_EQ(Limited().available_bytes, 6 * kGib);
@@ -52,10 +55,8 @@ TEST_F(CgroupTest, PagesOfFilesAreAvailable) {
 
 TEST_F(CgroupTest, EveryCgroupOnTheWayUpCounts) {
   Write("/proc/self/cgroup", "0::/system.slice/swiftkv.service\n");
-  Write("/sys/fs/cgroup/system.slice/memory.max", std::to_string(8 * kGib));
-  Write("/sys/fs/cgroup/system.slice/memory.current", std::to_string(7 * kGib));
-  Write("/sys/fs/cgroup/system.slice/swiftkv.service/memory.max", std::to_string(4 * kGib));
-  Write("/sys/fs/cgroup/system.slice/swiftkv.service/memory.current", "0");
+  Limit("/system.slice", 8 * kGib, 7 * kGib);
+  Limit("/system.slice/swiftkv.service", 4 * kGib, 0);
   EXPECT_EQ(Limited().total_bytes, 4 * kGib);
   EXPECT_EQ(Limited().available_bytes, 1 * kGib);
 }
