@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <list>
 #include <memory>
+#include <random>
 #include <vector>
 
 namespace swiftkv {
@@ -236,6 +238,77 @@ TEST(SchedulerTest, ABetterPrioritysPromptDoesNotWaitForTheEndOfAWorseOnes) {
   EXPECT_EQ(chunks[2].sequence, patient.get()) << "before its equal that came later";
   EXPECT_EQ(Compute(&scheduler, chunks), (std::vector<int64_t>{9, 4, 18, 1}));
   EXPECT_EQ(scheduler.counters().preemptions, 0);
+}
+
+// Sequences of three priorities that come at random, and the steps that compute them.
+class RandomSchedule {
+ public:
+  explicit RandomSchedule(uint64_t seed) : random_(seed) {}
+
+  void Run(int64_t steps) {
+    for (int64_t step = 0; step < steps; ++step) {
+      if (Draw(3) == 0) Arrive();
+      const int64_t preemptions = scheduler_.counters().preemptions;
+      const auto chunks = scheduler_.Schedule(Draw(2) == 0 ? Scheduler::kNoLimit : Draw(40) * kFullTokenCost);
+      // A step that takes blocks back has fewer than anybody sees after it.
+      if (scheduler_.counters().preemptions == preemptions) CheckPrompts(chunks);
+      Compute(&scheduler_, chunks);
+      std::erase_if(open_, [&](const auto& sequence) {
+        if (sequence->length() < sequence->max_length) return false;
+        scheduler_.Remove(sequence.get());
+        return true;
+      });
+    }
+  }
+
+  int64_t checked() const { return checked_; }
+
+ private:
+  int64_t Draw(int64_t below) { return static_cast<int64_t>(random_() % static_cast<uint64_t>(below)); }
+
+  void Arrive() {
+    open_.push_back(MakeSequence(Tokens(1 + Draw(110), static_cast<int32_t>(Draw(4)) * 1000), 1 + Draw(24)));
+    open_.back()->priority = static_cast<int32_t>(Draw(3));
+    open_.back()->skipping_token_cost = kFullTokenCost / (1 + Draw(2));
+    scheduler_.Add(open_.back().get());
+  }
+
+  // No prompt is computed while one of a better priority waits for which there is room.
+  void CheckPrompts(const std::vector<Scheduler::Chunk>& chunks) {
+    const Sequence* first = nullptr;  // of those that wait
+    for (const auto& sequence : open_) {
+      const bool waits = sequence->block_table.empty();
+      if (waits && (first == nullptr || sequence->priority < first->priority)) first = sequence.get();
+    }
+    if (first == nullptr || scheduler_.running() == options_.max_num_seqs) return;
+    const int64_t blocks = (first->length() + kKvBlockTokens - 1) / kKvBlockTokens;
+    if (cache_.free_blocks() < blocks + scheduler_.running()) return;
+    int64_t worse = 0;
+    for (const Scheduler::Chunk& chunk : chunks) {
+      const bool is_prompt = chunk.sequence->length() - chunk.sequence->computed > 1;
+      if (is_prompt && chunk.sequence->priority > first->priority) worse += Scheduler::Cost(chunk);
+    }
+    EXPECT_LT(worse, kFullTokenCost) << "it would have paid for the better one's first token";
+    ++checked_;
+  }
+
+  std::mt19937_64 random_;
+  SchedulerOptions options_ = {.max_num_batched_tokens = 4 + Draw(100), .max_num_seqs = 2 + Draw(12)};
+  KvCache cache_ = Cache(9 + Draw(60));
+  Scheduler scheduler_{options_, &cache_};
+  std::list<std::unique_ptr<Sequence>> open_;  // in the order of arrival
+  int64_t checked_ = 0;
+};
+
+TEST(SchedulerTest, NoPromptIsComputedWhileABetterOneWaits) {
+  int64_t checked = 0;
+  for (uint64_t seed = 0; seed < 300; ++seed) {
+    RandomSchedule schedule(seed);
+    schedule.Run(200);
+    checked += schedule.checked();
+    ASSERT_FALSE(testing::Test::HasFailure()) << "seed " << seed;
+  }
+  EXPECT_GT(checked, 1000);
 }
 
 // The cache is full, the parent's last block is shared with its child: once that gives way there is nothing to copy.
