@@ -23,6 +23,7 @@
 #include "base/dtype.h"
 #include "base/file.h"
 #include "base/parallel.h"
+#include "base/printable.h"
 
 namespace swiftkv {
 namespace {
@@ -147,6 +148,14 @@ TEST(PathTest, NamesHaveTheFoldersThatTellThemApart) {
   EXPECT_EQ(DistinctNames({"a/t.txt", "a//./t.txt"}), Names({"t.txt", "t.txt"}));  // one file
   EXPECT_EQ(DistinctNames({"/t.txt", "t.txt"}), Names({"t.txt", "t.txt"}));        // no folder tells them apart
   EXPECT_EQ(DistinctNames({}), Names());
+}
+
+TEST(PrintableTest, AMessageKeepsItsLettersAndLosesWhatATerminalActsOn) {
+  EXPECT_EQ(WithoutControls("wörter \t€\n"), "wörter \t€\n");
+  EXPECT_EQ(WithoutControls("\x1b[31mred\x7f\r"), "?[31mred??");
+  EXPECT_EQ(WithoutControls("\xc2\x9b[2J\xc2\xa0"), "?[2J\xc2\xa0");
+  EXPECT_EQ(WithoutControls("ends with \xc2"), "ends with \xc2");
+  EXPECT_EQ(LogValue("the model \"a\\b\"\nétc"), "\"the model \\\"a\\\\b\\\" étc\"");
 }
 
 TEST(PathTest, WithoutTrailingSlashHasALastPart) {

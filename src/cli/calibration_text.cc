@@ -11,6 +11,7 @@
 #include <string_view>
 #include <utility>
 
+#include "base/distinct_names.h"
 #include "base/file.h"
 #include "cli/built_in_text.h"
 #include "cli/teacher_text.h"
@@ -161,10 +162,11 @@ Result<CalibrationText> ReadCalibrationText(const std::vector<std::string>& path
 Result<std::vector<HeldOutText>> ReadHeldOutText(const std::vector<std::string>& paths, const TextModel& model,
                                                  const CalibrationTextOptions& options) {
   std::vector<HeldOutText> texts;
-  for (const std::string& path : paths) {
-    SWIFTKV_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, EncodeFile(path, model, options.tokens, options.seed));
-    texts.push_back({FileName(path), Cut(ids, options.sequence_length)});
-    if (texts.back().sequences.empty()) return InvalidInput("{}: no text to measure on", path);
+  const std::vector<std::string> names = DistinctNames(paths);
+  for (size_t i = 0; i < paths.size(); ++i) {
+    SWIFTKV_ASSIGN_OR_RETURN(const std::vector<int32_t> ids, EncodeFile(paths[i], model, options.tokens, options.seed));
+    texts.push_back({names[i], Cut(ids, options.sequence_length)});
+    if (texts.back().sequences.empty()) return InvalidInput("{}: no text to measure on", paths[i]);
   }
   return texts;
 }

@@ -1,12 +1,15 @@
 #include "cli/terminal.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <csignal>
 #include <cstring>
 #include <utility>
+
+#include "base/printable.h"
 
 namespace swiftkv {
 namespace {
@@ -50,7 +53,7 @@ Status WriteOutput(std::string_view text) {
   return Ok();
 }
 
-void WriteNote(std::string_view line) { WriteError(std::string(line) + "\n"); }
+void WriteNote(std::string_view line) { WriteError(fmt::format("{}\n", WithoutControls(line))); }
 
 void WriteError(std::string_view text) {
   // Nothing can be done about a standard error that is closed or full.

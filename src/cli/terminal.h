@@ -14,7 +14,8 @@ namespace swiftkv {
 // Results go to standard output at once, whole. Errors: kCancelled if its reader has gone, kIo (a full disk).
 Status WriteOutput(std::string_view text);
 
-// For people, on standard error: a line, which needs no newline here, and text as it stands.
+// For people, on standard error: a line, which needs no newline here and loses its control characters, and text as it
+// stands.
 void WriteNote(std::string_view line);
 void WriteError(std::string_view text);
 

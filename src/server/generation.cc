@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "base/printable.h"
 #include "server/openai_response.h"
 
 namespace swiftkv {
@@ -61,7 +62,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
     try {
       work();
     } catch (const std::exception& error) {
-      spdlog::error("request={} error=\"{}\"", request_id_, error.what());
+      spdlog::error("request={} error={}", request_id_, LogValue(error.what()));
       FailForMemory();
     }
   }
@@ -242,7 +243,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
 
   void Fail(const HttpResponse& response, const std::string& message) {
     Abort();
-    spdlog::info("request={} status={} error=\"{}\"", request_id_, response.status, message);
+    spdlog::info("request={} status={} error={}", request_id_, response.status, LogValue(message));
     if (!StreamHasBegun()) {
       reply_->Send(response);
     } else {

@@ -239,8 +239,7 @@ class Server::Impl {
 
   void Refuse(const HttpRequest& request, const HttpReplyPtr& reply, const HttpResponse& response,
               const std::string& message) const {
-    spdlog::info("request={} status={} path={} error=\"{}\"", request.id, response.status, request.path,
-                 Printable(message));
+    spdlog::info("request={} status={} path={} error={}", request.id, response.status, request.path, LogValue(message));
     reply->Send(response);
   }
   void Refuse(const HttpRequest& request, const HttpReplyPtr& reply, const Error& error) const {
