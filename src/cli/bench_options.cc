@@ -50,7 +50,7 @@ void MeasuredModelFlags::Add(CLI::App* command) {
       ->add_option("model,-m,--model", model,
                    "Hugging Face folder, .gguf file, org/name in the hub cache, or smollm2-135m")
       ->capture_default_str();
-  command->add_option("--adapter", adapter, "Folder of a SwiftKV adapter to apply to the model")->type_name("DIR");
+  TakesAdapter(command->add_option("--adapter", adapter, "SwiftKV adapter to apply to the model"));
   command
       ->add_option("--load-format", load_format, "dummy: random weights in the shape of --config, instead of a model")
       ->check(CLI::IsMember({"auto", "dummy"}))

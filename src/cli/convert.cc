@@ -15,7 +15,6 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "base/distinct_names.h"
 #include "cli/calibration_text.h"
 #include "cli/commands.h"
 #include "cli/convert_report.h"
@@ -133,8 +132,6 @@ Status Conversion::PrepareText() {
   if (!flags_.held_out.empty()) {
     options.tokens = flags_.held_out_tokens;
     SWIFTKV_ASSIGN_OR_RETURN(held_out_, ReadHeldOutText(flags_.held_out, text_model_, options));
-    const std::vector<std::string> names = DistinctNames(flags_.held_out);
-    for (size_t i = 0; i < names.size(); ++i) held_out_[i].name = names[i];
   }
   report_.text_seconds = SecondsSince(start);
   return Ok();
@@ -312,11 +309,9 @@ RunCommand AddConvertCommand(CLI::App* program) {
       ->check(CLI::IsMember({"none", "int8", "int4"}))
       ->capture_default_str();
   command->add_flag("--overwrite", flags->target.overwrite, "Replace a model folder that is there");
-  auto* adapter =
-      command
-          ->add_option("--adapter", flags->model.adapter,
-                       "Folder of a SwiftKV adapter of this model: its tensors are written, and nothing is fitted")
-          ->type_name("DIR");
+  auto* adapter = command->add_option("--adapter", flags->model.adapter,
+                                      "SwiftKV adapter of this model: its tensors are written, and nothing is fitted");
+  TakesAdapter(adapter);
   auto* layers = command
                      ->add_option("--num-key-value-layers", flags->layers,
                                   "Layers that run for every token, or auto: the fewest within --max-kl")

@@ -1,5 +1,6 @@
 // swiftkv doctor: this machine, as swiftkv sees it.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
@@ -75,6 +76,7 @@ Json Describe() {
   } else {
     json["default_model"]["note"] = model.error().message;
   }
+  json["adapters"] = AdaptersByName();
   json["hub_cache"] = {{"path", HubCache()}, {"present", std::filesystem::is_directory(HubCache(), ignored)}};
   return json;
 }
@@ -103,6 +105,8 @@ std::string Text(const Json& json) {
   for (const auto& [name, version] : json.at("versions").items()) line(name, version.get<std::string>());
   line("default model",
        model.at("present").get<bool>() ? model.at("path").get<std::string>() : "absent: run scripts/setup");
+  const auto adapters = json.at("adapters").get<std::vector<std::string>>();
+  line("adapters", adapters.empty() ? "none" : fmt::format("{}", fmt::join(adapters, ", ")));
   line("hub cache", json.at("hub_cache").at("path").get<std::string>() +
                         (json.at("hub_cache").at("present").get<bool>() ? "" : " (absent)"));
   return text;

@@ -280,12 +280,10 @@ RunCommand AddEvalCommand(CLI::App* program) {
   auto flags = std::make_shared<Flags>();
   CLI::App* command = program->add_subcommand("eval", "Score a model on the model card's evaluations");
   flags->model.AddModelArgument(command);
-  command
-      ->add_option("--adapter", flags->adapters,
-                   "Folder of a SwiftKV adapter to compare with the model; may be repeated")
-      ->type_name("DIR")
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  TakesAdapter(
+      command->add_option("--adapter", flags->adapters, "SwiftKV adapter to compare with the model; may be repeated")
+          ->expected(1)
+          ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll));
   flags->model.AddRunning(command);
   command->get_option("--max-model-len")
       ->description("Tokens of prompt and answer together; 0: 4096, or what the model allows if that is less");

@@ -15,6 +15,7 @@
 
 #include "base/parallel.h"
 #include "engine/utf8.h"
+#include "model/model_files.h"
 
 namespace swiftkv {
 namespace {
@@ -99,6 +100,14 @@ std::optional<DType> ParseCacheType(std::string_view name) {
   return std::nullopt;
 }
 
+void TakesAdapter(CLI::Option* option) {
+  option->type_name("DIR|NAME")->transform([](const std::string& adapter) {
+    const Result<std::string> path = ResolveAdapterPath(adapter);
+    if (!path) throw CLI::ValidationError(path.error().message);
+    return *path;
+  });
+}
+
 void ModelFlags::AddModelArgument(CLI::App* command) {
   command
       ->add_option("model,-m,--model", model,
@@ -108,7 +117,7 @@ void ModelFlags::AddModelArgument(CLI::App* command) {
 
 void ModelFlags::AddModel(CLI::App* command) {
   AddModelArgument(command);
-  command->add_option("--adapter", adapter, "Folder of a SwiftKV adapter to apply to the model")->type_name("DIR");
+  TakesAdapter(command->add_option("--adapter", adapter, "SwiftKV adapter to apply to the model"));
 }
 
 void ModelFlags::AddAll(CLI::App* command) {
@@ -136,7 +145,7 @@ void ModelFlags::AddRunning(CLI::App* command) {
       ->type_name("FILE");
   command
       ->add_option("-c,--max-model-len", max_model_len,
-                   "Tokens of prompt and answer together; 0: what the model allows")
+                   "Tokens of prompt and answer together; 0: the model's, or what half of the free memory holds")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command
@@ -236,8 +245,9 @@ void FinishCommand(CLI::App* command, const std::string& notes) {
     const std::vector<std::string>& names = option->get_lnames();
     if (!names.empty() && names.front() != "help") option->envname(EnvironmentName(names.front()));
   }
-  command->footer("\n" + notes +
-                  "\nExit codes: 0 done, 1 failed, 2 wrong usage or input, 130 interrupted, 141 output closed.");
+  command->footer(
+      "\n" + notes +
+      "\nExit codes: 0 done, 1 failed, 2 wrong usage or input, 130 interrupted (143 by SIGTERM), 141 output closed.");
 }
 
 Status CheckPrompt(const std::string& text, const std::string& origin) {

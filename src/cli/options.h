@@ -15,7 +15,8 @@
 
 namespace CLI {
 class App;
-}
+class Option;
+}  // namespace CLI
 
 namespace swiftkv {
 
@@ -23,6 +24,8 @@ namespace swiftkv {
 void AddQuantizationFlag(CLI::App* command, std::string* quantization);
 Quantization ParseQuantization(const std::string& quantization, const std::string& dtype,
                                const kernels::Backend& backend);
+// What such an option takes: a folder, or the name of an adapter (ResolveAdapterPath), which becomes its folder.
+void TakesAdapter(CLI::Option* option);
 // --device, and the backend that its value means. Error kNotFound: cuda, and there is none.
 void AddDeviceFlag(CLI::App* command, std::string* device);
 Result<const kernels::Backend*> ChooseDevice(const std::string& device);

@@ -1,5 +1,7 @@
 #include "model/model_files.h"
 
+#include <algorithm>
+#include <array>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <system_error>
@@ -19,14 +21,32 @@ using Json = nlohmann::ordered_json;
 constexpr char kDefaultModelFile[] = "models/smollm2-135m-instruct-q4_1.gguf";
 constexpr char kSwiftKvNorm[] = "model.norm_swiftkv.weight";
 
+fs::path SwiftKvHome() {
+  return FromEnvironment("SWIFTKV_HOME", FromEnvironment("HOME", "/root") / ".cache" / "swiftkv");
+}
+
 Result<std::string> ResolveDefaultModel() {
-  const fs::path home = FromEnvironment("SWIFTKV_HOME", FromEnvironment("HOME", "/root") / ".cache" / "swiftkv");
-  const fs::path file = home / kDefaultModelFile;
+  const fs::path file = SwiftKvHome() / kDefaultModelFile;
   std::error_code error;
   if (!fs::exists(file, error)) {
-    return NotFound("{}: the default model {} is not there; run scripts/setup", file.string(), kDefaultModel);
+    return NotFound(
+        "{}: the default model {} is not there; run scripts/setup or, of a package, "
+        "share/swiftkv/get-default-model",
+        file.string(), kDefaultModel);
   }
   return file.string();
+}
+
+// Where adapters are found by name: the user's, an installed program's, those of the repository it was built in.
+std::array<fs::path, 3> AdapterFolders() {
+  std::error_code error;
+  const fs::path program = fs::read_symlink("/proc/self/exe", error).parent_path();
+  return {SwiftKvHome() / "models", program / "../share/swiftkv/models", program / "../../models"};
+}
+
+bool IsAdapterFolder(const fs::path& folder) {
+  std::error_code error;
+  return fs::is_regular_file(folder / "config.json", error);
 }
 
 Result<Json> ReadFolderJson(const std::string& folder, const char* name) {
@@ -79,6 +99,29 @@ Result<std::string> ResolveModelPath(const std::string& model) {
   if (fs::exists(model, error)) return model;
   if (model == kDefaultModel) return ResolveDefaultModel();
   return ResolveHubModel(model);
+}
+
+Result<std::string> ResolveAdapterPath(const std::string& adapter) {
+  std::error_code error;
+  if (adapter.empty() || adapter.find('/') != std::string::npos || fs::exists(adapter, error)) return adapter;
+  for (const fs::path& folder : AdapterFolders()) {
+    if (IsAdapterFolder(folder / adapter)) return (folder / adapter).lexically_normal().string();
+  }
+  return NotFound("there is no folder {}, and no adapter of that name in {} or beside this program", adapter,
+                  (SwiftKvHome() / "models").string());
+}
+
+std::vector<std::string> AdaptersByName() {
+  std::vector<std::string> names;
+  std::error_code error;
+  for (const fs::path& folder : AdapterFolders()) {
+    for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
+      if (IsAdapterFolder(entry.path())) names.push_back(entry.path().filename());
+    }
+  }
+  std::sort(names.begin(), names.end());
+  names.erase(std::unique(names.begin(), names.end()), names.end());
+  return names;
 }
 
 Result<ModelFiles> OpenModelFiles(const std::string& model, const std::string& adapter) {

@@ -4,7 +4,8 @@
 //   SWIFTKV_ASSIGN_OR_RETURN(Weights weights, LoadWeights(files.config, *files.base, files.adapter.get(), options));
 //
 // Accepted: a Hugging Face folder, a .gguf file, `org/name` in the local hub cache ($HF_HUB_CACHE, $HF_HOME/hub or
-// ~/.cache/huggingface/hub), and `smollm2-135m`, the default model that scripts/setup puts under $SWIFTKV_HOME
+// ~/.cache/huggingface/hub), and `smollm2-135m`, the default model that scripts/get-default-model puts under
+// $SWIFTKV_HOME
 // (~/.cache/swiftkv).
 #ifndef SWIFTKV_MODEL_MODEL_FILES_H_
 #define SWIFTKV_MODEL_MODEL_FILES_H_
@@ -12,6 +13,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "checkpoint/gguf.h"
 #include "checkpoint/tensor_source.h"
@@ -37,6 +39,14 @@ Result<ModelFiles> OpenModelFiles(const std::string& model, const std::string& a
 
 // The folder or .gguf file that a model argument names; finds files but opens none.
 Result<std::string> ResolveModelPath(const std::string& model);
+
+// The folder that --adapter names: a path (or empty), or the name of an adapter in $SWIFTKV_HOME/models, in the
+// installed program's share/swiftkv/models, or in models/ of the repository that the program was built in. Errors:
+// kNotFound (a name that none of them has; a path need not exist).
+Result<std::string> ResolveAdapterPath(const std::string& adapter);
+
+// The names that it finds, sorted.
+std::vector<std::string> AdaptersByName();
 
 }  // namespace swiftkv
 

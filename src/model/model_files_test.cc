@@ -72,6 +72,22 @@ TEST_F(ModelFilesTest, OpensAFolder) {
   EXPECT_THAT(Message(folder), HasSubstr("there is no file config.json"));
 }
 
+TEST_F(ModelFilesTest, FindsAnAdapterByName) {
+  Write("SWIFTKV_HOME/models/mine/config.json", "{}");
+  Write("SWIFTKV_HOME/models/empty/README.md", "");
+  EXPECT_EQ(ResolveAdapterPath("mine"), root_ + "/SWIFTKV_HOME/models/mine");
+  EXPECT_EQ(ResolveAdapterPath(""), "");
+  EXPECT_EQ(ResolveAdapterPath("some/path"), "some/path");
+  EXPECT_EQ(ResolveAdapterPath("."), ".");
+  for (const char* name : {"empty", "yours", ".."}) {
+    EXPECT_EQ(ResolveAdapterPath(name).has_value(), fs::exists(name)) << name;
+  }
+  const auto missing = ResolveAdapterPath("yours");
+  EXPECT_THAT(missing.error().message, HasSubstr("there is no folder yours, and no adapter of that name in " + root_));
+  EXPECT_THAT(AdaptersByName(), testing::Contains("mine"));
+  EXPECT_THAT(AdaptersByName(), testing::Not(testing::Contains("empty")));
+}
+
 TEST_F(ModelFilesTest, OpensAGgufFileAndTheDefaultModel) {
   const auto files = OpenModelFiles(Golden("tiny.gguf"), "");
   ASSERT_TRUE(files) << files.error().message;

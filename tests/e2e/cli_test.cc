@@ -165,6 +165,16 @@ TEST_F(CliTest, ModesAndAdapters) {
   ExpectWrongInput(run({Path("base"), "--adapter", Path("base")}), "base");
 }
 
+// The program under test lies in a build folder of the repository, whose models/ it knows.
+TEST_F(CliTest, AnAdapterThatShipsHasAName) {
+  const ProcessResult wrong_base = RunSwiftKv({"inspect", Path("base"), "--adapter", "smollm2-135m-swiftkv-33"});
+  EXPECT_EQ(wrong_base.exit_code, 2);
+  EXPECT_THAT(wrong_base.err, HasSubstr("models/smollm2-135m-swiftkv-33/config.json"));
+  const ProcessResult unknown = RunSwiftKv({"generate", Path("base"), "--adapter", "nobody", "--prompt", "a"});
+  EXPECT_EQ(unknown.exit_code, 2);
+  EXPECT_THAT(unknown.err, HasSubstr("swiftkv: --adapter: there is no folder nobody, and no adapter of that name in"));
+}
+
 TEST_F(CliTest, WrongInputGetsASentence) {
   ExpectWrongInput(RunSwiftKv({"generate", "/no/such/model", "x"}), "/no/such/model");
   ExpectWrongInput(RunSwiftKv({"generate", "no-such/model", "x"}), "no-such/model");
