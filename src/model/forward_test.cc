@@ -132,10 +132,14 @@ class Recorder : public ForwardObserver {
     v_rows[layer] += v.size() / 16;
     if (layer == 0) first_k.assign(k.begin(), k.end());
   }
+  void GemmInput(const kernels::PackedMatrix& matrix, const void* /*x*/, int64_t rows) override {
+    products[&matrix].push_back(rows);
+  }
 
   using Rows = std::map<int64_t, size_t>;
   Rows hidden_rows, q_rows, k_rows, v_rows;
   std::vector<float> first_k;
+  std::map<const kernels::PackedMatrix*, std::vector<int64_t>> products;  // rows of each
 };
 
 TEST_F(ForwardTest, ShowsAnObserverWhatWasComputed) {
@@ -163,6 +167,29 @@ TEST_F(ForwardTest, ShowsAnObserverWhatWasComputed) {
   };
   EXPECT_EQ(k(0), k(7));
   EXPECT_NE(k(0), k(1));
+}
+
+TEST_F(ForwardTest, APromptsChunkStopsAfterOneProductForAllLaterKv) {
+  ModelConfig config = SmallConfig();
+  config.key_value_group_size = 1;  // K/V of two later layers
+  const Weights weights = *RandomWeights(config, 1, {.dtype = DType::kF32, .backend = &kernels::RefBackend()});
+  Forward forward(weights, Mode::kStudent);
+  auto cache = KvCache::Create(forward.cache_layout(), 4);
+  Step chunk = GoodStep();
+  chunk.logit_rows.clear();
+  Recorder seen;
+  ASSERT_TRUE(forward.Run(chunk, &*cache, &seen).has_value());
+  EXPECT_EQ(seen.hidden_rows, (Recorder::Rows{{0, 12}, {1, 12}, {2, 12}}));
+  EXPECT_EQ(seen.q_rows, (Recorder::Rows{{0, 12}, {1, 12}, {2, 0}, {3, 0}}));
+  EXPECT_EQ(seen.k_rows, (Recorder::Rows{{0, 12}, {1, 12}, {2, 12}, {3, 12}}));
+  EXPECT_EQ(seen.v_rows, seen.k_rows);
+
+  decltype(seen.products) expected = {{&weights.later.kv_proj, {12}}};
+  for (size_t layer = 0; layer < 2; ++layer) {
+    const LayerWeights& w = weights.layers[layer];
+    for (const auto* matrix : {&w.qkv_proj, &w.o_proj, &w.gate_up_proj, &w.down_proj}) expected[matrix] = {12};
+  }
+  EXPECT_EQ(seen.products, expected);
 }
 
 TEST(CacheLayoutTest, AcrossKvAndInt8SaveFiveEighths) {
