@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "model_cases.h"
 
@@ -19,10 +20,18 @@ void ExpectNear(const std::vector<float>& actual, const std::vector<float>& gold
     const double floor = 0.1 * std::fabs(*std::max_element(begin, begin + vocab, magnitude));
     for (size_t i = row; i < row + static_cast<size_t>(vocab); ++i) {
       const double error = std::fabs(static_cast<double>(actual[i]) - golden[i]);
-      worst = std::max(worst, error / std::max(floor, std::fabs(static_cast<double>(golden[i]))));
+      worst = Worse(worst, error / std::max(floor, std::fabs(static_cast<double>(golden[i]))));
     }
   }
   EXPECT_LT(worst, 1e-4);
+}
+
+TEST(GoldenTest, NothingIsWorseThanNan) {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_EQ(Worse(1, 2), 2);
+  EXPECT_EQ(Worse(2, 1), 2);
+  EXPECT_TRUE(std::isnan(Worse(nan, 1)));
+  EXPECT_TRUE(std::isnan(Worse(1, nan)));
 }
 
 TEST(GoldenTest, Float32LogitsAreTransformersInEveryFamilyAndOption) {

@@ -2,6 +2,7 @@
 #ifndef SWIFTKV_TESTS_PARITY_MODEL_CASES_H_
 #define SWIFTKV_TESTS_PARITY_MODEL_CASES_H_
 
+#include <cmath>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -63,6 +64,9 @@ class Runner {
 
 // All tokens as one sequence in chunks of `chunk` (0: one chunk), logits of every row.
 std::vector<float> RunAllRows(const Weights& weights, Mode mode, const std::vector<int32_t>& tokens, int64_t chunk = 0);
+
+// The larger of two errors; NaN, which no bound lets pass, if one of them is.
+inline double Worse(double a, double b) { return std::isnan(a) || a > b ? a : b; }
 
 std::vector<int32_t> RandomTokens(int64_t count, int64_t vocab_size, uint64_t seed);
 

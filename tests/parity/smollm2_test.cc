@@ -69,13 +69,12 @@ void Compare(const Goldens& goldens, size_t position, const float* float32, cons
   ops.ComputeLogitStats(float32, 1, vocab, &exact);
   ops.ComputeLogitStats(bfloat16, 1, vocab, &rounded);
   ops.KlDivergence(float32, bfloat16, 1, vocab, &kl);
-  double error = std::max(RelativeError(float32[goldens.top_ids[position]], goldens.top_logits[position]),
-                          RelativeError(exact.log_sum_exp, goldens.log_sum_exp[position]));
+  double error = Worse(RelativeError(float32[goldens.top_ids[position]], goldens.top_logits[position]),
+                       RelativeError(exact.log_sum_exp, goldens.log_sum_exp[position]));
   for (size_t i = 0; i < kFixedIds; ++i) {
-    error =
-        std::max(error, RelativeError(float32[goldens.fixed_ids[i]], goldens.fixed_logits[position * kFixedIds + i]));
+    error = Worse(error, RelativeError(float32[goldens.fixed_ids[i]], goldens.fixed_logits[position * kFixedIds + i]));
   }
-  distance->logits = std::max(distance->logits, error);
+  distance->logits = Worse(distance->logits, error);
   distance->other_top1 += exact.argmax != goldens.top_ids[position] ? 1 : 0;
   distance->kl += kl;
   distance->bf16_top1 += exact.argmax == rounded.argmax ? 1 : 0;
