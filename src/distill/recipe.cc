@@ -127,15 +127,29 @@ class Writer {
   YAML::Emitter& out_;
 };
 
-// ArcticTraining has checkpoint as a list of engines; here there is one.
-Status UnwrapCheckpoint(YamlValue* root, const std::string& origin) {
+bool IsHuggingFace(const YamlValue& engine) {
+  const YamlValue* type = engine.Find("type");
+  return type != nullptr && type->scalar == "huggingface";
+}
+
+// ArcticTraining has checkpoint as a list of engines; here there is one, and of several the one whose files this
+// program writes.
+Status UnwrapCheckpoint(YamlValue* root, const std::string& origin, std::vector<std::string>* warnings) {
   for (size_t i = 0; i < root->keys.size(); ++i) {
     YamlValue& value = root->items[i];
     if (root->keys[i] != "checkpoint" || value.kind != YamlValue::Kind::kList) continue;
-    if (value.items.size() != 1) {
-      return InvalidInput("{}:{}: checkpoint has {} entries, must have one", origin, value.line, value.items.size());
+    std::vector<YamlValue>& engines = value.items;
+    auto chosen = engines.begin();
+    if (engines.size() != 1) {
+      chosen = std::find_if(engines.begin(), engines.end(), IsHuggingFace);
+      if (chosen == engines.end() || std::count_if(engines.begin(), engines.end(), IsHuggingFace) > 1) {
+        return InvalidInput("{}:{}: checkpoint has {} entries; one of them, and no more, must be of type huggingface",
+                            origin, value.line, engines.size());
+      }
+      warnings->push_back(fmt::format("{}:{}: of checkpoint's {} entries only the one of type huggingface counts",
+                                      origin, value.line, engines.size()));
     }
-    YamlValue only = std::move(value.items.front());
+    YamlValue only = std::move(*chosen);
     value = std::move(only);
   }
   return Ok();
@@ -182,7 +196,7 @@ Result<Recipe> PresetRecipe(std::string_view name) {
 Result<Recipe> ParseRecipe(std::string_view yaml, const std::string& origin, std::vector<std::string>* warnings) {
   SWIFTKV_ASSIGN_OR_RETURN(YamlValue root, ParseYaml(yaml, origin));
   if (root.kind != YamlValue::Kind::kMap) return InvalidInput("{}: a recipe must be a YAML map", origin);
-  SWIFTKV_RETURN_IF_ERROR(UnwrapCheckpoint(&root, origin));
+  SWIFTKV_RETURN_IF_ERROR(UnwrapCheckpoint(&root, origin, warnings));
   SWIFTKV_ASSIGN_OR_RETURN(Recipe recipe, StartingRecipe(root, origin));
   RecipeReading reading{.origin = origin, .error = {}, .warnings = {}, .no_effect = {}};
   SWIFTKV_RETURN_IF_ERROR(ReadDeepspeed(root, &reading, &recipe));

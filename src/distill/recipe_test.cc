@@ -143,6 +143,16 @@ eval: {every_n_steps: 5, tokens: 4096, sources: [unseen.txt]}
   EXPECT_EQ(recipe.eval.tokens, 4096);
 }
 
+TEST(RecipeTest, OfSeveralCheckpointEnginesTheHuggingFaceOneCounts) {
+  std::vector<std::string> warnings;
+  const Recipe recipe = Parsed(
+      "checkpoint:\n- {type: deepspeed, output_dir: no}\n- {type: huggingface, output_dir: out, keep: 2}\n", &warnings);
+  EXPECT_EQ(recipe.checkpoint, (CheckpointRecipe{.output_dir = "out", .keep = 2}));
+  EXPECT_THAT(warnings, ElementsAre("r.yaml:2: of checkpoint's 2 entries only the one of type huggingface counts",
+                                    "r.yaml: no effect here: checkpoint.type"));
+  EXPECT_THAT(ErrorOf("checkpoint: [{type: huggingface}, {type: huggingface}]"), HasSubstr("and no more"));
+}
+
 TEST(RecipeTest, WarmupRatioIsOfAllSteps) {
   EXPECT_EQ(SchedulerRecipe{.warmup_ratio = 0.05}.WarmupSteps(1000), 50);
   EXPECT_EQ(SchedulerRecipe{.warmup_ratio = 0.05}.WarmupSteps(1), 1);
@@ -249,7 +259,8 @@ INSTANTIATE_TEST_SUITE_P(
               "r.yaml: data.sources[0].path must be at most 4096 bytes of valid UTF-8 without a zero among them"},
         Wrong{"data: {max_length: 1}", "r.yaml:1: data.max_length is 1, must be a whole number from 2 to 1048576"},
         Wrong{"data: {pack_samples: 1}", "r.yaml:1: data.pack_samples is 1, must be true or false"},
-        Wrong{"checkpoint: [{}, {}]", "r.yaml:1: checkpoint has 2 entries, must have one"},
+        Wrong{"checkpoint: [{}, {}]",
+              "r.yaml:1: checkpoint has 2 entries; one of them, and no more, must be of type huggingface"},
         Wrong{"epochs: 1\nepochs: 2", "r.yaml:2: the key epochs stands twice"},
         Wrong{"? [a]\n: b", "r.yaml:1: a key that is no word"},
         Wrong{"a: &x 1\nb: *x", "r.yaml:2: an alias (*name); write the value out instead"},
