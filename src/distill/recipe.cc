@@ -166,8 +166,15 @@ Status ReadDeepspeed(const YamlValue& root, RecipeReading* reading, Recipe* reci
 }
 
 Result<Recipe> StartingRecipe(const YamlValue& root, const std::string& origin) {
+  const auto says = [&](std::string_view key) {
+    const YamlValue* value = root.Find(key);
+    return value != nullptr && value->kind != YamlValue::Kind::kNull;
+  };
+  if (!says("preset")) {
+    // ArcticTraining's own recipes name the layer and leave hidden_loss_mult to its default there, which is not 0.
+    return says("hidden_loss_layer") ? PresetRecipe("arctic") : Recipe();
+  }
   const YamlValue* preset = root.Find("preset");
-  if (preset == nullptr || preset->kind == YamlValue::Kind::kNull) return Recipe();
   Result<Recipe> recipe = PresetRecipe(preset->scalar);
   if (!recipe) return InvalidInput("{}:{}: preset: {}", origin, preset->line, recipe.error().message);
   return recipe;

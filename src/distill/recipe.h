@@ -150,9 +150,9 @@ struct Recipe {
 // length, data) keeps Recipe's defaults. Error kInvalidInput: another name.
 Result<Recipe> PresetRecipe(std::string_view name);
 
-// What `yaml` says over the preset that it names (`preset: paper`), or over Recipe's defaults. Each warning names a key
-// that is unknown (with the nearest known one) or that has no effect here. Errors kInvalidInput: "origin:line: field:
-// what is wrong and the limit"; YAML that is malformed, too large, too deep, or has aliases.
+// What `yaml` says over the preset that it names (`preset: paper`); over "arctic" if it names hidden_loss_layer and no
+// preset; else over Recipe's defaults. Warnings name keys unknown (with the nearest known one) or of no effect. Errors
+// kInvalidInput: "origin:line: field: what is wrong and the limit"; YAML malformed, too large or deep, or with aliases.
 Result<Recipe> ParseRecipe(std::string_view yaml, const std::string& origin, std::vector<std::string>* warnings);
 
 // Every field with its limits, for recipes that flags have changed. Error kInvalidInput names the field.

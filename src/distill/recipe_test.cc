@@ -183,6 +183,17 @@ TEST(RecipeTest, PresetsDifferInLossAndMask) {
   EXPECT_THAT(ErrorOf("epochs: 1\npreset: worst\n"), HasSubstr("r.yaml:2: preset: there is no recipe named worst"));
 }
 
+// As ArcticTraining's published recipes say it: the weight is left to its default there, 1.
+TEST(RecipeTest, ALayerWithoutAWeightKeepsItsHiddenLoss) {
+  const Recipe published = Parsed("type: swiftkv\nlogits_loss_temp: 2.0\nhidden_loss_layer: -2\n");
+  EXPECT_EQ(published.hidden_loss_mult, 1);
+  EXPECT_EQ(published.hidden_loss_layer, -2);
+  EXPECT_TRUE(published.data.mask_inputs);
+  EXPECT_EQ(Parsed("hidden_loss_layer: -3\nhidden_loss_mult: 0\n").hidden_loss_mult, 0);
+  EXPECT_EQ(Parsed("preset: paper\nhidden_loss_layer: -3\n").hidden_loss_mult, 0);
+  EXPECT_EQ(Parsed("hidden_loss_layer:\n").hidden_loss_mult, 0);
+}
+
 TEST(RecipeTest, YamlGivesTheSameRecipeBack) {
   Recipe recipe = *PresetRecipe("arctic");
   recipe.model = {.name_or_path = "a b: #c \"d\" 'e' \x01 ü\n*x &y",
