@@ -92,6 +92,15 @@ def check_openai(url):
             "additionalProperties": False}}})
     assert json.loads(as_json.choices[0].message.content)["sure"] in (True, False)
 
+    # A schema that says nothing but "an object" has no end of its own: a brace that is always likely gives it one.
+    brace, = post(url + "/tokenize", {"prompt": "}", "add_special_tokens": False})["tokens"]
+    for bias, finish in (({}, ("stop", "length")), ({str(brace): 100}, ("stop",))):
+        any_object = client.chat.completions.create(model=model, messages=messages, temperature=0, max_tokens=64,
+                                                    logit_bias=bias, response_format={"type": "json_object"}).choices[0]
+        assert any_object.message.content.startswith("{") and any_object.finish_reason in finish, any_object
+        if any_object.finish_reason == "stop":
+            assert isinstance(json.loads(any_object.message.content), dict), any_object
+
     for wrong, error in ((dict(temperature=-1), openai.BadRequestError), (dict(model="other"), openai.NotFoundError),
                          (dict(response_format={"type": "xml"}), openai.BadRequestError)):
         try:
