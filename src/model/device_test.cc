@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 
 #include <numeric>
+#include <optional>
+#include <random>
 
 #include "model/fake_device.h"
 #include "model/forward.h"
@@ -65,6 +67,137 @@ TEST_P(DeviceTest, ForwardGivesTheHostsBytes) {
       }
     }
   }
+}
+
+// Answers beside prompts, in chunks, with few blocks each: what a scheduler may ask for.
+class RandomSteps {
+ public:
+  static constexpr int32_t kSequences = 20;
+  static constexpr int32_t kBlocks = 4;  // of a sequence
+
+  explicit RandomSteps(uint32_t seed) : random_(seed), lengths_(kSequences), tables_(kSequences) {
+    for (size_t i = 0; i < kSequences; ++i) {
+      tables_[i].resize(kBlocks);
+      std::iota(tables_[i].begin(), tables_[i].end(), static_cast<int32_t>(i) * kBlocks);
+    }
+  }
+  Step Next() {
+    Step step;
+    const auto sequences = static_cast<size_t>(Draw(1, kSequences));
+    const bool answers = Draw(0, 3) == 0;
+    for (size_t i = 0; i < sequences; ++i) {
+      const int32_t tokens = answers || Draw(0, 1) == 0 ? 1 : Draw(1, 8);
+      if (lengths_[i] + tokens > kBlocks * kKvBlockTokens) lengths_[i] = 0;
+      const auto begin = std::ssize(step.token_ids);
+      step.chunks.push_back(
+          {.token_begin = begin, .tokens = tokens, .position = lengths_[i], .block_table = tables_[i]});
+      lengths_[i] += tokens;
+      const bool scores = !answers && Draw(0, 9) == 0;
+      const bool is_answered = answers || Draw(0, 3) > 0;
+      for (int32_t t = 0; t < tokens; ++t) {
+        if (scores || (is_answered && t == tokens - 1)) step.logit_rows.push_back(static_cast<int32_t>(begin + t));
+        step.token_ids.push_back(Draw(0, 95));
+      }
+    }
+    return step;
+  }
+
+ private:
+  int32_t Draw(int32_t from, int32_t to) { return std::uniform_int_distribution<int32_t>(from, to)(random_); }
+
+  std::mt19937 random_;
+  std::vector<int32_t> lengths_;
+  std::vector<std::vector<int32_t>> tables_;
+};
+
+std::vector<Logits> RunRandomSteps(const Weights& weights, Mode mode, uint32_t seed) {
+  RandomSteps steps(seed);
+  KvCache cache = *KvCache::Create(CacheLayout(weights, mode), RandomSteps::kSequences * RandomSteps::kBlocks);
+  std::vector<Logits> all;
+  std::optional<Forward> forward;
+  for (int i = 0; i < 60; ++i) {
+    if (i % 2 == 0) forward.emplace(weights, mode);  // without work memory that an earlier step has left
+    const Step step = steps.Next();
+    EXPECT_TRUE(forward->Run(step, &cache).has_value());
+    const auto rows = std::ssize(step.logit_rows);
+    if (rows == 0) continue;
+    all.emplace_back(static_cast<size_t>(rows * weights.config.vocab_size));
+    EXPECT_TRUE(forward->Logits(0, rows, all.back().data()).has_value());
+  }
+  return all;
+}
+
+TEST_P(DeviceTest, StepsOfAllShapesStayWithinTheirMemory) {
+  const FakeDevice device(*GetParam());
+  ModelConfig config = TinyConfig();
+  config.num_key_value_layers = 3;
+  LoadOptions options{.dtype = DType::kBF16, .teacher = true, .backend = GetParam()};
+  const Weights on_host = *RandomWeights(config, 1, options);
+  options.backend = &device;
+  const Weights on_device = *RandomWeights(config, 1, options);
+  for (const Mode mode : {Mode::kTeacher, Mode::kStudent}) {
+    for (uint32_t seed = 1; seed <= 2; ++seed) {
+      EXPECT_EQ(RunRandomSteps(on_device, mode, seed), RunRandomSteps(on_host, mode, seed));
+      ASSERT_TRUE(device.fake_memory().intact()) << "seed " << seed;
+    }
+  }
+}
+
+// Two steps, the second of which needs more of everything, longer tables of rotary embedding too. The allocation
+// `failing` finds no memory (below 0: none); the step that it belongs to runs again. True in `failed`: there was such
+// an allocation.
+Logits RunWithFailure(const FakeDevice& device, const Weights& weights, int64_t failing, bool* failed) {
+  FakeDeviceMemory& memory = device.fake_memory();
+  std::vector<int32_t> table(1100);
+  KvCache cache = *KvCache::Create(CacheLayout(weights, Mode::kStudent), std::ssize(table));
+  Forward forward(weights, Mode::kStudent);
+  std::iota(table.begin(), table.end(), 0);
+  Logits logits(static_cast<size_t>(weights.config.vocab_size));
+  memory.FailAfter(failing);
+  int failures = 0;
+  for (const SequenceChunk& chunk : {SequenceChunk{0, 8, 0, table}, SequenceChunk{0, 40, 16380, table}}) {
+    Step step{.token_ids = {}, .chunks = {chunk}, .logit_rows = {static_cast<int32_t>(chunk.tokens - 1)}};
+    for (int64_t t = 0; t < chunk.tokens; ++t) step.token_ids.push_back(static_cast<int32_t>(t * 7 % 96));
+    const auto run = [&]() -> Status {
+      SWIFTKV_RETURN_IF_ERROR(forward.Run(step, &cache));
+      return forward.Logits(0, 1, logits.data());
+    };
+    Status status = run();
+    if (!status) {
+      ++failures;
+      EXPECT_EQ(status.error().code, ErrorCode::kResourceExhausted);
+      status = run();
+    }
+    EXPECT_TRUE(status.has_value());
+  }
+  *failed = failing >= 0 && memory.has_failed();
+  EXPECT_EQ(failures, *failed ? 1 : 0);
+  memory.FailAfter(-1);
+  return logits;
+}
+
+TEST(DeviceMemoryTest, AStepGoesThroughOnceThereIsMemoryForIt) {
+  const FakeDevice device(kernels::DefaultBackend());
+  ModelConfig config = TinyConfig();
+  config.num_key_value_layers = 3;
+  config.max_position_embeddings = 40000;
+  const Weights weights = *RandomWeights(config, 1, {.dtype = DType::kF32, .backend = &device});
+  bool failed = false;
+  const Logits expected = RunWithFailure(device, weights, -1, &failed);
+  int64_t failing = 0;
+  do {
+    EXPECT_EQ(RunWithFailure(device, weights, failing, &failed), expected) << "allocation " << failing;
+    ++failing;
+  } while (failed);
+  EXPECT_GT(failing, 30);
+}
+
+TEST(DeviceErrorTest, LoadingTellsWhatTheDeviceSaid) {
+  const FakeDevice device(kernels::DefaultBackend());
+  device.Fail({ErrorCode::kInternal, "a kernel failed"});
+  const Result<Weights> weights = RandomWeights(TinyConfig(), 1, {.backend = &device});
+  ASSERT_FALSE(weights.has_value());
+  EXPECT_EQ(weights.error().message, "a kernel failed");
 }
 
 TEST(DeviceQualityTest, IsTheHosts) {

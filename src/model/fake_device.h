@@ -1,15 +1,18 @@
 // A device for tests on a machine that has none: a CPU's backend whose memory is not the host's. Its pages can be read
 // and written while one of its operations runs and at no other time, so code that touches a device's memory from the
-// host crashes here as it would there.
+// host crashes here as it would there. Behind each buffer lies a red zone, and steps are padded as CUDA's are.
 //
 //   FakeDevice device(kernels::DefaultBackend());
 //   Weights weights = *RandomWeights(config, 1, {.backend = &device});
+//   EXPECT_TRUE(device.fake_memory().intact());  // nothing was written behind a buffer
 #ifndef SWIFTKV_MODEL_FAKE_DEVICE_H_
 #define SWIFTKV_MODEL_FAKE_DEVICE_H_
 
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cstring>
+#include <map>
 #include <mutex>
 #include <string_view>
 #include <utility>
@@ -44,15 +47,28 @@ class FakeDeviceMemory final : public MemorySpace {
   bool is_host() const override { return false; }
   // Addresses are never used again, so that what has been freed can't be mistaken for what came after it.
   Result<std::byte*> Allocate(int64_t bytes, const char* what) override {
+    const Opened opened(this);
     const std::lock_guard lock(mutex_);
-    const size_t size = (static_cast<size_t>(bytes) + kPage - 1) / kPage * kPage;
+    if (allocations_until_failure_ >= 0 && --allocations_until_failure_ < 0) return ResourceExhausted("{}", what);
+    if (limit_ > 0 && allocated_ + bytes > limit_) return ResourceExhausted("{}: {} bytes are too many", what, bytes);
+    const size_t size = (static_cast<size_t>(bytes) + kRedZone + kPage - 1) / kPage * kPage;
     if (begin_ == nullptr || used_ + size > kReserved) return ResourceExhausted("{}: no fake memory left", what);
     std::byte* data = begin_ + used_;
     used_ += size;
-    if (opened_ > 0) mprotect(data, size, PROT_READ | PROT_WRITE);
+    mprotect(data, size, PROT_READ | PROT_WRITE);
+    std::memset(data + bytes, kRed, kRedZone);
+    buffers_.emplace(data, bytes);
+    allocated_ += bytes;
     return data;
   }
-  void Free(std::byte* data, int64_t bytes) override { madvise(data, static_cast<size_t>(bytes), MADV_DONTNEED); }
+  void Free(std::byte* data, int64_t bytes) override {
+    const Opened opened(this);
+    const std::lock_guard lock(mutex_);
+    intact_ &= IsIntact(data, bytes);
+    buffers_.erase(data);
+    allocated_ -= bytes;
+    madvise(data, static_cast<size_t>(bytes), MADV_DONTNEED);
+  }
 
   void Write(std::byte* to, const void* from, int64_t bytes) override {
     const Opened opened(this);
@@ -70,11 +86,35 @@ class FakeDeviceMemory final : public MemorySpace {
     const Opened opened(this);
     HostMemory().Copy(static_cast<std::byte*>(to), static_cast<const std::byte*>(from), bytes);
   }
-  int64_t available_bytes() override { return 0; }
+  int64_t available_bytes() override {
+    const std::lock_guard lock(mutex_);
+    return limit_ > 0 ? limit_ - allocated_ : 0;
+  }
+
+  // Of all buffers together; 0: no limit.
+  void SetLimit(int64_t bytes) { limit_ = bytes; }
+  int64_t allocated() const { return allocated_; }
+  // The allocation after the next `allocations` ones fails, once.
+  void FailAfter(int64_t allocations) { allocations_until_failure_ = allocations; }
+  // False until it has.
+  bool has_failed() const { return allocations_until_failure_ < 0; }
+  // Whether nothing has been written behind a buffer.
+  bool intact() {
+    const Opened opened(this);
+    const std::lock_guard lock(mutex_);
+    return intact_ && std::all_of(buffers_.begin(), buffers_.end(),
+                                  [](const auto& buffer) { return IsIntact(buffer.first, buffer.second); });
+  }
 
  private:
   static constexpr size_t kReserved = size_t{16} << 30;
   static constexpr size_t kPage = 4096;
+  static constexpr size_t kRedZone = 4096;
+  static constexpr int kRed = 0xA5;
+
+  static bool IsIntact(const std::byte* data, int64_t bytes) {
+    return std::all_of(data + bytes, data + bytes + kRedZone, [](std::byte b) { return b == std::byte{kRed}; });
+  }
 
   void Open(int change) {
     const std::lock_guard lock(mutex_);
@@ -88,6 +128,11 @@ class FakeDeviceMemory final : public MemorySpace {
   std::byte* begin_ = nullptr;
   size_t used_ = 0;
   int opened_ = 0;
+  std::map<std::byte*, int64_t> buffers_;  // that are allocated, and their bytes
+  int64_t allocated_ = 0;
+  int64_t limit_ = 0;
+  int64_t allocations_until_failure_ = -1;  // below 0: none will
+  bool intact_ = true;
 };
 
 // The gradients of a FakeDevice.
@@ -122,9 +167,19 @@ class FakeDevice final : public kernels::Backend {
 
   std::string_view name() const override { return host_.name(); }
   MemorySpace& memory() const override { return memory_; }
+  FakeDeviceMemory& fake_memory() const { return memory_; }
+  // What TakeError takes next.
+  void Fail(Error error) const { error_ = tl::unexpected<Error>(std::move(error)); }
+  Status TakeError() const override { return std::exchange(error_, Ok()); }
   int64_t tile_rows() const override { return host_.tile_rows(); }
   int64_t later_kv_rows() const override { return host_.later_kv_rows(); }
   int64_t logit_rows() const override { return host_.logit_rows(); }
+  // As CUDA's.
+  int64_t RecordedRows(int64_t rows) const override {
+    if (rows <= 4) return rows;
+    const int64_t step = rows <= 64 ? 8 : rows <= 256 ? 16 : 64;
+    return (rows + step - 1) / step * step;
+  }
 
   Result<kernels::PackedMatrix> AllocatePacked(int64_t n, int64_t k, DType dtype) const override {
     return Moved(host_.AllocatePacked(n, k, dtype));
@@ -161,7 +216,13 @@ class FakeDevice final : public kernels::Backend {
   void GatedGemm(const kernels::GatedGemmArgs& args) const override { Opened(), host_.GatedGemm(args); }
   void RmsNorm(const kernels::RmsNormArgs& args) const override { Opened(), host_.RmsNorm(args); }
   void Rope(const kernels::RopeArgs& args) const override { Opened(), host_.Rope(args); }
-  void RotateAndStore(const kernels::RotateAndStoreArgs& args) const override { Opened(), host_.RotateAndStore(args); }
+  // Rows that write no cache, which no CPU has, stand last.
+  void RotateAndStore(const kernels::RotateAndStoreArgs& args) const override {
+    const FakeDeviceMemory::Opened opened(&memory_);
+    kernels::RotateAndStoreArgs written = args;
+    while (written.kv.rows > 0 && written.kv.slots[written.kv.rows - 1] < 0) --written.kv.rows;
+    host_.RotateAndStore(written);
+  }
   void GatherRows(const float* x, int64_t size, const int32_t* rows, int64_t count, float* out) const override {
     Opened(), host_.GatherRows(x, size, rows, count, out);
   }
@@ -202,6 +263,7 @@ class FakeDevice final : public kernels::Backend {
   const kernels::Backend& host_;
   mutable FakeDeviceMemory memory_;
   const FakeDeviceBackward backward_;
+  mutable Status error_ = Ok();
 };
 
 }  // namespace swiftkv

@@ -55,6 +55,7 @@ class Forward::Impl {
   Impl& operator=(const Impl&) = delete;
 
   KvLayout cache_layout() const { return LayoutOf(config_, ops_, cache_dtype_); }
+  Status Reserve(int64_t rows, int64_t logit_rows);
   Status Run(const Step& step, KvCache* cache, ForwardObserver* observer);
   Status Logits(int64_t begin, int64_t count, float* out);
   void LogitsInMemory(int64_t begin, int64_t count, float* out);
@@ -64,8 +65,9 @@ class Forward::Impl {
   Status ReadFromDevice(int64_t first, int64_t rows, const LogitReads& reads);
   Status Check(const Step& step, const KvCache& cache, const ForwardObserver* observer) const;
   Status Prepare(const Step& step, KvCache* cache);
-  Status ReserveRows();
-  Status Reserve(int64_t bytes, const char* what, AlignedBuffer* buffer);
+  int64_t Padded(int64_t rows) const { return rows <= ops_.tile_rows() ? ops_.RecordedRows(rows) : rows; }
+  Status ReserveRows(int64_t all, int64_t kept, bool keeps_all);
+  Status Grow(int64_t bytes, const char* what, AlignedBuffer* buffer);
 
   void FirstLayers();
   void LastLayers();
@@ -133,7 +135,10 @@ Status Forward::Impl::Run(const Step& step, KvCache* cache, ForwardObserver* obs
   // In a plain model the last layer is where rows that nobody reads stop, which loses nothing.
   const bool trims_last_layer = !config_.is_swiftkv() && logit_rows < tokens;
   full_layers_ = trims_last_layer ? config_.num_hidden_layers - 1 : config_.num_key_value_layers;
-  SWIFTKV_RETURN_IF_ERROR(Prepare(step, cache));
+  if (Status prepared = Prepare(step, cache); !prepared) {
+    ops_.ForgetRecordings(this);  // what they read may have moved all the same
+    return prepared;
+  }
   observer_ = observer;
   records_ = observer != nullptr && observer->WantsProjections() && !observer->StaysInMemory();
 
@@ -317,7 +322,7 @@ Status Forward::Impl::ReadLogits(int64_t begin, int64_t count, const LogitReads&
   }
   for (int64_t first = 0; first < count; first += ops_.logit_rows()) {
     const int64_t rows = std::min(ops_.logit_rows(), count - first);
-    SWIFTKV_RETURN_IF_ERROR(Reserve(rows * config_.vocab_size * 4, "logits", &logits_));
+    SWIFTKV_RETURN_IF_ERROR(Grow(rows * config_.vocab_size * 4, "logits", &logits_));
     LogitsInMemory(begin + first, rows, logits_.as<float>());
     SWIFTKV_RETURN_IF_ERROR(ReadFromDevice(first, rows, reads));
   }
@@ -330,14 +335,14 @@ Status Forward::Impl::ReadFromDevice(int64_t first, int64_t rows, const LogitRea
   const int64_t vocab = config_.vocab_size;
   if (reads.stats != nullptr) {
     const auto bytes = rows * static_cast<int64_t>(sizeof(kernels::LogitStats));
-    SWIFTKV_RETURN_IF_ERROR(Reserve(bytes, "logit statistics", &stats_));
+    SWIFTKV_RETURN_IF_ERROR(Grow(bytes, "logit statistics", &stats_));
     ops_.ComputeLogitStats(logits_.as<float>(), rows, vocab, stats_.as<kernels::LogitStats>());
     memory.Read(reads.stats + first, stats_.data(), bytes);
   }
   if (!reads.draws.empty()) {
     const auto draw_bytes = rows * static_cast<int64_t>(sizeof(kernels::TokenDraw));
-    SWIFTKV_RETURN_IF_ERROR(Reserve(draw_bytes, "draws", &draws_));
-    SWIFTKV_RETURN_IF_ERROR(Reserve(rows * 4, "tokens", &tokens_));
+    SWIFTKV_RETURN_IF_ERROR(Grow(draw_bytes, "draws", &draws_));
+    SWIFTKV_RETURN_IF_ERROR(Grow(rows * 4, "tokens", &tokens_));
     memory.Write(draws_.data(), reads.draws.data() + first, draw_bytes);
     ops_.DrawTokens(logits_.as<float>(), rows, vocab, stats_.as<kernels::LogitStats>(), draws_.as<kernels::TokenDraw>(),
                     tokens_.as<int32_t>());
@@ -480,40 +485,47 @@ Status Forward::Impl::Prepare(const Step& step, KvCache* cache) {
   const auto logit_rows = static_cast<int64_t>(step.logit_rows.size());
   const bool answers = tokens == std::ssize(step.chunks) && logit_rows == tokens;
   keeps_all_ = logit_rows == tokens;
-  const auto padded = [&](int64_t rows) { return rows <= ops_.tile_rows() ? ops_.RecordedRows(rows) : rows; };
   every_row_.resize(static_cast<size_t>(tokens));
   std::iota(every_row_.begin(), every_row_.end(), 0);
   SWIFTKV_ASSIGN_OR_RETURN(bool all_moved, all_.Place(SelectRows(step, every_row_, ops_.tile_rows()), step.token_ids,
-                                                      answers ? padded(tokens) : tokens));
+                                                      answers ? Padded(tokens) : tokens));
   StepRows kept = SelectRows(step, step.logit_rows, ops_.tile_rows());
   // At most one logit row in each sequence: recordable, for it is one of answers.
   const bool one_each = kept.tiles.size() == 1 && std::ssize(kept.tiles.front().sequences) == logit_rows;
   SWIFTKV_ASSIGN_OR_RETURN(bool kept_moved,
-                           kept_.Place(std::move(kept), step.logit_rows, one_each ? padded(logit_rows) : logit_rows));
+                           kept_.Place(std::move(kept), step.logit_rows, one_each ? Padded(logit_rows) : logit_rows));
   if (moved || all_moved || kept_moved) ops_.ForgetRecordings(this);
-  return ReserveRows();
+  return ReserveRows(all_.rows(), kept_.rows(), keeps_all_);
 }
 
-// Work memory for the rows of the step.
-Status Forward::Impl::ReserveRows() {
-  const int64_t tile = std::min(all_.rows(), ops_.tile_rows());
+Status Forward::Impl::Reserve(int64_t rows, int64_t logit_rows) {
+  if (ops_.memory().is_host()) return Ok();
+  SWIFTKV_RETURN_IF_ERROR(vectors_.Place(weights_));
+  SWIFTKV_RETURN_IF_ERROR(ReserveRows(Padded(rows), Padded(logit_rows), false));
+  return Grow(std::min(logit_rows, ops_.logit_rows()) * config_.vocab_size * 4, "logits", &logits_);
+}
+
+// Work memory for `all` rows, of which `kept` are logit rows. A few of these can be more than all, for they are padded
+// where all together are not.
+Status Forward::Impl::ReserveRows(int64_t all, int64_t kept, bool keeps_all) {
+  const int64_t tile = std::min(std::max(all, kept), ops_.tile_rows());
   const int64_t act = weights_.dtype == DType::kBF16 ? 2 : 4;
   const ModelConfig& c = config_;
   const int64_t later_kv = 2 * (c.kv_groups() - c.num_key_value_layers) * c.kv_size();
-  if (!ops_.memory().is_host() && !keeps_all_) {
-    SWIFTKV_RETURN_IF_ERROR(Reserve(kept_.rows() * c.hidden_size * 4, "residual stream", &kept_hidden_));
+  if (!ops_.memory().is_host() && !keeps_all) {
+    SWIFTKV_RETURN_IF_ERROR(Grow(kept * c.hidden_size * 4, "residual stream", &kept_hidden_));
   }
-  SWIFTKV_RETURN_IF_ERROR(Reserve(all_.rows() * c.hidden_size * 4, "residual stream", &hidden_));
-  SWIFTKV_RETURN_IF_ERROR(Reserve(kept_.rows() * c.hidden_size * act, "final hidden states", &final_));
-  SWIFTKV_RETURN_IF_ERROR(Reserve(tile * c.hidden_size * act, "normed rows", &normed_));
-  SWIFTKV_RETURN_IF_ERROR(Reserve(tile * (c.q_size() + 2 * c.kv_size()) * 4, "projections", &qkv_));
-  SWIFTKV_RETURN_IF_ERROR(Reserve(std::min(tile, ops_.later_kv_rows()) * later_kv * 4, "later K/V", &later_kv_));
-  SWIFTKV_RETURN_IF_ERROR(Reserve(tile * c.q_size() * act, "attention output", &attended_));
-  SWIFTKV_RETURN_IF_ERROR(Reserve(tile * 2 * c.intermediate_size * act, "gate and up", &gate_up_));
-  return Reserve(tile * c.intermediate_size * act, "activated rows", &activated_);
+  SWIFTKV_RETURN_IF_ERROR(Grow(all * c.hidden_size * 4, "residual stream", &hidden_));
+  SWIFTKV_RETURN_IF_ERROR(Grow(kept * c.hidden_size * act, "final hidden states", &final_));
+  SWIFTKV_RETURN_IF_ERROR(Grow(tile * c.hidden_size * act, "normed rows", &normed_));
+  SWIFTKV_RETURN_IF_ERROR(Grow(tile * (c.q_size() + 2 * c.kv_size()) * 4, "projections", &qkv_));
+  SWIFTKV_RETURN_IF_ERROR(Grow(std::min(tile, ops_.later_kv_rows()) * later_kv * 4, "later K/V", &later_kv_));
+  SWIFTKV_RETURN_IF_ERROR(Grow(tile * c.q_size() * act, "attention output", &attended_));
+  SWIFTKV_RETURN_IF_ERROR(Grow(tile * 2 * c.intermediate_size * act, "gate and up", &gate_up_));
+  return Grow(tile * c.intermediate_size * act, "activated rows", &activated_);
 }
 
-Status Forward::Impl::Reserve(int64_t bytes, const char* what, AlignedBuffer* buffer) {
+Status Forward::Impl::Grow(int64_t bytes, const char* what, AlignedBuffer* buffer) {
   if (bytes <= buffer->bytes()) return Ok();
   ops_.ForgetRecordings(this);
   *buffer = AlignedBuffer();  // gives the old memory back first
@@ -532,6 +544,7 @@ Forward::~Forward() = default;
 Forward::Forward(Forward&&) noexcept = default;
 Forward& Forward::operator=(Forward&&) noexcept = default;
 KvLayout Forward::cache_layout() const { return impl_->cache_layout(); }
+Status Forward::Reserve(int64_t rows, int64_t logit_rows) { return impl_->Reserve(rows, logit_rows); }
 Status Forward::Run(const Step& step, KvCache* cache, ForwardObserver* observer) {
   return impl_->Run(step, cache, observer);
 }

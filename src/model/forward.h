@@ -77,6 +77,10 @@ class Forward {
 
   KvLayout cache_layout() const;
 
+  // On a device: takes the work memory of the largest step to come, so that what is left can be given to the cache. On
+  // CPUs nothing is taken: what isn't touched costs nothing there. Error kResourceExhausted.
+  Status Reserve(int64_t rows, int64_t logit_rows);
+
   // Runs the step: writes K/V of every token of every KV group, and keeps the final hidden states (after the last
   // norm) of the logit rows for Logits(). Without logit rows it stops after the last cache write.
   // Errors: kInvalidInput (token id, position, block or logit row out of range, a cache type that this backend can't

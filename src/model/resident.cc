@@ -80,17 +80,17 @@ ResidentRope::ResidentRope(const ModelConfig& config, MemorySpace& memory)
       half_(config.head_dim / 2) {}
 
 Result<bool> ResidentRope::Grow(int64_t positions) {
-  if (positions <= table_.positions()) return false;
+  if (positions <= positions_) return false;
   SWIFTKV_RETURN_IF_ERROR(table_.Grow(std::max(positions, first_positions_)));
-  cos_ = table_.cos();
-  sin_ = table_.sin();
-  if (memory_.is_host()) return true;
-  const int64_t bytes = table_.positions() * half_ * 4;
-  SWIFTKV_ASSIGN_OR_RETURN(copy_, AlignedBuffer::Allocate(2 * bytes, "rotary embedding", memory_));
-  memory_.Write(copy_.data(), cos_, bytes);
-  memory_.Write(copy_.data() + bytes, sin_, bytes);
-  cos_ = copy_.as<float>();
-  sin_ = copy_.as<float>() + table_.positions() * half_;
+  if (!memory_.is_host()) {
+    const int64_t bytes = table_.positions() * half_ * 4;
+    // Where there is no memory, later steps go on with what is there.
+    SWIFTKV_ASSIGN_OR_RETURN(AlignedBuffer copy, AlignedBuffer::Allocate(2 * bytes, "rotary embedding", memory_));
+    memory_.Write(copy.data(), table_.cos(), bytes);
+    memory_.Write(copy.data() + bytes, table_.sin(), bytes);
+    copy_ = std::move(copy);
+  }
+  positions_ = table_.positions();
   return true;
 }
 

@@ -43,17 +43,17 @@ class ResidentRope {
   // As RopeTable::Grow. True: the tables have moved.
   Result<bool> Grow(int64_t positions);
 
-  const float* cos() const { return cos_; }  // [positions, head_dim / 2]
-  const float* sin() const { return sin_; }
+  // [positions, head_dim / 2]
+  const float* cos() const { return memory_.is_host() ? table_.cos() : copy_.as<float>(); }
+  const float* sin() const { return memory_.is_host() ? table_.sin() : copy_.as<float>() + positions_ * half_; }
 
  private:
   RopeTable table_;
   MemorySpace& memory_;
   int64_t first_positions_;  // that the first call makes at least
   int64_t half_;             // head_dim / 2
-  AlignedBuffer copy_;       // [2, positions, head_dim / 2], on a device
-  const float* cos_ = nullptr;
-  const float* sin_ = nullptr;
+  int64_t positions_ = 0;
+  AlignedBuffer copy_;  // [2, positions, head_dim / 2], on a device
 };
 
 // The rows of a step (StepRows) where kernels read them.

@@ -399,6 +399,7 @@ RowReader RandomRows(uint64_t seed, const std::string& name, const std::vector<i
 Result<Weights> Build(const ModelConfig& config, const LoadOptions& options, OpenTensor open) {
   SWIFTKV_ASSIGN_OR_RETURN(Weights weights, WeightsBuilder(config, options, std::move(open)).Build());
   if (options.quantization == Quantization::kInt8) SWIFTKV_RETURN_IF_ERROR(QuantizeToInt8(&weights));
+  SWIFTKV_RETURN_IF_ERROR(weights.backend->TakeError());  // of packing
   return weights;
 }
 
