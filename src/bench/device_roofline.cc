@@ -77,8 +77,10 @@ Result<GemmPeak> MeasureGemm(const Backend& ops, DType dtype, double seconds) {
 Result<Roofline> MeasureDeviceRoofline(const Backend& ops, const std::vector<DType>& dtypes, double seconds) {
   Roofline roofline;
   for (const DType dtype : dtypes) {
-    SWIFTKV_ASSIGN_OR_RETURN(GemmPeak peak, MeasureGemm(ops, dtype, seconds));
-    roofline.gemm.push_back(std::move(peak));
+    Result<GemmPeak> peak = MeasureGemm(ops, dtype, seconds);
+    if (!peak && peak.error().code == ErrorCode::kInvalidInput) continue;  // not every GPU multiplies every type
+    if (!peak) return tl::unexpected<Error>(std::move(peak).error());
+    roofline.gemm.push_back(std::move(*peak));
   }
   roofline.read_bytes = kBeyondCaches;
   SWIFTKV_ASSIGN_OR_RETURN(AlignedBuffer from, AlignedBuffer::Allocate(roofline.read_bytes, "roofline", ops.memory()));

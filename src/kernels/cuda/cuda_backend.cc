@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstdlib>
 #include <map>
+#include <memory>
+#include <new>
 #include <utility>
 
 #include "base/bfloat16.h"
@@ -34,7 +36,7 @@ const float* WeightScales(const PackedMatrix& w) {
 // A recorded run of operations; a graph once it has been seen twice.
 struct Recording {
   cudaGraphExec_t graph = nullptr;
-  bool refused = false;  // it could not be recorded
+  bool refused = false;  // it could not be recorded, or failed
 };
 
 class Backend final : public kernels::Backend {
@@ -119,6 +121,7 @@ class Backend final : public kernels::Backend {
  private:
   cudaStream_t stream() const { return device_->stream(); }
   void SiluMul(const SiluMulArgs& args, DType out_dtype) const;
+  Recording Capture(const std::function<void()>& operations) const;
   template <class Predicate>
   void Forget(const Predicate& forgets) const;
   // Work memory of at least that size; null where there is none. Moving it makes recordings void.
@@ -154,21 +157,29 @@ void Backend::Record(const RecordingKey& key, const std::function<void()>& opera
   const auto [it, first] = recordings_.try_emplace(key);
   if (!records_ || first || it->second.refused) return operations();
   if (it->second.graph == nullptr) {
-    cudaGraph_t graph = nullptr;
-    cudaError_t error = cudaStreamBeginCapture(stream(), cudaStreamCaptureModeThreadLocal);
-    if (error == cudaSuccess) {
-      operations();
-      error = cudaStreamEndCapture(stream(), &graph);
-    }
-    if (error == cudaSuccess) error = cudaGraphInstantiate(&it->second.graph, graph, 0);
-    if (graph != nullptr) cudaGraphDestroy(graph);
-    if (error != cudaSuccess) {
-      it->second = {.graph = nullptr, .refused = true};
-      device_->TakeError();  // slower, but not wrong
-      return operations();
-    }
+    const Status before = device_->TakeError();
+    it->second = Capture(operations);
+    device_->TakeError();  // operations that fail say so again below
+    if (!before) device_->Fail(before.error());
+    if (it->second.refused) return operations();  // slower, but not wrong
   }
   device_->Check(cudaGraphLaunch(it->second.graph, stream()), "graph");
+}
+
+// Refused where an operation failed: without it the graph would go on as if nothing had happened.
+Recording Backend::Capture(const std::function<void()>& operations) const {
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t executable = nullptr;
+  cudaError_t error = cudaStreamBeginCapture(stream(), cudaStreamCaptureModeThreadLocal);
+  if (error == cudaSuccess) {
+    operations();
+    error = cudaStreamEndCapture(stream(), &graph);
+  }
+  const Status recorded = device_->TakeError();
+  if (error == cudaSuccess && recorded) error = cudaGraphInstantiate(&executable, graph, 0);
+  if (graph != nullptr) cudaGraphDestroy(graph);
+  const bool instantiated = error == cudaSuccess && recorded.has_value();
+  return {.graph = instantiated ? executable : nullptr, .refused = !instantiated};
 }
 
 // One graph serves several numbers of rows: the rows added cost less than the graphs saved.
@@ -196,6 +207,11 @@ Result<PackedMatrix> Backend::AllocatePacked(int64_t n, int64_t k, DType dtype) 
     return InvalidInput("weights in {} can't be multiplied on a GPU; --quantization can be none or fp8 there",
                         Name(dtype));
   }
+  const cudaDeviceProp& gpu = device_->properties();
+  if (dtype == DType::kF8E4M3 && (gpu.major != 9 || gpu.minor != 0)) {  // cuBLASLt has outer-vector scales there alone
+    return InvalidInput("fp8 products need compute capability 9.0; this GPU has {}.{}; use --quantization none",
+                        gpu.major, gpu.minor);
+  }
   PackedMatrix w{.n = n, .k = k, .dtype = dtype};
   const int64_t bytes =
       dtype == DType::kF8E4M3 ? CodeBytes(n, k) + n * int64_t{sizeof(float)} : n * k * ElementBytes(dtype);
@@ -211,13 +227,15 @@ void Backend::PackRows(const float* rows, int64_t row_begin, int64_t row_count, 
   const int64_t count = row_count * w->k;
   std::byte* to = w->data.data() + row_begin * w->k * ElementBytes(w->dtype);
   if (w->dtype == DType::kF32) return device_->Write(to, rows, count * 4);
-  std::vector<BFloat16> rounded(static_cast<size_t>(count));
+  // Called in ParallelFor, where nothing may throw.
+  const std::unique_ptr<BFloat16[]> rounded(new (std::nothrow) BFloat16[static_cast<size_t>(count)]);
+  if (rounded == nullptr) return device_->Fail({ErrorCode::kResourceExhausted, "no memory to pack weights"});
   for (int64_t i = 0; i < count; ++i) rounded[static_cast<size_t>(i)] = ToBFloat16(rows[i]);
-  if (w->dtype == DType::kBF16) return device_->Write(to, rounded.data(), count * 2);
+  if (w->dtype == DType::kBF16) return device_->Write(to, rounded.get(), count * 2);
   const std::lock_guard lock(packing_);
   std::byte* staged = Scratch(count * 2, &packed_rows_);
   if (staged == nullptr) return;
-  device_->Write(staged, rounded.data(), count * 2);
+  device_->Write(staged, rounded.get(), count * 2);
   QuantizeRows({.x = staged,
                 .x_stride = w->k,
                 .x_dtype = DType::kBF16,
@@ -226,6 +244,7 @@ void Backend::PackRows(const float* rows, int64_t row_begin, int64_t row_count, 
                 .out = reinterpret_cast<uint8_t*>(to),
                 .scales = const_cast<float*>(WeightScales(*w)) + row_begin},
                stream());
+  device_->Check(cudaGetLastError(), "packing weights");  // which is this thread's own
 }
 
 void Backend::PackFromMemory(const float* rows, int64_t row_begin, int64_t row_count, PackedMatrix* w) const {

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <utility>
 
+#include "kernels/cuda/launch.h"
+
 namespace swiftkv::kernels::cuda {
 
 Result<std::unique_ptr<Device>> Device::Open() {
@@ -22,6 +24,14 @@ Result<std::unique_ptr<Device>> Device::Open() {
   }
   std::unique_ptr<Device> device(new Device(properties));
   SWIFTKV_RETURN_IF_ERROR(device->Init());
+  if (const cudaError_t error = FindKernels(); error != cudaSuccess) {
+    cudaGetLastError();  // it is told here
+    return NotFound(
+        "{}: this swiftkv has no kernels for compute capability {}.{} ({}); build it with "
+        "-DSWIFTKV_CUDA_ARCHITECTURES={}{}-real",
+        properties.name, properties.major, properties.minor, cudaGetErrorString(error), properties.major,
+        properties.minor);
+  }
   return device;
 }
 
@@ -60,7 +70,19 @@ void Device::Fail(Error error) {
 Status Device::TakeError() {
   Check(cudaGetLastError(), "kernel");
   const std::lock_guard lock(mutex_);
+  if (!error_ && RepeatsError()) lost_ = true;
   return std::exchange(error_, Ok());
+}
+
+// The first query may tell what another call has failed at, the second only what stays.
+bool Device::RepeatsError() const {
+  const auto fails = [&] {
+    const cudaError_t error = cudaStreamQuery(stream_);
+    return error != cudaSuccess && error != cudaErrorNotReady;
+  };
+  const bool repeats = fails() && fails();
+  cudaGetLastError();  // that the stream is still busy is no error
+  return repeats;
 }
 
 Result<std::byte*> Device::Allocate(int64_t bytes, const char* what) {

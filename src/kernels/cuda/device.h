@@ -5,6 +5,7 @@
 #include <cuda_runtime_api.h>
 
 #include <array>
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -17,7 +18,8 @@ namespace swiftkv::kernels::cuda {
 // still on its way. Write and Read may be called from several threads.
 class Device final : public MemorySpace {
  public:
-  // Error kNotFound: there is no device of compute capability 8.0 or above, or no driver for this CUDA.
+  // Error kNotFound: there is no device of compute capability 8.0 or above, no driver for this CUDA, or the program has
+  // no kernels for the device.
   static Result<std::unique_ptr<Device>> Open();
   ~Device() override;
 
@@ -36,8 +38,10 @@ class Device final : public MemorySpace {
   // Remembers a failure; the first one counts.
   void Check(cudaError_t error, const char* what);
   void Fail(Error error);
-  // What was remembered, once, and what launches have reported since.
+  // What was remembered, once, and what launches have reported since. Not while operations are recorded.
   Status TakeError();
+  // A failure has been taken after which CUDA refuses everything until the process ends.
+  bool is_lost() const { return lost_; }
 
  private:
   // Host memory that copies can leave from while the host goes on.
@@ -50,9 +54,11 @@ class Device final : public MemorySpace {
 
   explicit Device(const cudaDeviceProp& properties) : properties_(properties) {}
   Status Init();
+  bool RepeatsError() const;
 
   cudaDeviceProp properties_;
   cudaStream_t stream_ = nullptr;
+  std::atomic<bool> lost_ = false;
   std::mutex mutex_;  // guards what follows
   std::array<Stage, kStages> stages_;
   size_t next_stage_ = 0;

@@ -88,6 +88,11 @@ __global__ void __launch_bounds__(kMaxThreads)
 
 }  // namespace
 
+cudaError_t FindKernels() {
+  cudaFuncAttributes attributes;
+  return cudaFuncGetAttributes(&attributes, LogitStatsKernel<true>);
+}
+
 void ComputeLogitStats(const float* logits, int64_t rows, int64_t vocab, LogitStats* stats, cudaStream_t stream) {
   if (rows == 0) return;
   WithBool(IsAligned<kVector>(logits, vocab), [&](auto aligned) {
