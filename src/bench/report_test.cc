@@ -20,6 +20,7 @@
 namespace swiftkv {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -96,6 +97,15 @@ TEST(ServeReportTest, JsonHasVllmsFields) {
   const nlohmann::ordered_json details = DetailsJson(ThreeAndAFailure());
   EXPECT_EQ(details["output_lens"], nlohmann::ordered_json({3, 1, 2, 0}));
   EXPECT_EQ(details["errors"][3], "http 503: full");
+}
+
+TEST(ServeReportTest, OnlyTheMetricsThatAreWanted) {
+  const ServeReport report =
+      MakeServeReport(std::vector<LoadRequest>(4), ThreeAndAFailure(), {.metrics = {"ttft", "e2el"}});
+  const nlohmann::ordered_json json = ServeReportJson(report);
+  EXPECT_TRUE(json.contains("p99_ttft_ms") && json.contains("mean_e2el_ms"));
+  EXPECT_FALSE(json.contains("mean_tpot_ms") || json.contains("p99_itl_ms"));
+  EXPECT_THAT(ServeReportText(report), AllOf(HasSubstr("P99 TTFT (ms):"), Not(HasSubstr("Mean ITL (ms):"))));
 }
 
 TEST(ServeReportTest, TextNamesFailuresAndFormulas) {

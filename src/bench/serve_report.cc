@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -53,11 +52,16 @@ struct Metric {
   const Summary* summary;
 };
 
-std::array<Metric, 4> MetricsOf(const ServeReport& report) {
-  return {{{"ttft", "TTFT", "Time to First Token", &report.ttft},
-           {"tpot", "TPOT", "Time per Output Token (excl. 1st token)", &report.tpot},
-           {"itl", "ITL", "Inter-token Latency", &report.itl},
-           {"e2el", "E2EL", "End-to-end Latency", &report.e2el}}};
+std::vector<Metric> MetricsOf(const ServeReport& report) {
+  std::vector<Metric> metrics = {{"ttft", "TTFT", "Time to First Token", &report.ttft},
+                                 {"tpot", "TPOT", "Time per Output Token (excl. 1st token)", &report.tpot},
+                                 {"itl", "ITL", "Inter-token Latency", &report.itl},
+                                 {"e2el", "E2EL", "End-to-end Latency", &report.e2el}};
+  const std::vector<std::string>& wanted = report.options.metrics;
+  std::erase_if(metrics, [&](const Metric& metric) {
+    return std::find(wanted.begin(), wanted.end(), metric.name) == wanted.end();
+  });
+  return metrics;
 }
 
 std::string Line(const std::string& label, const std::string& value) {

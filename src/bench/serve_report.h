@@ -30,6 +30,7 @@ Result<Goodput> ParseGoodput(const std::vector<std::string>& limits);
 
 struct ServeReportOptions {
   std::vector<double> percents = {50, 90, 99};
+  std::vector<std::string> metrics = {"ttft", "tpot", "itl", "e2el"};  // that stand in the report
   std::optional<Goodput> goodput = {};
   // What was asked for, to stand in the report.
   double request_rate = std::numeric_limits<double>::infinity();

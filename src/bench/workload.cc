@@ -52,7 +52,10 @@ Result<Dataset> ParseDataset(const std::string& name) {
   if (name == "lengths-file") return Dataset::kLengthsFile;
   if (name == "trace") return Dataset::kTrace;
   if (name == "custom") return Dataset::kCustom;
-  return InvalidInput("the dataset {} is unknown; there are random, lengths-file, trace and custom", Printable(name));
+  return InvalidInput(
+      "the dataset {} is not supported; there are random, lengths-file (a CSV of lengths), trace (a CSV of lengths and "
+      "times) and custom (JSON lines of prompts)",
+      Printable(name));
 }
 
 Result<Workload> MakeWorkload(const WorkloadOptions& options) {

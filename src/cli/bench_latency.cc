@@ -24,6 +24,7 @@ struct Flags {
   std::vector<std::string> prompt_generate;
   std::string depth = "0";
   std::string batch = "2048";
+  std::string micro_batch;
   std::string sequences = "1";
   std::string threads = "0";
   std::optional<DType> kv_cache_dtype;
@@ -31,6 +32,7 @@ struct Flags {
   bool no_warm_up = false;
   bool no_roofline = false;
   bool quiet = false;
+  bool json = false;  // as output does
   std::string output = "md";
 };
 
@@ -55,11 +57,26 @@ Result<std::vector<LatencyTest>> TestsOf(const Flags& flags, const LatencyTest& 
   return tests;
 }
 
+// Tokens of a step, for each of -b and -ub the smaller: a batch is one step here. Each once.
+Result<std::vector<int64_t>> StepSizes(const Flags& flags) {
+  SWIFTKV_ASSIGN_OR_RETURN(const std::vector<int64_t> batches, ParseNumbers("-b", flags.batch, 1));
+  if (flags.micro_batch.empty()) return batches;
+  SWIFTKV_ASSIGN_OR_RETURN(const std::vector<int64_t> micro_batches, ParseNumbers("-ub", flags.micro_batch, 1));
+  std::vector<int64_t> sizes;
+  for (const int64_t batch : batches) {
+    for (const int64_t micro_batch : micro_batches) {
+      const int64_t size = std::min(batch, micro_batch);
+      if (std::find(sizes.begin(), sizes.end(), size) == sizes.end()) sizes.push_back(size);
+    }
+  }
+  return sizes;
+}
+
 // Every combination of the lists, the number of threads changing slowest.
 Result<std::vector<LatencyTest>> AllTests(const Flags& flags) {
   SWIFTKV_ASSIGN_OR_RETURN(const std::vector<int64_t> threads, ParseNumbers("-t", flags.threads, 0));
   SWIFTKV_ASSIGN_OR_RETURN(const std::vector<int64_t> sequences, ParseNumbers("--parallel", flags.sequences, 1));
-  SWIFTKV_ASSIGN_OR_RETURN(const std::vector<int64_t> batches, ParseNumbers("-b", flags.batch, 1));
+  SWIFTKV_ASSIGN_OR_RETURN(const std::vector<int64_t> batches, StepSizes(flags));
   SWIFTKV_ASSIGN_OR_RETURN(const std::vector<int64_t> depths, ParseNumbers("-d", flags.depth, 0));
   std::vector<LatencyTest> tests;
   for (const int64_t thread : threads) {
@@ -102,8 +119,12 @@ Result<std::vector<Roofline>> MeasureRooflines(const LatencyReport& report, cons
 }
 
 Status Latency(const Flags& flags) {
-  SWIFTKV_ASSIGN_OR_RETURN(const ReportFormat format, ParseReportFormat(flags.output));
+  SWIFTKV_ASSIGN_OR_RETURN(const ReportFormat format, ParseReportFormat(flags.json ? "json" : flags.output));
   SWIFTKV_ASSIGN_OR_RETURN(const std::vector<LatencyTest> tests, AllTests(flags));
+  // The report's head names the most; each line of its table has its own.
+  SetThreads(std::max_element(tests.begin(), tests.end(), [](const LatencyTest& a, const LatencyTest& b) {
+               return a.threads < b.threads;
+             })->threads);
   LatencyReport report;
   report.machine = ReadMachineInfo();
   SWIFTKV_ASSIGN_OR_RETURN(const MeasuredModel model, flags.model.Load());
@@ -140,6 +161,7 @@ RunCommand AddBenchLatencyCommand(CLI::App* bench) {
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   command->add_option("-d,--n-depth", flags->depth, "Tokens already in the cache")->capture_default_str();
   command->add_option("-b,--batch-size", flags->batch, "Tokens of one step at most")->capture_default_str();
+  command->add_option("--ubatch-size,--ub", flags->micro_batch, "The same; the smaller of the two counts");
   command->add_option("--parallel", flags->sequences, "Sequences that run together")->capture_default_str();
   command->add_option("-t,--threads", flags->threads, "Threads; 0: the cores that this process may use")
       ->capture_default_str();
@@ -148,9 +170,10 @@ RunCommand AddBenchLatencyCommand(CLI::App* bench) {
       ->capture_default_str();
   command->add_flag("--no-warmup", flags->no_warm_up, "Measure the first run too");
   command->add_flag("--no-roofline", flags->no_roofline, "Don't measure what the machine can do at best");
-  command->add_option("-o,--output", flags->output, "md, csv, json or jsonl")
-      ->check(CLI::IsMember({"md", "csv", "json", "jsonl"}))
-      ->capture_default_str();
+  CLI::Option* const output = command->add_option("-o,--output", flags->output, "md, csv, json or jsonl")
+                                  ->check(CLI::IsMember({"md", "csv", "json", "jsonl"}))
+                                  ->capture_default_str();
+  command->add_flag("--json", flags->json, "The same as -o json")->excludes(output);
   command->add_flag("-q,--quiet", flags->quiet, "No progress on standard error");
   FinishCommand(
       command,

@@ -71,9 +71,7 @@ void MeasuredModelFlags::Add(CLI::App* command) {
   command->add_option("--mode", mode, "What to measure: base, swiftkv, or auto: both where the model has both")
       ->check(CLI::IsMember({"auto", "base", "swiftkv"}))
       ->capture_default_str();
-  command->add_option("--dtype", dtype, "Type of weights and activations: bf16, f32 or auto (bf16)")
-      ->check(CLI::IsMember({"auto", "bf16", "f32"}))
-      ->capture_default_str();
+  AddDtypeFlag(command, &dtype);
   AddQuantizationFlag(command, &quantization);
   AddDeviceFlag(command, &device);
 }
@@ -101,11 +99,9 @@ Result<MeasuredModel> MeasuredModelFlags::Load() const {
 }
 
 void AddCacheFlag(CLI::App* command, std::optional<DType>* kv_cache_dtype) {
-  command
-      ->add_option_function<std::string>(
-          "--kv-cache-dtype", [kv_cache_dtype](const std::string& name) { *kv_cache_dtype = ParseCacheType(name); },
-          "auto: the type of --dtype; int8 (CPUs) or fp8 (GPUs): half the memory of bf16")
-      ->check(CLI::IsMember({"auto", "int8", "fp8"}));
+  CheckCacheType(command->add_option_function<std::string>(
+      "--kv-cache-dtype", [kv_cache_dtype](const std::string& name) { *kv_cache_dtype = ParseCacheType(name); },
+      "auto: the type of --dtype; int8 (CPUs) or fp8 (GPUs): half the memory of bf16 (bfloat16)"));
 }
 
 void AddEngineFlags(CLI::App* command, EngineLoadOptions* engine) {

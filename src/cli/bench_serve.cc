@@ -6,9 +6,11 @@
 #include <CLI/Formatter.hpp>
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "base/durable_folder.h"
 #include "base/file.h"
 #include "bench/load_generator.h"
 #include "bench/machine.h"
@@ -31,9 +33,12 @@ struct Flags {
   std::string dataset = "random";
   std::string request_rate = "inf";
   std::string percentiles = "50,90,99";
+  std::vector<std::string> percentile_metrics = {"ttft", "tpot", "itl", "e2el"};
   std::vector<std::string> goodput;
   std::string prompt_format = "text";
   int64_t warm_ups = 1;
+  bool save_result = false;
+  std::string result_folder;
   std::string result_filename;
   bool save_detailed = false;
   OutputFlags output;
@@ -98,6 +103,7 @@ Result<Plan> MakePlan(const Flags& flags) {
   SWIFTKV_ASSIGN_OR_RETURN(const ModelFiles files, OpenModelFiles(flags.tokenizer, ""));
   SWIFTKV_ASSIGN_OR_RETURN(plan.text, LoadTextModel(files, std::nullopt));
   SWIFTKV_RETURN_IF_ERROR(FillPrompts(flags, plan.text, options.seed, &plan.workload.requests));
+  plan.report.metrics = flags.percentile_metrics;
   plan.report.request_rate = plan.workload.request_rate;
   plan.report.burstiness = options.arrivals.burstiness;
   plan.report.max_concurrency = flags.load.max_concurrency;
@@ -135,8 +141,25 @@ nlohmann::ordered_json ResultJson(const Flags& flags, const Plan& plan, const Se
   return json;
 }
 
+// Where the result is written to, named as vllm's where no name was given; empty: nowhere.
+std::string ResultFile(const Flags& flags, const Plan& plan, const nlohmann::ordered_json& result) {
+  std::string name = flags.result_filename;
+  if (name.empty() && !flags.save_result && flags.result_folder.empty()) return {};
+  if (name.empty()) {
+    std::string time = result["date"];  // 2026-11-25T10:30:00Z
+    std::erase_if(time, [](char c) { return c == '-' || c == ':' || c == 'Z'; });
+    std::replace(time.begin(), time.end(), 'T', '-');
+    const int64_t limit = flags.load.max_concurrency;
+    name = fmt::format("{}-{}qps{}-{}-{}.json", flags.backend, flags.request_rate,
+                       limit > 0 ? fmt::format("-concurrency{}", limit) : "",
+                       plan.load.model.substr(plan.load.model.rfind('/') + 1), time);
+  }
+  return std::filesystem::path(flags.result_folder) / name;
+}
+
 Status Serve(const Flags& flags) {
   SWIFTKV_ASSIGN_OR_RETURN(Plan plan, MakePlan(flags));
+  if (!flags.result_folder.empty()) SWIFTKV_RETURN_IF_ERROR(MakeFolders(flags.result_folder));
   if (plan.load.model.empty()) {
     SWIFTKV_ASSIGN_OR_RETURN(plan.load.model, AskModel(plan.load));
   }
@@ -151,7 +174,9 @@ Status Serve(const Flags& flags) {
   }
   const ServeReport report = MakeServeReport(plan.workload.requests, run, plan.report);
   const nlohmann::ordered_json json = ResultJson(flags, plan, report, run);
-  if (!flags.result_filename.empty()) SWIFTKV_RETURN_IF_ERROR(WriteFile(flags.result_filename, JsonLine(json)));
+  if (const std::string file = ResultFile(flags, plan, json); !file.empty()) {
+    SWIFTKV_RETURN_IF_ERROR(WriteFile(file, JsonLine(json)));
+  }
   SWIFTKV_RETURN_IF_ERROR(WriteOutput(flags.output.json ? JsonLine(json) : ServeReportText(report)));
   if (report.completed == 0) return IoError("every request failed");
   return Ok();
@@ -161,8 +186,8 @@ void AddServerFlags(CLI::App* command, Flags* flags) {
   command->add_option("--base-url", flags->base_url, "http://HOST:PORT, with a path if need be; instead of --host");
   command->add_option("--host", flags->load.server.host, "Where the server is")->capture_default_str();
   command->add_option("--port", flags->load.server.port, "")->capture_default_str();
-  command->add_option("--backend", flags->backend, "openai: text completions; openai-chat: chat completions")
-      ->check(CLI::IsMember({"openai", "openai-chat"}))
+  command->add_option("--backend", flags->backend, "openai or vllm: text completions; openai-chat: chat completions")
+      ->check(CLI::IsMember({"openai", "vllm", "openai-chat"}))
       ->capture_default_str();
   command->add_option("--endpoint", flags->endpoint, "Path to send to; absent: the backend's, under /v1");
   command->add_option("-m,--model", flags->load.model, "Name of the model; absent: the first of /v1/models");
@@ -186,7 +211,6 @@ void AddServerFlags(CLI::App* command, Flags* flags) {
 
 void AddWorkloadFlags(CLI::App* command, Flags* flags) {
   command->add_option("--dataset-name", flags->dataset, "random, lengths-file, trace, or custom: prompts of a file")
-      ->check(CLI::IsMember({"random", "lengths-file", "trace", "custom"}))
       ->capture_default_str();
   command
       ->add_option("--dataset-path", flags->workload.path,
@@ -227,10 +251,15 @@ RunCommand AddBenchServeCommand(CLI::App* bench) {
   CLI::App* command = bench->add_subcommand("serve", "Load any OpenAI-compatible server and measure its answers");
   AddServerFlags(command, flags.get());
   AddWorkloadFlags(command, flags.get());
-  command->add_option("--metric-percentiles", flags->percentiles, "Percentiles of every metric")->capture_default_str();
+  command->add_option("--percentile-metrics", flags->percentile_metrics, "Metrics that the report has")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"ttft", "tpot", "itl", "e2el"}))
+      ->capture_default_str();
+  command->add_option("--metric-percentiles", flags->percentiles, "Percentiles of each of them")->capture_default_str();
   command->add_option("--goodput", flags->goodput, "Limits that good requests keep: ttft:MS tpot:MS e2el:MS");
-  command->add_option("--result-filename", flags->result_filename, "Write the JSON result to this file too")
-      ->type_name("FILE");
+  command->add_flag("--save-result", flags->save_result, "Write the JSON result to a file too");
+  command->add_option("--result-dir", flags->result_folder, "The same, into this folder")->type_name("DIR");
+  command->add_option("--result-filename", flags->result_filename, "The same, under this name")->type_name("FILE");
   command->add_flag("--save-detailed", flags->save_detailed, "With every request's figures and text in the JSON");
   flags->output.Add(command);
   FinishCommand(command, std::string("Examples:\n"

@@ -362,10 +362,8 @@ RunCommand AddConvertCommand(CLI::App* program) {
       ->capture_default_str();
   command->add_option("-s,--seed", flags->seed, "Of the order of documents and of the text that the model writes")
       ->capture_default_str();
-  command
-      ->add_option("--dtype", flags->model.dtype, "Type that the model runs in while it is fitted: bf16, f32 or auto")
-      ->check(CLI::IsMember({"auto", "bf16", "f32"}))
-      ->capture_default_str();
+  AddDtypeFlag(command, &flags->model.dtype)
+      ->description("Type that the model runs in while it is fitted: bf16 (bfloat16), f32 (float32) or auto");
   command->add_option("-t,--threads", flags->model.threads, "Threads; 0: the cores that this process may use")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();

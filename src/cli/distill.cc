@@ -416,12 +416,14 @@ RunCommand AddDistillCommand(CLI::App* program) {
   auto flags = std::make_shared<Flags>();
   flags->model.model.clear();
   CLI::App* command = program->add_subcommand("distill", "Train a SwiftKV model to answer as its base does");
-  command->add_option("model,-m,--model", flags->model.model, "The base model; absent: the recipe's, or smollm2-135m");
+  command->add_option("model,-m,--model,--model-name-or-path", flags->model.model,
+                      "The base model; absent: the recipe's, or smollm2-135m");
   command->add_option("--adapter", flags->model.adapter, "Start from this adapter instead of a fresh conversion");
   command->add_option("--recipe", flags->recipe, "paper, arctic, or a YAML file in ArcticTraining's keys")
       ->capture_default_str();
   command
-      ->add_option("-o,--output", flags->target.folder, "Folder to write; absent: the recipe's checkpoint.output_dir")
+      ->add_option("-o,--output,--output-dir", flags->target.folder,
+                   "Folder to write; absent: the recipe's checkpoint.output_dir")
       ->type_name("DIR");
   command->add_flag("--overwrite", flags->target.overwrite, "Replace a model folder that is there");
   command->add_flag("--resume", flags->resume, "Go on from the newest training checkpoint, if there is one");
@@ -444,25 +446,25 @@ RunCommand AddDistillCommand(CLI::App* program) {
   command->add_option("--num-key-value-layers", flags->num_key_value_layers, "Layers that run for every token");
   command->add_option("--key-value-group-size", flags->key_value_group_size, "Layers above that share one K/V");
   command->add_option("--max-length", flags->max_length, "Tokens of a row");
-  command->add_option("--micro-batch-size", flags->micro_batch_size, "Rows of a forward and backward pass");
+  command->add_option("--micro-batch-size,--per-device-train-batch-size", flags->micro_batch_size,
+                      "Rows of a forward and backward pass");
   command->add_option("--gradient-accumulation-steps", flags->gradient_accumulation_steps, "Passes of an update");
-  command->add_option("--epochs", flags->epochs, "Times that all text is gone through");
-  command->add_option("--train-iters", flags->train_iters, "Updates, instead of epochs");
+  command->add_option("--epochs,--num-train-epochs", flags->epochs, "Times that all text is gone through");
+  command->add_option("--train-iters,--max-steps", flags->train_iters, "Updates, instead of epochs");
   command->add_option("--learning-rate,--lr", flags->learning_rate, "Of AdamW, at its highest");
   command->add_option("--warmup-ratio", flags->warmup_ratio, "Share of the updates that it rises in");
-  command->add_option("--lr-scheduler", flags->lr_scheduler, "How it falls")
+  command->add_option("--lr-scheduler,--lr-scheduler-type", flags->lr_scheduler, "How it falls")
       ->check(CLI::IsMember({"linear", "cosine", "constant"}));
   command->add_option("--logits-loss-temp", flags->logits_loss_temp, "T of T² KL(teacher || student)");
   command->add_option("--hidden-loss-mult", flags->hidden_loss_mult, "Weight of the hidden-state loss");
   command->add_option("--hidden-loss-kind", flags->hidden_loss_kind, "mse: the reference's; relative: free of scale")
       ->check(CLI::IsMember({"mse", "relative"}));
-  command->add_option("--save-every-n-steps", flags->save_every_n_steps, "Updates between training checkpoints");
+  command->add_option("--save-every-n-steps,--save-steps", flags->save_every_n_steps,
+                      "Updates between training checkpoints");
   command->add_option("--eval-every-n-steps", flags->eval_every_n_steps, "Updates between held-out measurements");
   command->add_option("--eval-tokens", flags->eval_tokens, "Held-out tokens of each source");
   command->add_option("-s,--seed", flags->seed, "Of the order of the data");
-  command->add_option("--dtype", flags->model.dtype, "Type of weights and activations")
-      ->check(CLI::IsMember({"auto", "bf16", "f32"}))
-      ->capture_default_str();
+  AddDtypeFlag(command, &flags->model.dtype);
   AddDeviceFlag(command, &flags->model.device);
   command->add_option("-t,--threads", flags->model.threads, "Threads; 0: the cores that this process may use")
       ->check(CLI::Range(0, 1024))

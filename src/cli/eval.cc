@@ -10,6 +10,9 @@
 #include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <string_view>
+#include <utility>
 
 #include "base/durable_folder.h"
 #include "base/file.h"
@@ -28,6 +31,14 @@ constexpr char kPerplexity[] = "perplexity";
 constexpr char kFidelity[] = "fidelity";
 constexpr int64_t kMaxTextBytes = 256 << 20;
 
+// What the card's runs call a task, and our name of it.
+constexpr std::pair<std::string_view, std::string_view> kCardNames[] = {
+    {"arc_challenge_llama_3.1_instruct", "arc_challenge"},
+    {"mmlu_llama_3.1_instruct", "mmlu"},
+    {"mmlu_cot_0shot_llama_3.1_instruct", "mmlu_cot"},
+    {"gsm8k_cot_llama_3.1_instruct", "gsm8k"},
+};
+
 struct Flags {
   ModelFlags model;
   std::vector<std::string> adapters;
@@ -39,6 +50,10 @@ struct Flags {
   int64_t window_tokens = 2048;
   std::string output_path;
   bool log_samples = false;
+  // lm-eval's, which may ask for what the protocol does:
+  std::optional<int> num_fewshot;
+  bool apply_chat_template = false;
+  bool fewshot_as_multiturn = false;
   OutputFlags output;
   EvaluationOptions options;
 };
@@ -61,6 +76,8 @@ class EvalCommand {
     run_.options = flags_.options;
     if (flags_.model.max_model_len > 0) run_.options.max_model_len = flags_.model.max_model_len;
     run_.options.kv_cache_dtype = ParseCacheType(flags_.model.kv_cache_dtype);
+    // Of the model's own type: the same as none.
+    if (run_.options.kv_cache_dtype == DType::kBF16 && flags_.model.dtype != "f32") run_.options.kv_cache_dtype.reset();
     SWIFTKV_ASSIGN_OR_RETURN(const kernels::Backend* backend, ChooseDevice(flags_.model.device));
     run_.options.max_num_batched_tokens = flags_.model.BatchedTokens(*backend);
     run_.options.output_path = flags_.output_path;
@@ -91,7 +108,30 @@ class EvalCommand {
     for (const std::string& name : names) {
       if (name == kPerplexity || name == kFidelity) continue;
       if (flags_.data.empty()) return InvalidInput("task {} needs --data DIR, the folder of the evaluation sets", name);
-      SWIFTKV_ASSIGN_OR_RETURN(tasks_.emplace_back(), LoadTask(name, protocol(), flags_.data));
+      const auto* const of_card = std::find_if(std::begin(kCardNames), std::end(kCardNames),
+                                               [&](const auto& entry) { return entry.first == name; });
+      const bool is_ours = of_card == std::end(kCardNames);
+      SWIFTKV_ASSIGN_OR_RETURN(std::unique_ptr<Task> task,
+                               LoadTask(is_ours ? name : of_card->second, protocol(), flags_.data));
+      if (!is_ours && task->info().name != name) {
+        return InvalidInput("task {} belongs to --protocol card; here it is {}", name, of_card->second);
+      }
+      SWIFTKV_RETURN_IF_ERROR(CheckAsked(task->info()));
+      tasks_.push_back(std::move(task));
+    }
+    return Ok();
+  }
+
+  Status CheckAsked(const TaskInfo& task) const {
+    const std::string fixed = fmt::format("--protocol {} fixes how {} is asked", flags_.protocol, task.name);
+    if (flags_.num_fewshot.value_or(task.num_fewshot) != task.num_fewshot) {
+      return InvalidInput("--num-fewshot {}: {}, with {} shots", *flags_.num_fewshot, fixed, task.num_fewshot);
+    }
+    if (flags_.apply_chat_template && !task.uses_chat_template) {
+      return InvalidInput("--apply-chat-template: {}, without a chat template", fixed);
+    }
+    if (flags_.fewshot_as_multiturn && task.num_fewshot > 0 && !task.uses_chat_template) {
+      return InvalidInput("--fewshot-as-multiturn: {}, with its shots in one text", fixed);
     }
     return Ok();
   }
@@ -289,6 +329,7 @@ RunCommand AddEvalCommand(CLI::App* program) {
       ->description("Tokens of prompt and answer together; 0: 4096, or what the model allows if that is less");
   std::vector<std::string> names = TaskNames();
   names.insert(names.end(), {kPerplexity, kFidelity});
+  for (const auto& [card_name, name] : kCardNames) names.emplace_back(card_name);
   command->add_option("--tasks", flags->tasks, "Separated by commas; absent: the seven evaluations")
       ->delimiter(',')
       ->check(CLI::IsMember(names));
@@ -320,9 +361,18 @@ RunCommand AddEvalCommand(CLI::App* program) {
   command->add_option("--max-gen-toks", flags->options.scorer.max_gen_toks, "Tokens of an answer at most")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
       ->capture_default_str();
-  command->add_option("--batch-size", flags->options.scorer.max_num_seqs, "Sequences that run at once")
+  command
+      ->add_option("--batch-size", flags->options.scorer.max_num_seqs, "Sequences that run at once; auto: the default")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 16))
+      ->transform([](const std::string& size) {
+        return size.starts_with("auto") ? std::to_string(ScorerOptions().max_num_seqs) : size;
+      })
       ->capture_default_str();
+  command->add_option("--num-fewshot", flags->num_fewshot, "lm-eval's; an error if the protocol gives other shots");
+  command->add_flag("--apply-chat-template", flags->apply_chat_template,
+                    "lm-eval's; an error if the protocol does without");
+  command->add_flag("--fewshot-as-multiturn", flags->fewshot_as_multiturn,
+                    "lm-eval's; an error if the protocol gives shots otherwise");
   command->add_option("--output-path", flags->output_path, "Folder for results, responses and reports")
       ->type_name("DIR");
   command->add_flag("--resume", flags->options.resume, "Go on from the responses in --output-path");

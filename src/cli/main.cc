@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/printable.h"
+#include "cli/arguments.h"
 #include "cli/commands.h"
 #include "cli/terminal.h"
 
@@ -34,10 +35,17 @@ int Finish(const Status& status) {
 }
 
 // CLI11 says only that a command is missing, and does not repeat the word that it could not read.
-std::string Explain(const CLI::App& program, const CLI::ParseError& error, int argc, char** argv) {
-  const std::string word = argc > 1 ? argv[1] : "";
-  if (word.empty() || !program.get_subcommands().empty()) return error.what();
-  return fmt::format("there is no {} \"{}\"", word[0] == '-' ? "flag" : "command", Printable(word));
+std::string Explain(const CLI::App& program, const CLI::ParseError& error, const std::vector<std::string>& arguments) {
+  const CLI::App* command = &program;
+  std::string place;
+  size_t depth = 0;
+  for (; !command->get_subcommands().empty(); ++depth) {
+    command = command->get_subcommands().front();
+    place += command->get_name() + " ";
+  }
+  if (depth >= arguments.size() || command->get_require_subcommand_min() == 0) return error.what();
+  const std::string& word = arguments[depth];
+  return fmt::format("there is no {} \"{}{}\"", word.starts_with('-') ? "flag" : "command", place, Printable(word));
 }
 
 void StartLog() {
@@ -62,15 +70,16 @@ int RunProgram(int argc, char** argv) {
   commands.emplace_back("eval", AddEvalCommand(&program));
   commands.emplace_back("inspect", AddInspectCommand(&program));
   commands.emplace_back("doctor", AddDoctorCommand(&program));
+  const std::vector<std::string> arguments = OwnSpelling(program, {argv + 1, argv + argc});
   try {
-    program.parse(argc, argv);
+    program.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
   } catch (const CLI::Success& success) {  // --help, --version
     std::ostringstream text;
     program.exit(success, text, text);
     return Finish(WriteOutput(text.str()));
   } catch (const CLI::ParseError& error) {
     const auto parsed = program.get_subcommands();
-    WriteNote(fmt::format("swiftkv: {}\nTry: swiftkv {}{}--help", Explain(program, error, argc, argv),
+    WriteNote(fmt::format("swiftkv: {}\nTry: swiftkv {}{}--help", Explain(program, error, arguments),
                           parsed.empty() ? "" : parsed[0]->get_name(), parsed.empty() ? "" : " "));
     return kWrongUsage;
   }

@@ -10,6 +10,7 @@
 #include <cctype>
 #include <charconv>
 #include <chrono>
+#include <map>
 #include <utility>
 #include <vector>
 
@@ -48,7 +49,25 @@ constexpr std::array<std::pair<std::string_view, Quantization>, 7> kQuantization
      {"int4", Quantization::kInt4},
      {"fp8", Quantization::kFp8}}};
 
+// What other tools call a value, in our spelling.
+using OtherNames = std::map<std::string, std::string, std::less<>>;
+
+void Translate(const OtherNames& names, CLI::Option* option) {
+  option->transform([names](const std::string& value) {
+    const auto found = names.find(value);
+    return found == names.end() ? value : found->second;
+  });
+}
+
 }  // namespace
+
+CLI::Option* AddDtypeFlag(CLI::App* command, std::string* dtype) {
+  CLI::Option* const option = command->add_option(
+      "--dtype", *dtype, "Type of weights and activations: bf16 (bfloat16), f32 (float32) or auto (bf16)");
+  option->check(CLI::IsMember({"auto", "bf16", "f32"}))->capture_default_str();
+  Translate({{"bfloat16", "bf16"}, {"float32", "f32"}, {"float", "f32"}}, option);
+  return option;
+}
 
 void AddQuantizationFlag(CLI::App* command, std::string* quantization) {
   std::vector<std::string> names = {"auto"};
@@ -94,7 +113,13 @@ Result<const kernels::Backend*> ChooseDevice(const std::string& device) {
   return &kernels::DefaultBackend();
 }
 
+void CheckCacheType(CLI::Option* option) {
+  option->check(CLI::IsMember({"auto", "bf16", "int8", "fp8"}));
+  Translate({{"bfloat16", "bf16"}, {"fp8_e4m3", "fp8"}}, option);
+}
+
 std::optional<DType> ParseCacheType(std::string_view name) {
+  if (name == "bf16") return DType::kBF16;
   if (name == "int8") return DType::kI8;
   if (name == "fp8") return DType::kF8E4M3;
   return std::nullopt;
@@ -132,14 +157,11 @@ void ModelFlags::AddRunning(CLI::App* command) {
                    "checkpoint has it")
       ->check(CLI::IsMember({"auto", "base", "swiftkv"}))
       ->capture_default_str();
-  command->add_option("--dtype", dtype, "Type of weights and activations: bf16, f32 or auto (bf16)")
-      ->check(CLI::IsMember({"auto", "bf16", "f32"}))
-      ->capture_default_str();
+  AddDtypeFlag(command, &dtype);
   AddQuantizationFlag(command, &quantization);
-  command
-      ->add_option("--kv-cache-dtype", kv_cache_dtype,
-                   "Type of the K/V cache: int8 (CPUs), fp8 (GPUs), or auto (that of --dtype)")
-      ->check(CLI::IsMember({"auto", "int8", "fp8"}));
+  CheckCacheType(command->add_option(
+      "--kv-cache-dtype", kv_cache_dtype,
+      "Type of the K/V cache: int8 (CPUs), fp8 (GPUs), bf16 (bfloat16), or auto (that of --dtype)"));
   AddDeviceFlag(command, &device);
   command->add_option("--chat-template", chat_template, "Jinja file to use instead of the model's own chat template")
       ->type_name("FILE");

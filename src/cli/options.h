@@ -20,6 +20,8 @@ class Option;
 
 namespace swiftkv {
 
+// --dtype, whose value becomes auto, bf16 or f32.
+CLI::Option* AddDtypeFlag(CLI::App* command, std::string* dtype);
 // --quantization, and what its value means beside --dtype's on a device.
 void AddQuantizationFlag(CLI::App* command, std::string* quantization);
 Quantization ParseQuantization(const std::string& quantization, const std::string& dtype,
@@ -29,7 +31,8 @@ void TakesAdapter(CLI::Option* option);
 // --device, and the backend that its value means. Error kNotFound: cuda, and there is none.
 void AddDeviceFlag(CLI::App* command, std::string* device);
 Result<const kernels::Backend*> ChooseDevice(const std::string& device);
-// Of --kv-cache-dtype's value: auto, int8 or fp8.
+// A check of --kv-cache-dtype's value, and what it means.
+void CheckCacheType(CLI::Option* option);
 std::optional<DType> ParseCacheType(std::string_view name);
 // As the flag spells it.
 std::string_view QuantizationName(Quantization quantization);

@@ -11,6 +11,7 @@
 #include <memory>
 #include <thread>
 
+#include "cli/arguments.h"
 #include "cli/commands.h"
 #include "cli/generation.h"
 #include "cli/terminal.h"
@@ -34,7 +35,9 @@ struct Flags {
   int64_t max_num_seqs = 64;
   double kv_cache_memory = 0;
   double tpot_target_ms = 0;
-  bool no_prefix_caching = false;
+  bool prefix_caching = true;
+  int64_t block_size = kKvBlockTokens;
+  std::string config;
   int shutdown_timeout = 30;
 };
 
@@ -53,7 +56,7 @@ int64_t KvCacheTokens(const Flags& flags, const LoadedModel& model, const Engine
 AsyncEngineOptions MakeAsyncEngineOptions(const Flags& flags, const LoadedModel& model) {
   AsyncEngineOptions options{.engine = MakeEngineOptions(flags.model, model), .max_waiting = flags.max_waiting};
   options.engine.scheduler.max_num_seqs = flags.max_num_seqs;
-  options.engine.scheduler.enable_prefix_caching = !flags.no_prefix_caching;
+  options.engine.scheduler.enable_prefix_caching = flags.prefix_caching;
   options.engine.tpot_target_s = flags.tpot_target_ms / 1000;
   options.engine.kv_cache_tokens = KvCacheTokens(flags, model, options.engine);
   return options;
@@ -120,7 +123,9 @@ void AddNetworkFlags(CLI::App* command, Flags* flags) {
   http.port = 8000;
   command->add_option("--host", http.host, "Address to listen on; 0.0.0.0: all of this machine's")
       ->capture_default_str();
-  command->add_option("--port", http.port, "Port to listen on; 0: any free one")->capture_default_str();
+  command->add_option("--port", http.port, "Port to listen on; 0: any free one")
+      ->check(CLI::Range(0, 65535))
+      ->capture_default_str();
   command->add_option("--uds", http.uds, "Unix socket to listen on instead")->type_name("PATH");
   command->add_option("--ssl-keyfile", http.ssl_keyfile, "Private key for TLS (PEM)")->type_name("FILE");
   command->add_option("--ssl-certfile", http.ssl_certfile, "Certificate chain for TLS (PEM)")->type_name("FILE");
@@ -164,7 +169,19 @@ void AddEngineFlags(CLI::App* command, Flags* flags) {
                    "Milliseconds a token that running answers should keep; prompts are cut smaller for it. 0: none")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  command->add_flag("--no-enable-prefix-caching", flags->no_prefix_caching, "Do not reuse K/V between requests");
+  command->add_flag("--enable-prefix-caching,!--no-enable-prefix-caching", flags->prefix_caching,
+                    "Reuse K/V between requests (the default)");
+  command->add_option("--block-size", flags->block_size, "Tokens of a block of K/V: 16")
+      ->check([](const std::string& size) {
+        return size == std::to_string(kKvBlockTokens)
+                   ? ""
+                   : fmt::format("{}: the K/V cache has blocks of {} tokens", size, kKvBlockTokens);
+      })
+      ->capture_default_str();
+  command
+      ->add_option("--config", flags->config,
+                   "YAML map of these flags, each beaten by its flag and environment variable")
+      ->type_name("FILE");
 }
 
 }  // namespace
@@ -180,9 +197,13 @@ RunCommand AddServeCommand(CLI::App* program) {
       command,
       "Examples:\n"
       "  swiftkv serve smollm2-135m --adapter models/smollm2-135m-swiftkv-33\n"
+      "  swiftkv serve --config serve.yaml\n"
       "  swiftkv serve MODEL --host 0.0.0.0 --api-key \"$KEY\" --ssl-keyfile key.pem --ssl-certfile cert.pem\n"
       "The page is at http://127.0.0.1:8000/, the API's description at /openapi.json.\n");
-  return [flags] { return Serve(*flags); };
+  return [flags, command]() -> Status {
+    if (!flags->config.empty()) SWIFTKV_RETURN_IF_ERROR(ApplyConfigFile(flags->config, command));
+    return Serve(*flags);
+  };
 }
 
 }  // namespace swiftkv

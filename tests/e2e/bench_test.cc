@@ -3,15 +3,18 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "bench/scripted_server.h"
 #include "e2e/process.h"
 #include "e2e/tiny_model.h"
 
 namespace swiftkv {
 namespace {
 
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using Json = nlohmann::json;
@@ -47,6 +50,65 @@ TEST_F(BenchCliTest, LatencyPrintsBothModes) {
       Bench("latency", {"-p", "16", "-n", "0", "-r", "1", "--no-roofline", "--kv-cache-dtype", "int8", "-o", "json"});
   ASSERT_EQ(int8.exit_code, 0) << int8.err;
   EXPECT_EQ(Json::parse(int8.out)[0]["type_k"], "I8");
+}
+
+TEST_F(BenchCliTest, LatencyTakesLlamaBenchsFlags) {
+  const ProcessResult result = Bench("latency", {"-p", "0", "-n", "0", "-pg", "16,4", "-b", "2048,8", "-ub", "8", "-r",
+                                                 "1", "-t", "1", "--no-roofline", "--json", "--dtype", "bfloat16"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const Json rows = Json::parse(result.out);
+  ASSERT_EQ(rows.size(), 2u) << "base and SwiftKV";
+  EXPECT_EQ(rows[0]["test"], "pp16+tg4");
+  EXPECT_EQ(rows[0]["n_batch"], 8);
+  const ProcessResult table = Bench("latency", {"-p", "16", "-n", "0", "-r", "1", "-t", "1", "--no-roofline"});
+  EXPECT_THAT(table.out, HasSubstr("1 threads of "));
+}
+
+// The server answers every request with two tokens.
+TEST_F(BenchCliTest, ServeSavesTheMetricsThatAreWanted) {
+  const ScriptedServer server([](int, const std::string&) {
+    return Script{
+        {std::chrono::milliseconds(0),
+         "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+         "data: {\"choices\":[{\"text\":\"a\"}]}\n\ndata: {\"choices\":[{\"text\":\"b\"}]}\n\ndata: [DONE]\n\n"}};
+  });
+  const ProcessResult result = RunSwiftKv({"bench",
+                                           "serve",
+                                           "--backend",
+                                           "vllm",
+                                           "--port",
+                                           server.port(),
+                                           "--model",
+                                           "org/tiny",
+                                           "--tokenizer",
+                                           Path("base"),
+                                           "--random-input-len",
+                                           "8",
+                                           "--random-output-len",
+                                           "2",
+                                           "--num-prompts",
+                                           "3",
+                                           "--max-concurrency",
+                                           "2",
+                                           "--save-result",
+                                           "--result-dir",
+                                           Path("results/new"),
+                                           "--percentile-metrics",
+                                           "ttft,e2el",
+                                           "--metric-percentiles",
+                                           "95",
+                                           "--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const Json json = Json::parse(result.out);
+  EXPECT_EQ(json["completed"], 3);
+  EXPECT_TRUE(json.contains("p95_ttft_ms") && json.contains("mean_e2el_ms"));
+  EXPECT_FALSE(json.contains("mean_tpot_ms"));
+  std::vector<std::string> files;
+  for (const auto& file : std::filesystem::directory_iterator(Path("results/new"))) {
+    files.push_back(file.path().filename());
+  }
+  ASSERT_EQ(files.size(), 1u);
+  EXPECT_THAT(files[0], ContainsRegex("^vllm-infqps-concurrency2-tiny-[0-9]{8}-[0-9]{6}\\.json$"));
 }
 
 TEST_F(BenchCliTest, RandomWeightsNeedAConfigAlone) {
@@ -93,6 +155,10 @@ TEST_F(BenchCliTest, ThroughputAndSweep) {
 TEST_F(BenchCliTest, WrongUsageIsASentence) {
   const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
       {{"bench"}, "subcommand"},
+      {{"bench", "nonsense"}, "there is no command \"bench nonsense\""},
+      {{"bench", "latency", Path("base"), "--json", "-o", "csv"}, "--output"},
+      {{"bench", "serve", "--dataset-name", "sharegpt"}, "there are random, lengths-file"},
+      {{"bench", "serve", "--percentile-metrics", "ttft,speed"}, "speed"},
       {{"bench", "latency", Path("base"), "-p", "many"}, "-p many"},
       {{"bench", "latency", Path("base"), "-p", "0", "-n", "0"}, "nothing to measure"},
       {{"bench", "latency", Path("base"), "-p", "5000"}, "context holds 512 tokens"},

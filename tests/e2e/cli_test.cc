@@ -134,6 +134,28 @@ TEST_F(CliTest, AFlagBeatsTheEnvironmentAndThatTheDefault) {
   EXPECT_EQ(Generate({"hello"}, {.environment = {"SWIFTKV_MAX_TOKENS=many"}}).exit_code, 2);
 }
 
+TEST_F(CliTest, SpellingsOfOtherTools) {
+  const std::vector<std::string> ours = {"hello", "--max-tokens", "9", "--ignore-eos", "-q", "--dtype", "f32"};
+  const std::string expected = Generate(ours).out;
+  EXPECT_EQ(expected.size(), 10u);
+  EXPECT_EQ(Generate({"hello", "--max_tokens=9", "--ignore_eos", "-q", "--dtype", "float32"}).out, expected);
+  EXPECT_THAT(Generate({"hello", "--max_toks", "9"}).err, HasSubstr("--max_toks"));
+}
+
+TEST_F(CliTest, ABFloat16CacheUnderBothTypes) {
+  const auto json = [](std::vector<std::string> flags) {
+    flags.insert(flags.end(), {"hello", "--max-tokens", "4", "--logprobs", "0", "--ignore-eos", "--json"});
+    const ProcessResult result = Generate(flags);
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    return result.exit_code == 0 ? Json::parse(result.out)["logprobs"] : Json();
+  };
+  EXPECT_EQ(json({"--kv-cache-dtype", "bfloat16"}), json({}));
+  const Json wide = json({"--dtype", "f32"});
+  const Json narrow = json({"--dtype", "f32", "--kv-cache-dtype", "bf16"});
+  EXPECT_NE(wide, narrow);
+  EXPECT_NEAR(wide[0]["logprob"].get<double>(), narrow[0]["logprob"].get<double>(), 0.05);
+}
+
 TEST_F(CliTest, SamplingIsRepeatableAndStopsWhereAsked) {
   const std::vector<std::string> flags = {"hello", "--max-tokens", "30", "--ignore-eos", "-q", "--temp",
                                           "1",     "-s",           "5"};

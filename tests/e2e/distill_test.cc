@@ -85,6 +85,38 @@ class DistillTest : public testing::Test {
   std::string folder_;
 };
 
+TEST_F(DistillTest, TakesTheTrainersFlags) {
+  const ProcessResult result = RunSwiftKv({"distill",
+                                           "--model_name_or_path",
+                                           Path("base"),
+                                           "--output_dir",
+                                           Path("out"),
+                                           "--data",
+                                           Path("text.jsonl"),
+                                           "--max_steps",
+                                           "2",
+                                           "--per_device_train_batch_size",
+                                           "1",
+                                           "--gradient_accumulation_steps",
+                                           "2",
+                                           "--learning_rate",
+                                           "1e-3",
+                                           "--lr_scheduler_type",
+                                           "constant",
+                                           "--save_steps",
+                                           "1",
+                                           "--max-length",
+                                           "32",
+                                           "--init",
+                                           "reference",
+                                           "--eval-tokens",
+                                           "64"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(Read("out/recipe.yaml"), AllOf(HasSubstr("train_iters: 2"), HasSubstr("micro_batch_size: 1"),
+                                             HasSubstr("name: constant"), HasSubstr("save_every_n_steps: 1")));
+  ExpectRefused({"--bf16"}, "--bf16");
+}
+
 TEST_F(DistillTest, LearnsAndWritesACheckpointWithItsCard) {
   const ProcessResult result = Distill("out", "60", {"--json"});
   ASSERT_EQ(result.exit_code, 0) << result.err;

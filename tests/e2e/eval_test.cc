@@ -66,6 +66,24 @@ TEST_F(EvalTest, AllSevenSideBySide) {
   EXPECT_THAT(Read("out/report.html"), HasSubstr("</html>"));
 }
 
+TEST_F(EvalTest, TakesLmEvalsNamesAndFlags) {
+  const ProcessResult result =
+      EvalSets({"--tasks", "gsm8k_cot_llama_3.1_instruct", "--limit", "1", "--batch_size", "auto", "--num_fewshot", "8",
+                "--apply_chat_template", "--fewshot_as_multiturn", "--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_TRUE(Json::parse(result.out)["settings"]["tasks"].contains("gsm8k_cot_llama_3.1_instruct"));
+  const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
+      {{"--tasks", "gsm8k", "--num_fewshot", "5"}, "--num-fewshot 5: --protocol card fixes how gsm8k"},
+      {{"--tasks", "winogrande", "--apply_chat_template"}, "winogrande is asked, without a chat template"},
+      {{"--tasks", "winogrande", "--fewshot_as_multiturn"}, "with its shots in one text"},
+      {{"--tasks", "mmlu_llama_3.1_instruct", "--protocol", "leaderboard"}, "belongs to --protocol card"}};
+  for (const auto& [arguments, sentence] : cases) {
+    const ProcessResult refused = EvalSets(arguments);
+    EXPECT_EQ(refused.exit_code, 2) << sentence;
+    EXPECT_THAT(refused.err, HasSubstr(sentence));
+  }
+}
+
 TEST_F(EvalTest, GoesOnFromResponses) {
   const std::vector<std::string> arguments = {"--tasks", "winogrande", "--output-path", Path("out"), "--json"};
   const ProcessResult first = EvalSets(arguments);

@@ -7,6 +7,7 @@
 
 #include <csignal>
 #include <filesystem>
+#include <fstream>
 
 #include "e2e/process.h"
 #include "e2e/tiny_model.h"
@@ -55,7 +56,27 @@ TEST_F(ServeTest, StartsAndEndsWithASignal) {
   }
 }
 
+TEST_F(ServeTest, FlagsComeFromAFileToo) {
+  const std::string file = folder_ + "/serve.yaml";
+  std::ofstream(file) << "model: " << model_ << "\nport: 0\nserved_model_name: [from-file]\nmax-model-len: 256\n";
+  const ProcessResult result = RunSwiftKv({"serve", "--config", file, "--max-model-len", "128", "--block-size", "16"},
+                                          {.signal_after_error = SIGTERM, .error_text = "ready at"});
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.err, HasSubstr("from-file in mode base, context 128 tokens"));
+  std::ofstream(file, std::ios::app) << "ports: 3\n";
+  const ProcessResult unknown = RunSwiftKv({"serve", "--config", file});
+  EXPECT_EQ(unknown.exit_code, 2);
+  EXPECT_THAT(unknown.err, HasSubstr("serve.yaml:5: ports is no flag"));
+}
+
 TEST_F(ServeTest, SaysWhyItCannotStart) {
+  const ProcessResult port = RunSwiftKv({"serve", model_, "--port", "99999"});
+  EXPECT_EQ(port.exit_code, 2);
+  EXPECT_THAT(port.err, HasSubstr("99999 not in range 0 to 65535"));
+  const ProcessResult block = RunSwiftKv({"serve", model_, "--port", "0", "--block-size", "32"});
+  EXPECT_EQ(block.exit_code, 2);
+  EXPECT_THAT(block.err, HasSubstr("32: the K/V cache has blocks of 16 tokens"));
+
   const ProcessResult tls = RunSwiftKv({"serve", model_, "--port", "0", "--ssl-certfile", "cert.pem"});
   EXPECT_EQ(tls.exit_code, 2);
   EXPECT_THAT(tls.err, HasSubstr("belong together"));
