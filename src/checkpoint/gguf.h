@@ -42,6 +42,7 @@ class GgufFile : public TensorSource {
   // order. permuted_heads is set for q/k of architecture llama.
   const std::vector<std::string>& names() const override { return tensors_->names(); }
   const StoredTensor* Find(std::string_view name) const override { return tensors_->Find(name); }
+  std::string origin() const override { return path_; }
 
   // Metadata. Errors: kNotFound (no such key), kInvalidInput (of another type, or out of range); both name the key.
   bool Contains(std::string_view key) const { return values_.contains(key); }

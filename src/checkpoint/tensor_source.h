@@ -47,6 +47,10 @@ class TensorSource {
   virtual const std::vector<std::string>& names() const = 0;
   // Null if there is no such tensor. The pointer lives as long as the source.
   virtual const StoredTensor* Find(std::string_view name) const = 0;
+  // The folder or file that messages name; empty: only in memory.
+  virtual std::string origin() const { return {}; }
+  // What messages call a tensor of it, or one that it should have: "folder: model.norm.weight".
+  std::string Place(std::string_view name) const;
 };
 
 // `path`: a .safetensors file, or a folder with model.safetensors or model.safetensors.index.json and its shards.

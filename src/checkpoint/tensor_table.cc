@@ -6,8 +6,14 @@
 
 namespace swiftkv {
 
+std::string TensorSource::Place(std::string_view name) const {
+  const std::string from = origin();
+  return from.empty() ? std::string(name) : fmt::format("{}: {}", from, name);
+}
+
 Result<std::unique_ptr<TensorTable>> TensorTable::Create(std::vector<StoredTensor> tensors, const std::string& origin) {
   auto table = std::make_unique<TensorTable>();
+  table->origin_ = origin;
   table->tensors_ = std::move(tensors);
   std::sort(table->tensors_.begin(), table->tensors_.end(),
             [](const StoredTensor& a, const StoredTensor& b) { return a.name < b.name; });

@@ -18,8 +18,10 @@ class TensorTable : public TensorSource {
 
   const std::vector<std::string>& names() const override { return names_; }
   const StoredTensor* Find(std::string_view name) const override;
+  std::string origin() const override { return origin_; }
 
  private:
+  std::string origin_;
   std::vector<StoredTensor> tensors_;  // sorted by name
   std::vector<std::string> names_;
 };

@@ -92,9 +92,9 @@ class TensorsOutput {
 
 Status TensorsOutput::WriteEntry(const Entry& entry, SafetensorsWriter* writer) const {
   const StoredTensor* tensor = entry.source->Find(entry.name);
-  if (tensor == nullptr) return NotFound("the checkpoint has no tensor {}", entry.name);
+  if (tensor == nullptr) return NotFound("{}: the checkpoint has no such tensor", entry.source->Place(entry.name));
   if (tensor->shape != entry.shape) {
-    return InvalidInput("tensor {} has another shape than config.json says", entry.name);
+    return InvalidInput("{}: another shape than config.json says", entry.source->Place(entry.name));
   }
   if (IsQuantized(entry)) return WriteCompressed(*tensor, *options_.quantization, dtype_, writer);
   std::vector<float> values;

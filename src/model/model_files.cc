@@ -7,6 +7,7 @@
 #include <system_error>
 #include <utility>
 
+#include "base/printable.h"
 #include "checkpoint/folder.h"
 #include "checkpoint/json_file.h"
 #include "model/gguf_config.h"
@@ -54,6 +55,20 @@ Result<Json> ReadFolderJson(const std::string& folder, const char* name) {
   return ReadJsonFile(path);
 }
 
+// In a quantised checkpoint numbers of 8 bits mean nothing without their scales; elsewhere they may stand for
+// themselves.
+Status CheckScales(const Json& config, const TensorSource& tensors) {
+  if (!config.contains("quantization_config") || config["quantization_config"].is_null()) return Ok();
+  for (const std::string& name : tensors.names()) {
+    const StoredTensor& tensor = *tensors.Find(name);
+    if (tensor.dtype == DType::kF8E4M3 && tensor.scale == nullptr) {
+      return InvalidInput("{}: there is no {}_scale, which a checkpoint with a quantization_config needs",
+                          tensors.origin(), Printable(name));
+    }
+  }
+  return Ok();
+}
+
 Status OpenFolder(const std::string& folder, ModelFiles* files) {
   files->folder = folder;
   SWIFTKV_ASSIGN_OR_RETURN(const Json json, ReadFolderJson(folder, "config.json"));
@@ -65,6 +80,7 @@ Status OpenFolder(const std::string& folder, ModelFiles* files) {
     return tl::unexpected(generation.error());
   }
   SWIFTKV_ASSIGN_OR_RETURN(files->base, OpenSafetensors(folder));
+  SWIFTKV_RETURN_IF_ERROR(CheckScales(json, *files->base));
   if (files->base->Find("model.embed_tokens.weight") == nullptr && files->base->Find(kSwiftKvNorm) != nullptr) {
     return InvalidInput("{}: this folder is an adapter; name its base model and give the folder with --adapter",
                         folder);
@@ -84,6 +100,7 @@ Status ApplyAdapter(const std::string& folder, ModelFiles* files) {
   SWIFTKV_ASSIGN_OR_RETURN(const Json json, ReadFolderJson(folder, "config.json"));
   SWIFTKV_RETURN_IF_ERROR(MergeAdapterConfig(json, folder + "/config.json", &files->config));
   SWIFTKV_ASSIGN_OR_RETURN(files->adapter, OpenSafetensors(folder));
+  SWIFTKV_RETURN_IF_ERROR(CheckScales(json, *files->adapter));
   if (files->adapter->Find(kSwiftKvNorm) == nullptr) {
     return InvalidInput("{}: not an adapter, there is no tensor {}", folder, kSwiftKvNorm);
   }

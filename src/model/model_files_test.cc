@@ -135,6 +135,17 @@ TEST_F(ModelFilesTest, RefusesWhatIsNoModel) {
   EXPECT_THAT(Message(root_ + "/fifo.gguf"), HasSubstr("not a regular file"));
 }
 
+TEST_F(ModelFilesTest, EightBitsOfAQuantisedCheckpointNeedTheirScales) {
+  const std::string folder = Folder("model");
+  Write("model/model.safetensors",
+        Safetensors(R"({"w.weight":{"dtype":"F8_E4M3","shape":[2,2],"data_offsets":[0,4]}})", "1234"));
+  EXPECT_EQ(Message(folder), "no error");
+  const std::string config(kConfig);
+  Write("model/config.json",
+        config.substr(0, config.size() - 1) + R"(, "quantization_config": {"quant_method": "fbgemm_fp8"}})");
+  EXPECT_THAT(Message(folder), HasSubstr("model: there is no w.weight_scale"));
+}
+
 TEST_F(ModelFilesTest, AppliesAnAdapter) {
   std::string config(kConfig);
   config.replace(config.find("\"llama\""), 7, "\"llama_swiftkv\"");

@@ -113,9 +113,9 @@ std::vector<SwiftKvTensor> SwiftKvTensors(const ModelConfig& student) {
 Result<std::vector<float>> ReadTensor(const TensorSource& source, const std::string& name,
                                       const std::vector<int64_t>& shape) {
   const StoredTensor* tensor = source.Find(name);
-  if (tensor == nullptr) return InvalidInput("the checkpoint has no tensor {}", name);
+  if (tensor == nullptr) return InvalidInput("{}: the checkpoint has no such tensor", source.Place(name));
   if (tensor->shape != shape) {
-    return InvalidInput("tensor {} has shape [{}], expected [{}]", name, fmt::join(tensor->shape, ", "),
+    return InvalidInput("{}: shape [{}], expected [{}]", source.Place(name), fmt::join(tensor->shape, ", "),
                         fmt::join(shape, ", "));
   }
   std::vector<float> values(static_cast<size_t>(tensor->rows() * tensor->columns()));

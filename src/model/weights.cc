@@ -25,6 +25,7 @@ using kernels::PackedMatrix;
 
 // Rows [begin, begin + count) of one tensor; called from several threads.
 struct RowReader {
+  std::string place;  // what messages call the tensor
   std::function<Status(int64_t begin, int64_t count, float* out)> floats;
   // Where the file has blocks of that type (BlockRowsType):
   std::optional<DType> block_type = {};
@@ -68,7 +69,7 @@ class WeightsBuilder {
   // A projection's weight and, where the family has one, its bias; `projections` without ".weight".
   Status Projection(const std::vector<Part>& projections, int64_t columns, bool has_bias, PackedMatrix* weight,
                     std::vector<float>* bias);
-  Status CheckFinite(const std::string& name, const float* values, int64_t count) const;
+  Status CheckFinite(const std::string& place, const float* values, int64_t count) const;
 
   const ModelConfig& config_;
   const LoadOptions& options_;
@@ -99,14 +100,14 @@ void PackBlocks(const kernels::Backend& backend, const BlockRows& blocks, int64_
                             count, out);
 }
 
-Status WeightsBuilder::CheckFinite(const std::string& name, const float* values, int64_t count) const {
+Status WeightsBuilder::CheckFinite(const std::string& place, const float* values, int64_t count) const {
   // The largest bfloat16; a float32 above it would round to infinity.
   constexpr float kMaxBFloat16 = 3.38953139e38f;
   const float limit = options_.dtype == DType::kBF16 ? kMaxBFloat16 : std::numeric_limits<float>::max();
   bool finite = true;
   for (int64_t i = 0; i < count; ++i) finite &= std::fabs(values[i]) <= limit;  // false for NaN
   if (finite) return Ok();
-  return InvalidInput("{}: NaN, infinite or above {} in magnitude, which {} can't hold", name, limit,
+  return InvalidInput("{}: NaN, infinite or above {} in magnitude, which {} can't hold", place, limit,
                       Name(options_.dtype));
 }
 
@@ -116,7 +117,7 @@ Status WeightsBuilder::Vector(const std::vector<Part>& parts, std::vector<float>
     const size_t begin = out->size();
     out->resize(begin + static_cast<size_t>(part.rows));
     SWIFTKV_RETURN_IF_ERROR(read.floats(0, 1, out->data() + begin));
-    SWIFTKV_RETURN_IF_ERROR(CheckFinite(part.name, out->data() + begin, part.rows));
+    SWIFTKV_RETURN_IF_ERROR(CheckFinite(read.place, out->data() + begin, part.rows));
   }
   return Ok();
 }
@@ -133,7 +134,7 @@ Status WeightsBuilder::PackTask(const std::vector<Part>& parts, const std::vecto
     if (from < to) {
       float* values = rows.get() + (from - begin) * out->k;
       SWIFTKV_RETURN_IF_ERROR(readers[i].floats(from - part_begin, to - from, values));
-      SWIFTKV_RETURN_IF_ERROR(CheckFinite(parts[i].name, values, (to - from) * out->k));
+      SWIFTKV_RETURN_IF_ERROR(CheckFinite(readers[i].place, values, (to - from) * out->k));
     }
     part_begin += parts[i].rows;
   }
@@ -157,7 +158,7 @@ Status WeightsBuilder::PackBlocksTask(const std::vector<Part>& parts, const std:
     const int64_t to = std::min(begin + count, part_begin + parts[i].rows);
     if (from < to) {
       SWIFTKV_RETURN_IF_ERROR(readers[i].blocks(from - part_begin, to - from, &blocks));
-      if (!ScalesFit(blocks, out->dtype)) return InvalidInput("{}: scales are too large", parts[i].name);
+      if (!ScalesFit(blocks, out->dtype)) return InvalidInput("{}: scales are too large", readers[i].place);
       PackBlocks(*weights_.backend, blocks, from, to - from, out);
     }
     part_begin += parts[i].rows;
@@ -334,12 +335,13 @@ Result<Weights> WeightsBuilder::Build() {
 
 Result<RowReader> OpenStored(const TensorSource& base, const TensorSource* adapter, const std::string& name,
                              const std::vector<int64_t>& shape) {
-  const StoredTensor* tensor = nullptr;
-  if (adapter != nullptr && name.find(kSwiftKvSuffix) != std::string::npos) tensor = adapter->Find(name);
-  if (tensor == nullptr) tensor = base.Find(name);
-  if (tensor == nullptr) return NotFound("{}: the checkpoint has no such tensor", name);
+  const bool of_adapter = adapter != nullptr && name.find(kSwiftKvSuffix) != std::string::npos &&
+                          (adapter->Find(name) != nullptr || base.Find(name) == nullptr);
+  const TensorSource& source = of_adapter ? *adapter : base;
+  const StoredTensor* const tensor = source.Find(name);
+  if (tensor == nullptr) return NotFound("{}: the checkpoint has no such tensor", source.Place(name));
   if (tensor->shape != shape) {
-    return InvalidInput("{}: shape [{}], the config asks for [{}]", name, fmt::join(tensor->shape, ", "),
+    return InvalidInput("{}: shape [{}], the config asks for [{}]", source.Place(name), fmt::join(tensor->shape, ", "),
                         fmt::join(shape, ", "));
   }
   const auto release = [tensor](int64_t begin, int64_t count) {
@@ -350,6 +352,7 @@ Result<RowReader> OpenStored(const TensorSource& base, const TensorSource* adapt
         tensor->data.subspan(static_cast<size_t>(begin) * row_bytes, static_cast<size_t>(count) * row_bytes));
   };
   RowReader reader;
+  reader.place = source.Place(name);
   reader.floats = [tensor, release](int64_t begin, int64_t count, float* out) -> Status {
     SWIFTKV_RETURN_IF_ERROR(DecodeRows(*tensor, begin, count, out));
     release(begin, count);
@@ -383,6 +386,7 @@ RowReader RandomRows(uint64_t seed, const std::string& name, const std::vector<i
   uint64_t tensor_seed = seed;
   for (const char c : name) tensor_seed = (tensor_seed ^ static_cast<uint8_t>(c)) * 0x100000001b3u;  // FNV-1a
   RowReader reader;
+  reader.place = name;
   reader.floats = [=](int64_t begin, int64_t count, float* out) -> Status {
     for (int64_t row = begin; row < begin + count; ++row) {
       uint64_t state = tensor_seed + static_cast<uint64_t>(row) * 0xd1342543de82ef95u;

@@ -42,6 +42,7 @@ class FakeTensors : public TensorSource {
     const auto found = tensors_.find(name);
     return found == tensors_.end() ? nullptr : &found->second;
   }
+  std::string origin() const override { return "folder"; }
 
  private:
   std::map<std::string, std::vector<float>, std::less<>> values_;
@@ -179,13 +180,15 @@ TEST(WeightsTest, RefusesWhatIsMissingMisshapenOrNotFinite) {
   auto weights = LoadWeights(SmallConfig(), tensors, nullptr, kBoth);
   ASSERT_FALSE(weights.has_value());
   EXPECT_EQ(weights.error().code, ErrorCode::kNotFound);
-  EXPECT_THAT(weights.error().message, HasSubstr("model.layers.1.mlp.up_proj.weight"));
+  EXPECT_THAT(weights.error().message, HasSubstr("folder: model.layers.1.mlp.up_proj.weight: the"));
 
   tensors = SmallTensors();
   tensors.SetFilled("model.layers.1.self_attn.o_proj.weight", {30, 24}, 0);
   weights = LoadWeights(SmallConfig(), tensors, nullptr, kBoth);
   ASSERT_FALSE(weights.has_value());
-  EXPECT_THAT(weights.error().message, HasSubstr("shape [30, 24], the config asks for [24, 30]"));
+  EXPECT_THAT(
+      weights.error().message,
+      HasSubstr("folder: model.layers.1.self_attn.o_proj.weight: shape [30, 24], the config asks for [24, 30]"));
 
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const float infinity = std::numeric_limits<float>::infinity();
