@@ -21,6 +21,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <span>
 #include <string>
 #include <string_view>
@@ -185,6 +186,8 @@ class Backend {
   virtual std::string_view name() const = 0;
   // The GPU's name; empty: a CPU.
   virtual std::string device_name() const { return {}; }
+  // The most that attention and its gradients take.
+  virtual int64_t max_head_dim() const { return std::numeric_limits<int64_t>::max(); }
 
   // Where everything lives that operations read and write, packed matrices included. What they are told about shapes
   // and AttentionArgs::sequences are the host's.

@@ -26,6 +26,40 @@ TEST(FakeDeviceTest, CrashesWhenTheHostTouchesItsMemory) {
   EXPECT_DEATH(*buffer.as<volatile int64_t>() = 8, "");
 }
 
+TEST(FakeDeviceTest, FailsWhenAsked) {
+  FakeDevice device(kernels::RefBackend());
+  AlignedBuffer buffer = *AlignedBuffer::Allocate(8, "test", device.memory());
+  int64_t read = 7;
+  device.memory().FailRead(1);
+  device.memory().Read(&read, buffer.data(), sizeof read);
+  EXPECT_EQ(read, 0);
+  EXPECT_TRUE(device.TakeError());
+  read = 7;
+  device.memory().Read(&read, buffer.data(), sizeof read);
+  EXPECT_EQ(read, 7);
+  EXPECT_TRUE(device.memory().failed());
+  EXPECT_FALSE(device.TakeError());
+  EXPECT_TRUE(device.TakeError());
+  device.memory().FailAllocation(0);
+  EXPECT_FALSE(AlignedBuffer::Allocate(8, "test", device.memory()));
+  EXPECT_FALSE(device.TakeError());
+  EXPECT_TRUE(AlignedBuffer::Allocate(8, "test", device.memory()));
+}
+
+// Attention there is made for so many dimensions, and would leave the others out.
+TEST(DeviceLimitsTest, LargerHeadsAreRefused) {
+  const FakeDevice device(kernels::RefBackend());
+  ModelConfig config = TinyConfig();
+  config.head_dim = 256;
+  EXPECT_TRUE(RandomWeights(config, 1, {.backend = &device}));
+  config.head_dim = 258;
+  EXPECT_TRUE(RandomWeights(config, 1, {.backend = &kernels::RefBackend()}));
+  const Result<Weights> refused = RandomWeights(config, 1, {.backend = &device});
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::kInvalidInput);
+  EXPECT_NE(refused.error().message.find("head_dim 258"), std::string::npos);
+}
+
 // Two prompts in chunks, some of whose logits are wanted, and then answers.
 std::vector<Logits> RunSteps(const Weights& weights, Mode mode) {
   Forward forward(weights, mode);
@@ -138,7 +172,7 @@ TEST_P(DeviceTest, StepsOfAllShapesStayWithinTheirMemory) {
   for (const Mode mode : {Mode::kTeacher, Mode::kStudent}) {
     for (uint32_t seed = 1; seed <= 2; ++seed) {
       EXPECT_EQ(RunRandomSteps(on_device, mode, seed), RunRandomSteps(on_host, mode, seed));
-      ASSERT_TRUE(device.fake_memory().intact()) << "seed " << seed;
+      ASSERT_TRUE(device.memory().intact()) << "seed " << seed;
     }
   }
 }
@@ -147,13 +181,13 @@ TEST_P(DeviceTest, StepsOfAllShapesStayWithinTheirMemory) {
 // `failing` finds no memory (below 0: none); the step that it belongs to runs again. True in `failed`: there was such
 // an allocation.
 Logits RunWithFailure(const FakeDevice& device, const Weights& weights, int64_t failing, bool* failed) {
-  FakeDeviceMemory& memory = device.fake_memory();
+  FakeDeviceMemory& memory = device.memory();
   std::vector<int32_t> table(1100);
   KvCache cache = *KvCache::Create(CacheLayout(weights, Mode::kStudent), std::ssize(table));
   Forward forward(weights, Mode::kStudent);
   std::iota(table.begin(), table.end(), 0);
   Logits logits(static_cast<size_t>(weights.config.vocab_size));
-  memory.FailAfter(failing);
+  memory.FailAllocation(failing);
   int failures = 0;
   for (const SequenceChunk& chunk : {SequenceChunk{0, 8, 0, table}, SequenceChunk{0, 40, 16380, table}}) {
     Step step{.token_ids = {}, .chunks = {chunk}, .logit_rows = {static_cast<int32_t>(chunk.tokens - 1)}};
@@ -166,13 +200,14 @@ Logits RunWithFailure(const FakeDevice& device, const Weights& weights, int64_t 
     if (!status) {
       ++failures;
       EXPECT_EQ(status.error().code, ErrorCode::kResourceExhausted);
+      EXPECT_FALSE(device.TakeError());
       status = run();
     }
     EXPECT_TRUE(status.has_value());
   }
-  *failed = failing >= 0 && memory.has_failed();
+  *failed = failing >= 0 && memory.failed();
   EXPECT_EQ(failures, *failed ? 1 : 0);
-  memory.FailAfter(-1);
+  memory.FailAllocation(-1);
   return logits;
 }
 
@@ -194,7 +229,7 @@ TEST(DeviceMemoryTest, AStepGoesThroughOnceThereIsMemoryForIt) {
 
 TEST(DeviceErrorTest, LoadingTellsWhatTheDeviceSaid) {
   const FakeDevice device(kernels::DefaultBackend());
-  device.Fail({ErrorCode::kInternal, "a kernel failed"});
+  device.memory().Fail({ErrorCode::kInternal, "a kernel failed"});
   const Result<Weights> weights = RandomWeights(TinyConfig(), 1, {.backend = &device});
   ASSERT_FALSE(weights.has_value());
   EXPECT_EQ(weights.error().message, "a kernel failed");

@@ -4,7 +4,8 @@
 //
 //   FakeDevice device(kernels::DefaultBackend());
 //   Weights weights = *RandomWeights(config, 1, {.backend = &device});
-//   EXPECT_TRUE(device.fake_memory().intact());  // nothing was written behind a buffer
+//   device.memory().FailRead(7);            // the eighth from now on
+//   EXPECT_TRUE(device.memory().intact());  // nothing was written behind a buffer
 #ifndef SWIFTKV_MODEL_FAKE_DEVICE_H_
 #define SWIFTKV_MODEL_FAKE_DEVICE_H_
 
@@ -44,12 +45,25 @@ class FakeDeviceMemory final : public MemorySpace {
     if (begin_ != nullptr) munmap(begin_, kReserved);
   }
 
+  // The call-th (from 0) from now on fails, once; -1: none does. TakeError tells it then, and Allocate itself, too.
+  void FailRead(int64_t call) { reads_left_ = call, failed_ = false; }
+  void FailAllocation(int64_t call) { allocations_left_ = call, failed_ = false; }
+  bool failed() const { return failed_; }
+  void Fail(Error error) {
+    const std::lock_guard lock(mutex_);
+    error_ = tl::unexpected<Error>(std::move(error));
+  }
+  Status TakeError() {
+    const std::lock_guard lock(mutex_);
+    return std::exchange(error_, Ok());
+  }
+
   bool is_host() const override { return false; }
   // Addresses are never used again, so that what has been freed can't be mistaken for what came after it.
   Result<std::byte*> Allocate(int64_t bytes, const char* what) override {
     const Opened opened(this);
     const std::lock_guard lock(mutex_);
-    if (allocations_until_failure_ >= 0 && --allocations_until_failure_ < 0) return ResourceExhausted("{}", what);
+    if (Fails(&allocations_left_)) return ResourceExhausted("{}: a fake device's memory is full", what);
     if (limit_ > 0 && allocated_ + bytes > limit_) return ResourceExhausted("{}: {} bytes are too many", what, bytes);
     const size_t size = (static_cast<size_t>(bytes) + kRedZone + kPage - 1) / kPage * kPage;
     if (begin_ == nullptr || used_ + size > kReserved) return ResourceExhausted("{}: no fake memory left", what);
@@ -75,6 +89,10 @@ class FakeDeviceMemory final : public MemorySpace {
     HostMemory().Copy(static_cast<std::byte*>(to), static_cast<const std::byte*>(from), bytes);
   }
   void Read(void* to, const std::byte* from, int64_t bytes) override {
+    {
+      const std::lock_guard lock(mutex_);
+      if (Fails(&reads_left_)) return;
+    }
     const Opened opened(this);
     HostMemory().Copy(static_cast<std::byte*>(to), static_cast<const std::byte*>(from), bytes);
   }
@@ -94,10 +112,6 @@ class FakeDeviceMemory final : public MemorySpace {
   // Of all buffers together; 0: no limit.
   void SetLimit(int64_t bytes) { limit_ = bytes; }
   int64_t allocated() const { return allocated_; }
-  // The allocation after the next `allocations` ones fails, once.
-  void FailAfter(int64_t allocations) { allocations_until_failure_ = allocations; }
-  // False until it has.
-  bool has_failed() const { return allocations_until_failure_ < 0; }
   // Whether nothing has been written behind a buffer.
   bool intact() {
     const Opened opened(this);
@@ -116,6 +130,12 @@ class FakeDeviceMemory final : public MemorySpace {
     return std::all_of(data + bytes, data + bytes + kRedZone, [](std::byte b) { return b == std::byte{kRed}; });
   }
 
+  bool Fails(int64_t* calls_left) {
+    if (*calls_left < 0 || (*calls_left)-- > 0) return false;
+    failed_ = true;
+    if (error_) error_ = MakeError(ErrorCode::kInternal, "a fake device failed");
+    return true;
+  }
   void Open(int change) {
     const std::lock_guard lock(mutex_);
     const bool was_open = opened_ > 0;
@@ -131,8 +151,11 @@ class FakeDeviceMemory final : public MemorySpace {
   std::map<std::byte*, int64_t> buffers_;  // that are allocated, and their bytes
   int64_t allocated_ = 0;
   int64_t limit_ = 0;
-  int64_t allocations_until_failure_ = -1;  // below 0: none will
   bool intact_ = true;
+  int64_t reads_left_ = -1;  // until one fails
+  int64_t allocations_left_ = -1;
+  bool failed_ = false;
+  Status error_ = Ok();
 };
 
 // The gradients of a FakeDevice.
@@ -166,11 +189,9 @@ class FakeDevice final : public kernels::Backend {
   explicit FakeDevice(const kernels::Backend& host) : host_(host), backward_(host.backward(), &memory_) {}
 
   std::string_view name() const override { return host_.name(); }
-  MemorySpace& memory() const override { return memory_; }
-  FakeDeviceMemory& fake_memory() const { return memory_; }
-  // What TakeError takes next.
-  void Fail(Error error) const { error_ = tl::unexpected<Error>(std::move(error)); }
-  Status TakeError() const override { return std::exchange(error_, Ok()); }
+  FakeDeviceMemory& memory() const override { return memory_; }
+  Status TakeError() const override { return memory_.TakeError(); }
+  int64_t max_head_dim() const override { return 256; }
   int64_t tile_rows() const override { return host_.tile_rows(); }
   int64_t later_kv_rows() const override { return host_.later_kv_rows(); }
   int64_t logit_rows() const override { return host_.logit_rows(); }
@@ -263,7 +284,6 @@ class FakeDevice final : public kernels::Backend {
   const kernels::Backend& host_;
   mutable FakeDeviceMemory memory_;
   const FakeDeviceBackward backward_;
-  mutable Status error_ = Ok();
 };
 
 }  // namespace swiftkv

@@ -314,6 +314,10 @@ Result<Weights> WeightsBuilder::Build() {
   if (options_.quantization == Quantization::kInt8 && !weights_.backend->memory().is_host()) {
     return InvalidInput("int8 products are made on CPUs alone; on a GPU --quantization can be none or fp8");
   }
+  if (c.head_dim > weights_.backend->max_head_dim()) {
+    return InvalidInput("head_dim {}: attention on a GPU has at most {}; --device cpu runs this model", c.head_dim,
+                        weights_.backend->max_head_dim());
+  }
   if (!weights_.has_teacher && !weights_.has_student) {
     return InvalidInput("neither the teacher nor the student of the model was asked for");
   }

@@ -9,7 +9,6 @@ namespace swiftkv::kernels::cuda {
 namespace {
 
 constexpr int kWarps = 4;
-constexpr int kMaxHeadDim = 256;
 constexpr int kLaneDims = kMaxHeadDim / 32;  // dimensions lane, lane + 32, ...
 constexpr unsigned kAllLanes = 0xffffffffu;
 

@@ -10,7 +10,7 @@
 
 namespace swiftkv::kernels::cuda {
 
-// Of sequences of at most `max_rows` rows; head_dim at most 256. The workspace isn't used.
+// Of sequences of at most `max_rows` rows. The workspace isn't used.
 void PlainAttention(const AttentionLaunch& args, int64_t max_rows, cudaStream_t stream);
 
 }  // namespace swiftkv::kernels::cuda

@@ -8,13 +8,13 @@
 #include "kernels/cuda/backward.h"
 #include "kernels/cuda/backward_attention.h"
 #include "kernels/cuda/device-inl.h"
+#include "kernels/cuda/launch.h"
 
 namespace swiftkv::kernels::cuda {
 namespace {
 
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarpSize * kWarps;
-constexpr int kMaxHeadDim = 256;
 constexpr int kLaneDims = kMaxHeadDim / kWarpSize;  // dimensions lane, lane + 32, ...
 constexpr float kLog2OfE = 1.4426950408889634f;
 

@@ -53,6 +53,7 @@ class Backend final : public kernels::Backend {
 
   std::string_view name() const override { return "cuda"; }
   std::string device_name() const override { return device_->properties().name; }
+  int64_t max_head_dim() const override { return kMaxHeadDim; }
   MemorySpace& memory() const override { return *device_; }
   Status TakeError() const override { return device_->TakeError(); }
   int64_t step_tokens() const override { return 8192; }

@@ -19,6 +19,9 @@ namespace swiftkv::kernels::cuda {
 // Whether the program has kernels for the device. They are all compiled for the same ones.
 cudaError_t FindKernels();
 
+// Of attention and its gradients: a lane of a warp keeps at most 8 dimensions.
+inline constexpr int kMaxHeadDim = 256;
+
 // out[r] = RMSNorm(x[r]) * weight. out_dtype kF32, kBF16, or kF8E4M3: then scales[r] is the row's largest magnitude
 // over 448 (1 for a row of zeros), and out holds the quotients.
 struct RmsNormLaunch {
