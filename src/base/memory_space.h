@@ -27,7 +27,7 @@ class MemorySpace {
 
   // `from` is host memory, and free again when Write returns.
   virtual void Write(std::byte* to, const void* from, int64_t bytes) = 0;
-  // `to` is host memory.
+  // `to` is host memory; what could not be read leaves it as it is, and Backend::TakeError tells it.
   virtual void Read(void* to, const std::byte* from, int64_t bytes) = 0;
   virtual void Zero(std::byte* to, int64_t bytes) = 0;
   // Both in this memory; they don't overlap.

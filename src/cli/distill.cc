@@ -324,8 +324,8 @@ Status Distillation::Write(const RunEnd& end) {
     SWIFTKV_ASSIGN_OR_RETURN(std::string content, ReadFile(folder() + "/" + picture, kMaxPictureBytes));
     others.push_back({picture, std::move(content)});
   }
-  SWIFTKV_RETURN_IF_ERROR(WriteCheckpoint(files_, student_, trainer_->student().Tensors(dtype),
-                                          DistillModelCard(report_), others, flags_.target));
+  SWIFTKV_ASSIGN_OR_RETURN(const MemoryTensors tensors, trainer_->student().Tensors(dtype));
+  SWIFTKV_RETURN_IF_ERROR(WriteCheckpoint(files_, student_, tensors, DistillModelCard(report_), others, flags_.target));
   return WriteOutput(flags_.output.json ? DistillReportJson(report_) : DistillReportText(report_));
 }
 
@@ -363,6 +363,7 @@ Status Distillation::FindStudent() {
 Status Distillation::Run() {
   SWIFTKV_RETURN_IF_ERROR(FindStudent());
   SWIFTKV_RETURN_IF_ERROR(PrepareFolder());
+  if (!flags_.output.quiet) WriteNote("training on " + kernels::DeviceText(*device_));
   SWIFTKV_ASSIGN_OR_RETURN(text_, LoadTextModel(files_, std::nullopt));
   SWIFTKV_RETURN_IF_ERROR(Generate());
   SWIFTKV_RETURN_IF_ERROR(OpenData());

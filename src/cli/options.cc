@@ -110,6 +110,8 @@ Result<const kernels::Backend*> ChooseDevice(const std::string& device) {
   if (device == "cpu") return &kernels::DefaultBackend();
   Result<const kernels::Backend*> cuda = kernels::CudaBackend();
   if (device == "cuda" || cuda) return cuda;
+  // A machine without a GPU needs no word; one whose GPU can't be used does.
+  if (cuda.error().code != ErrorCode::kNotFound) spdlog::warn("--device auto is the CPU: {}", cuda.error().message);
   return &kernels::DefaultBackend();
 }
 

@@ -78,23 +78,25 @@ Status DistillRun::CountSteps() {
   return Ok();
 }
 
-TrainingState DistillRun::State() const {
-  return {.step = trainer_->updates(),
-          .tokens = tokens_,
-          .seconds = seconds_,
-          .recipe_fingerprint = Fingerprint(recipe_, steps_),
-          .dataset = ToJson(data_->state()),
-          .parameters = trainer_->student().parameters()};
-}
-
 Status DistillRun::Resume() {
-  SWIFTKV_ASSIGN_OR_RETURN(LoadedCheckpoint loaded, LoadTrainingCheckpoint(folder_, State()));
+  TrainingState expected;
+  expected.recipe_fingerprint = Fingerprint(recipe_, steps_);
+  for (const ResidentParameter& parameter : trainer_->student().resident()) {
+    expected.parameters.push_back({parameter.name, parameter.shape, {}, {}, {}});
+  }
+  SWIFTKV_ASSIGN_OR_RETURN(LoadedCheckpoint loaded, LoadTrainingCheckpoint(folder_, expected));
   for (const std::string& warning : loaded.warnings) listener_->OnWarning(warning);
+  const std::string device = kernels::DeviceText(trainer_->backend());
+  if (!loaded.state.device.empty() && loaded.state.device != device) {
+    listener_->OnWarning(fmt::format("{}: trained on {}; this is {}, so the end may differ in rounding", loaded.path,
+                                     loaded.state.device, device));
+  }
   SWIFTKV_ASSIGN_OR_RETURN(const DatasetState data, ParseDatasetState(loaded.state.dataset, loaded.path));
   SWIFTKV_RETURN_IF_ERROR(data_->Restore(data));
   SWIFTKV_RETURN_IF_ERROR(trainer_->Restore(std::move(loaded.state.parameters), loaded.state.step));
   tokens_ = loaded.state.tokens;
   seconds_ = loaded.state.seconds;
+  saved_step_ = loaded.state.step;
   return Ok();
 }
 
@@ -117,8 +119,9 @@ Result<std::vector<std::vector<PackedSequence>>> DistillRun::NextBatches() {
 Result<std::vector<HeldOutMetrics>> DistillRun::Measure(MetricsLog* log) {
   std::vector<HeldOutMetrics> sets;
   for (const HeldOutSet& set : held_out_) {
-    SWIFTKV_ASSIGN_OR_RETURN(const Quality quality, trainer_->Measure(set.documents));
-    sets.push_back({trainer_->updates(), set.name, quality});
+    Result<Quality> quality = trainer_->Measure(set.documents);
+    if (!quality) return tl::unexpected<Error>(SaveAfter(std::move(quality).error(), data_->state(), log));
+    sets.push_back({trainer_->updates(), set.name, *quality});
     CheckLogged(log->Append(sets.back()));
     listener_->OnHeldOut(sets.back());
   }
@@ -135,12 +138,48 @@ void DistillRun::TellOfSkippedRows() {
   while (told_warnings_ < warnings.size()) listener_->OnWarning(warnings[told_warnings_++]);
 }
 
-Status DistillRun::Save(MetricsLog* log) {
+Status DistillRun::Save(const DatasetState& data, MetricsLog* log) {
   CheckLogged(log->Sync());
-  return SaveTrainingCheckpoint(folder_, State(), recipe_.checkpoint.keep);
+  TrainingState state{.step = trainer_->updates(),
+                      .tokens = tokens_,
+                      .seconds = seconds_,
+                      .recipe_fingerprint = Fingerprint(recipe_, steps_),
+                      .device = kernels::DeviceText(trainer_->backend()),
+                      .dataset = ToJson(data),
+                      .parameters = {}};
+  Result<std::vector<Parameter>> parameters = trainer_->student().parameters();
+  if (!parameters) {
+    return MakeError(parameters.error().code, "{}: the checkpoint of step {} is not saved: {}", folder_, state.step,
+                     parameters.error().message);
+  }
+  state.parameters = std::move(*parameters);
+  SWIFTKV_RETURN_IF_ERROR(SaveTrainingCheckpoint(folder_, state, recipe_.checkpoint.keep));
+  saved_step_ = state.step;
+  return Ok();
 }
 
+Error DistillRun::SaveAfter(Error error, const DatasetState& data, MetricsLog* log) {
+  if (trainer_->updates() == 0) return error;  // nothing was learnt
+  if (saved_step_ != trainer_->updates()) {
+    if (const Status saved = Save(data, log); !saved) {
+      listener_->OnWarning(saved.error().message);
+      return error;
+    }
+  }
+  error.message += fmt::format("; the checkpoint of step {} is saved, and --resume goes on from it", saved_step_);
+  return error;
+}
+
+// What failed before it moved the parameters comes again when the run is resumed.
 Result<bool> DistillRun::Update(const ScheduleOptions& schedule, MetricsLog* log) {
+  const DatasetState data = data_->state();
+  const int64_t updates = trainer_->updates();
+  Result<bool> more = TryUpdate(schedule, log);
+  if (more || trainer_->updates() != updates) return more;
+  return tl::unexpected<Error>(SaveAfter(std::move(more).error(), data, log));
+}
+
+Result<bool> DistillRun::TryUpdate(const ScheduleOptions& schedule, MetricsLog* log) {
   const Clock::time_point start = Clock::now();
   SWIFTKV_ASSIGN_OR_RETURN(const auto batches, NextBatches());
   TellOfSkippedRows();
@@ -174,34 +213,40 @@ Result<RunEnd> DistillRun::Train() {
   SWIFTKV_ASSIGN_OR_RETURN(MetricsLog log, MetricsLog::Open(MetricsPath(), trainer_->updates()));
   for (const std::string& warning : log.warnings()) listener_->OnWarning(warning);
   if (trainer_->updates() == 0) SWIFTKV_RETURN_IF_ERROR(Measure(&log));
-  RunEnd end;
+  bool more = true;
   while (trainer_->updates() < steps_ && !listener_->StopAsked()) {
-    SWIFTKV_ASSIGN_OR_RETURN(const bool more, Update(schedule, &log));
-    if (!more) {
-      end.finished = true;
-      break;
-    }
-    const auto due = [&](int64_t every) {
-      return every > 0 && trainer_->updates() % every == 0 && trainer_->updates() < steps_;
-    };
-    if (due(recipe_.eval.every_n_steps)) SWIFTKV_RETURN_IF_ERROR(Measure(&log));
-    if (due(recipe_.checkpoint.save_every_n_steps)) {
-      if (const Status saved = Save(&log); !saved) listener_->OnWarning(saved.error().message);
-    }
+    SWIFTKV_ASSIGN_OR_RETURN(more, Update(schedule, &log));
+    if (!more) break;
+    SWIFTKV_RETURN_IF_ERROR(MeasureAndSaveIfDue(&log));
   }
-  end.finished = end.finished || trainer_->updates() >= steps_;
-  end.steps_done = trainer_->updates();
-  end.tokens = tokens_;
-  end.seconds = seconds_;
-  if (end.finished) {
-    SWIFTKV_ASSIGN_OR_RETURN(end.held_out, Measure(&log));
+  return Finish(!more || trainer_->updates() >= steps_, &log);
+}
+
+Status DistillRun::MeasureAndSaveIfDue(MetricsLog* log) {
+  const auto due = [&](int64_t every) {
+    return every > 0 && trainer_->updates() % every == 0 && trainer_->updates() < steps_;
+  };
+  if (due(recipe_.eval.every_n_steps)) SWIFTKV_RETURN_IF_ERROR(Measure(log));
+  if (due(recipe_.checkpoint.save_every_n_steps)) {
+    if (const Status saved = Save(data_->state(), log); !saved) listener_->OnWarning(saved.error().message);
   }
+  return Ok();
+}
+
+Result<RunEnd> DistillRun::Finish(bool finished, MetricsLog* log) {
   if (data_->skipped_rows() > 0) {
     listener_->OnWarning(fmt::format("rows that cannot be used were skipped {} times", data_->skipped_rows()));
   }
-  if (const Status saved = Save(&log); !saved) {
-    if (!end.finished) return tl::unexpected<Error>(saved.error());
+  // Before the last measurement, which needs memory of its own and can be what ends the process.
+  if (const Status saved = Save(data_->state(), log); !saved) {
+    if (!finished) return tl::unexpected<Error>(saved.error());
     listener_->OnWarning(saved.error().message);
+  }
+  RunEnd end{
+      .finished = finished, .steps_done = trainer_->updates(), .tokens = tokens_, .seconds = seconds_, .held_out = {}};
+  if (finished) {
+    SWIFTKV_ASSIGN_OR_RETURN(end.held_out, Measure(log));
+    CheckLogged(log->Sync());
   }
   return end;
 }

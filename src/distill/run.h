@@ -60,22 +60,30 @@ class DistillRun {
   // Finds the number of updates of the whole run: train_iters, or what `epochs` give. Error: of CountSequences.
   Status CountSteps();
   int64_t steps() const { return steps_; }
-  // Goes on from the newest checkpoint. Errors: kNotFound (there is none), those of LoadTrainingCheckpoint.
+  // Goes on from the newest checkpoint. Warns where that was trained on another device, whose bytes may differ. Errors:
+  // kNotFound (there is none), those of LoadTrainingCheckpoint.
   Status Resume();
-  // Errors: those of the trainer and the data. Lines of metrics and checkpoints that can't be written (a full disk) are
-  // warnings, and older checkpoints stay; only the checkpoint of a run that was stopped is an error, as nothing else
-  // holds what was learnt.
+  // Errors: those of the trainer and the data; what was learnt before them is saved, and the sentence says so, so that
+  // Resume goes on with the update or measurement that failed. Lines of metrics and checkpoints that can't be written
+  // (a full disk) are warnings, and older checkpoints stay; only the checkpoint of a run that was stopped is an error,
+  // as nothing else holds what was learnt.
   Result<RunEnd> Train();
 
   std::string MetricsPath() const { return folder_ + "/metrics.jsonl"; }
 
  private:
-  TrainingState State() const;
   Result<std::vector<std::vector<PackedSequence>>> NextBatches();
   // One update; false where the data has ended.
   Result<bool> Update(const ScheduleOptions& schedule, MetricsLog* log);
+  Result<bool> TryUpdate(const ScheduleOptions& schedule, MetricsLog* log);
+  // What is asked for every so many updates.
+  Status MeasureAndSaveIfDue(MetricsLog* log);
+  Result<RunEnd> Finish(bool finished, MetricsLog* log);
   Result<std::vector<HeldOutMetrics>> Measure(MetricsLog* log);
-  Status Save(MetricsLog* log);
+  // data: what the next update begins with.
+  Status Save(const DatasetState& data, MetricsLog* log);
+  // Of a failure that left the parameters good: saves them, and says so behind `error`.
+  Error SaveAfter(Error error, const DatasetState& data, MetricsLog* log);
   // Warns, once a run, of a metrics.jsonl that can't be written.
   void CheckLogged(const Status& status);
   // Passes on what the data has warned of since it was last asked.
@@ -90,6 +98,7 @@ class DistillRun {
   int64_t steps_ = 0;
   int64_t tokens_ = 0;
   double seconds_ = 0;
+  int64_t saved_step_ = 0;  // of the newest checkpoint; 0: there is none
   bool log_failed_ = false;
   size_t told_warnings_ = 0;
 };

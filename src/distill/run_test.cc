@@ -5,10 +5,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include "base/file_calls.h"
 #include "distill/test_corpus.h"
+#include "model/fake_device.h"
 #include "model/swiftkv_transform.h"
 #include "model/tiny_model.h"
 
@@ -18,7 +20,10 @@ namespace {
 class Listener : public RunListener {
  public:
   explicit Listener(int64_t stop_after = std::numeric_limits<int64_t>::max()) : stop_after_(stop_after) {}
-  void OnStep(const StepMetrics& metrics) override { steps.push_back(metrics); }
+  void OnStep(const StepMetrics& metrics) override {
+    steps.push_back(metrics);
+    if (after_step) after_step(metrics.step);
+  }
   void OnHeldOut(const HeldOutMetrics& metrics) override { held_out.push_back(metrics); }
   void OnWarning(const std::string& sentence) override { warnings.push_back(sentence); }
   bool StopAsked() override { return static_cast<int64_t>(steps.size()) >= stop_after_; }
@@ -26,6 +31,7 @@ class Listener : public RunListener {
   std::vector<StepMetrics> steps;
   std::vector<HeldOutMetrics> held_out;
   std::vector<std::string> warnings;
+  std::function<void(int64_t step)> after_step;
 
  private:
   int64_t stop_after_;
@@ -75,10 +81,13 @@ class RunTest : public testing::Test {
     std::unique_ptr<Dataset> data;
     std::unique_ptr<DistillRun> run;
   };
-  Process Start(const Recipe& recipe, RunListener* listener, const std::string& folder) {
+  Process Start(const Recipe& recipe, RunListener* listener, const std::string& folder,
+                const kernels::Backend* backend = nullptr) {
     Process process;
     const MemoryTensors start = *InitStudent(student_, base_, Init::kScaled, DType::kF32);
-    process.trainer = *Trainer::Create(student_, base_, start, TrainerOptionsOf(recipe));
+    TrainerOptions trainer_options = TrainerOptionsOf(recipe);
+    trainer_options.backend = backend;
+    process.trainer = *Trainer::Create(student_, base_, start, trainer_options);
     const DatasetOptions options{
         .seed = recipe.seed, .epochs = recipe.train_iters > 0 ? 0 : recipe.epochs, .unix_time = 1};
     process.data = *Dataset::Open(recipe.data, options, corpus_.text());
@@ -88,6 +97,10 @@ class RunTest : public testing::Test {
     EXPECT_TRUE(process.run->CountSteps());
     return process;
   }
+
+  // Another process goes on in the folder and ends as the run that nothing interrupted; gives the steps that it did.
+  std::vector<StepMetrics> ExpectResumesTo(const std::vector<Parameter>& whole, const std::string& folder,
+                                           const kernels::Backend* backend);
 
   TestCorpus corpus_;
   ModelConfig base_config_;
@@ -103,6 +116,19 @@ void ExpectSame(const std::vector<Parameter>& a, const std::vector<Parameter>& b
     EXPECT_EQ(a[i].first_moment, b[i].first_moment) << a[i].name;
     EXPECT_EQ(a[i].second_moment, b[i].second_moment) << a[i].name;
   }
+}
+
+std::vector<StepMetrics> RunTest::ExpectResumesTo(const std::vector<Parameter>& whole, const std::string& folder,
+                                                  const kernels::Backend* backend) {
+  Listener listener;
+  Process process = Start(recipe_, &listener, folder, backend);
+  const Status resumed = process.run->Resume();
+  // Without a checkpoint it begins anew.
+  EXPECT_TRUE(resumed || resumed.error().code == ErrorCode::kNotFound) << resumed.error().message;
+  const Result<RunEnd> end = process.run->Train();
+  EXPECT_TRUE(end && end->finished && end->held_out.size() == 1);
+  ExpectSame(*process.trainer->student().parameters(), whole);
+  return listener.steps;
 }
 
 TEST_F(RunTest, LearnsAndMeasures) {
@@ -139,7 +165,7 @@ TEST_F(RunTest, StoppedAndResumedIsBitForBitTheUninterruptedRun) {
   ASSERT_TRUE(resumed) << resumed.error().message;
   ASSERT_TRUE(second.run->Train());
   EXPECT_EQ(second_listener.steps.front().step, 6);
-  ExpectSame(second.trainer->student().parameters(), whole.trainer->student().parameters());
+  ExpectSame(*second.trainer->student().parameters(), *whole.trainer->student().parameters());
 
   const Metrics metrics = *ReadMetrics(second.run->MetricsPath());
   ASSERT_EQ(metrics.steps.size(), 8u);
@@ -174,7 +200,7 @@ TEST_F(RunTest, AKilledRunGoesOnFromItsLastCheckpoint) {
   ASSERT_TRUE(resumed.run->Resume());
   ASSERT_TRUE(resumed.run->Train());
   EXPECT_EQ(listener.steps.front().step, 4);
-  ExpectSame(resumed.trainer->student().parameters(), whole.trainer->student().parameters());
+  ExpectSame(*resumed.trainer->student().parameters(), *whole.trainer->student().parameters());
   EXPECT_EQ(ReadMetrics(resumed.run->MetricsPath())->steps.size(), 8u);
 }
 
@@ -201,7 +227,7 @@ TEST_F(RunTest, AFullDiskEndsNoTraining) {
     EXPECT_TRUE(end->finished);
     EXPECT_EQ(end->held_out.size(), 1u);
   }
-  ExpectSame(process.trainer->student().parameters(), whole.trainer->student().parameters());
+  ExpectSame(*process.trainer->student().parameters(), *whole.trainer->student().parameters());
   // One of the metrics, one of each checkpoint that was due.
   EXPECT_THAT(
       listener.warnings,
@@ -217,6 +243,116 @@ TEST_F(RunTest, AFullDiskEndsNoTraining) {
   const Result<RunEnd> end = stopped.run->Train();
   ASSERT_FALSE(end);
   EXPECT_THAT(end.error().message, testing::HasSubstr("step 5 is not saved"));
+}
+
+// An update, a measurement on the way and the last one.
+TEST_F(RunTest, AnErrorKeepsWhatWasLearnt) {
+  recipe_.checkpoint.save_every_n_steps = 0;
+  recipe_.eval.every_n_steps = 4;
+  FakeDevice device(kernels::DefaultBackend());
+  TemporaryFolder whole_folder;
+  Listener whole_listener;
+  Process whole = Start(recipe_, &whole_listener, whole_folder.path(), &device);
+  ASSERT_TRUE(whole.run->Train());
+  const std::vector<Parameter> parameters = *whole.trainer->student().parameters();
+  for (const int64_t last_step : {4, 5, 8}) {
+    const auto fail = [&](int64_t step) {
+      if (step == last_step) device.memory().FailAllocation(0);
+    };
+    const std::string saved = fmt::format("the checkpoint of step {} is saved, and --resume goes on", last_step);
+    TemporaryFolder folder;
+    Listener listener;
+    listener.after_step = fail;
+    const Result<RunEnd> end = Start(recipe_, &listener, folder.path(), &device).run->Train();
+    ASSERT_FALSE(end);
+    EXPECT_EQ(end.error().code, ErrorCode::kResourceExhausted);
+    EXPECT_THAT(end.error().message, testing::AllOf(testing::HasSubstr("memory is full"), testing::HasSubstr(saved)));
+    EXPECT_THAT(listener.warnings, testing::IsEmpty());
+    const std::vector<StepMetrics> steps = ExpectResumesTo(parameters, folder.path(), &device);
+    ASSERT_EQ(std::ssize(steps), 8 - last_step);
+    for (const StepMetrics& step : steps) {
+      EXPECT_EQ(step.loss, whole_listener.steps[static_cast<size_t>(step.step) - 1].loss);
+      EXPECT_EQ(step.tokens, whole_listener.steps[static_cast<size_t>(step.step) - 1].tokens);
+    }
+
+    // The disk is full as well: the first error is told.
+    TemporaryFolder full_folder;
+    Listener full_listener;
+    full_listener.after_step = fail;
+    Process process = Start(recipe_, &full_listener, full_folder.path(), &device);
+    FullDisk full(full_listener, static_cast<size_t>(last_step));
+    const Result<RunEnd> full_end = process.run->Train();
+    ASSERT_FALSE(full_end);
+    EXPECT_THAT(full_end.error().message,
+                testing::AllOf(testing::HasSubstr("memory is full"), testing::Not(testing::HasSubstr("--resume"))));
+    EXPECT_THAT(full_listener.warnings, testing::Contains(testing::HasSubstr("is not saved")));
+  }
+}
+
+// There is nothing to keep, and another command may follow in the same folder.
+TEST_F(RunTest, AnErrorBeforeTheFirstUpdateLeavesNoCheckpoint) {
+  FakeDevice device(kernels::DefaultBackend());
+  TemporaryFolder folder;
+  Listener listener;
+  Process process = Start(recipe_, &listener, folder.path(), &device);
+  device.memory().FailAllocation(0);
+  ASSERT_FALSE(process.run->Train());
+  EXPECT_EQ(FindLatestCheckpoint(folder.path()).error().code, ErrorCode::kNotFound);
+}
+
+// Reads fail in turn, and allocations: no checkpoint holds what was not there.
+TEST_F(RunTest, WhateverFailsOnTheDeviceTheRunCanGoOn) {
+  TemporaryFolder whole_folder;
+  Listener whole_listener;
+  Process whole = Start(recipe_, &whole_listener, whole_folder.path());
+  ASSERT_TRUE(whole.run->Train());
+  const std::vector<Parameter> parameters = *whole.trainer->student().parameters();
+  for (const auto fail : {&FakeDeviceMemory::FailRead, &FakeDeviceMemory::FailAllocation}) {
+    for (int64_t call = 0;; call += 37) {
+      SCOPED_TRACE(call);
+      FakeDevice device(kernels::DefaultBackend());
+      TemporaryFolder folder;
+      Listener listener;
+      Process process = Start(recipe_, &listener, folder.path(), &device);
+      (device.memory().*fail)(call);
+      const Result<RunEnd> end = process.run->Train();
+      const bool failed = device.memory().failed();
+      (device.memory().*fail)(-1);
+      EXPECT_TRUE(!failed || !end || !listener.warnings.empty());
+      const int64_t steps = std::ssize(listener.steps);
+      if (!end && steps > 0 && process.trainer->updates() == steps) {
+        EXPECT_THAT(end.error().message, testing::HasSubstr("--resume"));
+        EXPECT_EQ(std::ssize(ExpectResumesTo(parameters, folder.path(), &device)), 8 - steps);
+      } else {
+        ExpectResumesTo(parameters, folder.path(), &device);
+      }
+      if (!failed || testing::Test::HasFailure()) break;
+    }
+  }
+}
+
+TEST_F(RunTest, ResumingTellsOfAnotherDevice) {
+  TemporaryFolder folder;
+  Listener listener(2), same_listener, other_listener;
+  ASSERT_TRUE(Start(recipe_, &listener, folder.path(), &kernels::DefaultBackend()).run->Train());
+  ASSERT_TRUE(Start(recipe_, &same_listener, folder.path(), &kernels::DefaultBackend()).run->Resume());
+  EXPECT_THAT(same_listener.warnings, testing::IsEmpty());
+  if (&kernels::DefaultBackend() == &kernels::RefBackend()) GTEST_SKIP() << "the reference is all there is";
+  ASSERT_TRUE(Start(recipe_, &other_listener, folder.path(), &kernels::RefBackend()).run->Resume());
+  EXPECT_THAT(other_listener.warnings, testing::ElementsAre(testing::AllOf(testing::HasSubstr("trained on cpu ("),
+                                                                           testing::HasSubstr("this is cpu (ref)"))));
+}
+
+// A checkpoint's names and shapes are compared without the values that it takes the place of.
+TEST_F(RunTest, ResumingReadsNoParametersFromTheDevice) {
+  FakeDevice device(kernels::DefaultBackend());
+  TemporaryFolder folder;
+  Listener listener(2);
+  ASSERT_TRUE(Start(recipe_, &listener, folder.path(), &device).run->Train());
+  Process process = Start(recipe_, &listener, folder.path(), &device);
+  device.memory().FailRead(1);  // norm_swiftkv is read
+  ASSERT_TRUE(process.run->Resume());
+  EXPECT_FALSE(device.memory().failed());
 }
 
 TEST_F(RunTest, SkippedRowsAreToldAndCounted) {
@@ -258,7 +394,7 @@ TEST_F(RunTest, EpochsEndWithTheData) {
 TEST_F(RunTest, ALossThatIsNotFiniteLeavesTheParameters) {
   const MemoryTensors start = *InitStudent(student_, base_, Init::kScaled, DType::kF32);
   const auto trainer = *Trainer::Create(student_, base_, start, TrainerOptionsOf(recipe_));
-  std::vector<Parameter> parameters = trainer->student().parameters();
+  std::vector<Parameter> parameters = *trainer->student().parameters();
   parameters[0].value[0] = std::numeric_limits<float>::quiet_NaN();
   ASSERT_TRUE(trainer->Restore(parameters, 7));
   const PackedSequence row{{1, 2, 3}, {1, 1, 1}, {0}};
@@ -267,7 +403,7 @@ TEST_F(RunTest, ALossThatIsNotFiniteLeavesTheParameters) {
   ASSERT_FALSE(report);
   EXPECT_NE(report.error().message.find("update 8"), std::string::npos) << report.error().message;
   EXPECT_EQ(trainer->updates(), 7);
-  EXPECT_EQ(trainer->student().parameters()[1].value, parameters[1].value);
+  EXPECT_EQ((*trainer->student().parameters())[1].value, parameters[1].value);
 }
 
 TEST_F(RunTest, WrongRowsAreSentences) {

@@ -23,7 +23,7 @@ int64_t Elements(const std::vector<int64_t>& shape) {
 }  // namespace
 
 Result<Student> Student::Allocate(const ModelConfig& config, const kernels::Backend& backend, DType dtype) {
-  Student student(config, backend.memory());
+  Student student(config, backend);
   student.ListParameters();
   SWIFTKV_RETURN_IF_ERROR(student.AllocateParameters());
   for (size_t i = 0; i < student.layers_.size(); ++i) {
@@ -149,7 +149,7 @@ void Student::Write(std::span<const float> values, float* to) const {
   memory_->Write(reinterpret_cast<std::byte*>(to), values.data(), static_cast<int64_t>(values.size_bytes()));
 }
 
-std::vector<Parameter> Student::parameters() const {
+Result<std::vector<Parameter>> Student::parameters() const {
   std::vector<Parameter> parameters;
   for (const ResidentParameter& r : resident_) {
     parameters.push_back({.name = r.name,
@@ -158,6 +158,7 @@ std::vector<Parameter> Student::parameters() const {
                           .first_moment = Read(r.first_moment, r.size),
                           .second_moment = Read(r.second_moment, r.size)});
   }
+  SWIFTKV_RETURN_IF_ERROR(backend_->TakeError());
   return parameters;
 }
 
@@ -202,9 +203,10 @@ void Student::Repack(Weights* weights) {
   ReadInto(norm_, &later.norm_swiftkv);
 }
 
-MemoryTensors Student::Tensors(DType dtype) const {
+Result<MemoryTensors> Student::Tensors(DType dtype) const {
   MemoryTensors tensors(dtype);
   for (const ResidentParameter& r : resident_) tensors.Set(r.name, r.shape, Read(r.value, r.size));
+  SWIFTKV_RETURN_IF_ERROR(backend_->TakeError());
   return tensors;
 }
 

@@ -26,8 +26,8 @@ class Student {
   static Result<Student> FromWeights(const Weights& weights);
 
   std::span<const ResidentParameter> resident() const { return resident_; }
-  // Copies on the host.
-  std::vector<Parameter> parameters() const;
+  // Copies on the host. Errors of parameters: what the device said (Backend::TakeError).
+  Result<std::vector<Parameter>> parameters() const;
   Gradients gradients() const;
   // Replaces masters and moments; names and sizes are those of parameters().
   void Restore(std::span<const Parameter> parameters);
@@ -59,11 +59,12 @@ class Student {
 
   // Puts the masters into the student's part of `weights`, and into the transposed copies.
   void Repack(Weights* weights);
-  // The masters as tensors for a writer.
-  MemoryTensors Tensors(DType dtype) const;
+  // The masters as tensors for a writer. Errors as parameters.
+  Result<MemoryTensors> Tensors(DType dtype) const;
 
  private:
-  Student(const ModelConfig& config, MemorySpace& memory) : config_(config), memory_(&memory) {}
+  Student(const ModelConfig& config, const kernels::Backend& backend)
+      : config_(config), backend_(&backend), memory_(&backend.memory()) {}
   static Result<Student> Allocate(const ModelConfig& config, const kernels::Backend& backend, DType dtype);
   void ListParameters();
   Status AllocateParameters();
@@ -73,7 +74,8 @@ class Student {
   void ReadInto(int64_t place, std::vector<float>* values) const;
 
   ModelConfig config_;
-  MemorySpace* memory_;
+  const kernels::Backend* backend_;
+  MemorySpace* memory_;  // the backend's
   std::vector<ResidentParameter> resident_;
   int64_t norm_ = -1;
   std::vector<LayerPlaces> layers_;

@@ -110,13 +110,20 @@ class Trainer::Impl {
   Status Restore(std::span<const Parameter> parameters, int64_t updates);
 
   Result<Quality> Measure(std::span<const TokenSequence> sequences) const {
-    return MeasureQuality(weights_, sequences);
+    return Told(MeasureQuality(weights_, sequences));
   }
   const Student& student() const { return student_; }
   const ModelConfig& config() const { return weights_.config; }
+  const kernels::Backend& backend() const { return ops_; }
   int64_t updates() const { return updates_; }
 
  private:
+  // What else the device had to say of a failure is dropped: whoever asks it next asks about something else.
+  template <class T>
+  Result<T> Told(Result<T> result) const {
+    if (!result) static_cast<void>(ops_.TakeError());
+    return result;
+  }
   Status AddMicroBatch(std::span<const PackedSequence> packed, int64_t positions, int64_t tokens, StepReport* report);
   Status LogitsLossAndGradient(int64_t positions, StepReport* report);
   void HiddenLoss(int64_t layer, int64_t tokens, float* dhidden);
@@ -253,7 +260,7 @@ Status Trainer::Impl::LogitsLossAndGradient(int64_t positions, StepReport* repor
 
 Result<StepReport> Trainer::Impl::Step(std::span<const std::vector<PackedSequence>> micro_batches,
                                        double learning_rate) {
-  SWIFTKV_ASSIGN_OR_RETURN(StepReport report, ComputeGradients(micro_batches));
+  SWIFTKV_ASSIGN_OR_RETURN(StepReport report, Told(ComputeGradients(micro_batches)));
   if (!std::isfinite(report.loss) || !std::isfinite(report.gradient_norm)) {
     return MakeError(ErrorCode::kInternal,
                      "the loss is {} and its gradient's norm {} at update {}: a lower learning rate may help",
@@ -320,6 +327,7 @@ Result<Quality> Trainer::Measure(std::span<const TokenSequence> sequences) const
 Gradients Trainer::gradients() const { return impl_->student().gradients(); }
 const Student& Trainer::student() const { return impl_->student(); }
 const ModelConfig& Trainer::config() const { return impl_->config(); }
+const kernels::Backend& Trainer::backend() const { return impl_->backend(); }
 int64_t Trainer::updates() const { return impl_->updates(); }
 Status Trainer::Restore(std::vector<Parameter> parameters, int64_t updates) {
   return impl_->Restore(parameters, updates);

@@ -3,7 +3,7 @@
 //
 //   SWIFTKV_ASSIGN_OR_RETURN(auto trainer, Trainer::Create(student_config, *base, start, options));
 //   for (...) SWIFTKV_ASSIGN_OR_RETURN(StepReport report, trainer->Step(micro_batches, learning_rate));
-//   MemoryTensors adapter = trainer->student().Tensors(DType::kBF16);
+//   SWIFTKV_ASSIGN_OR_RETURN(MemoryTensors adapter, trainer->student().Tensors(DType::kBF16));
 //
 // One step: the layers below n run once for both; the teacher goes on with its own q/k/v; the student's layers run
 // forwards and backwards; AdamW moves the masters. The same steps give the same bytes at any thread count.
@@ -64,8 +64,8 @@ class Trainer {
   // them, so that cutting the same rows into other micro-batches changes rounding only.
   // Errors: kInvalidInput (a token id out of range, no position in the loss), kResourceExhausted; what a device said.
   Result<StepReport> ComputeGradients(std::span<const std::vector<PackedSequence>> micro_batches);
-  // ComputeGradients, then clipping and one update. Error kInternal besides: the loss is not finite; the parameters are
-  // then as they were.
+  // ComputeGradients, then clipping and one update. Error kInternal besides: the loss is not finite. After an error
+  // that leaves updates() as it was, so are parameters and moments; after any other nothing is known of them.
   Result<StepReport> Step(std::span<const std::vector<PackedSequence>> micro_batches, double learning_rate);
 
   // KL at T = 1, agreement and cross-entropies on text that is not trained on.
@@ -74,6 +74,7 @@ class Trainer {
   Gradients gradients() const;  // a copy on the host
   const Student& student() const;
   const ModelConfig& config() const;
+  const kernels::Backend& backend() const;
   int64_t updates() const;  // done so far
 
   // Continues from saved masters and moments after `updates` updates. Error kInvalidInput: a name or size that differs.

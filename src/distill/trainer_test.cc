@@ -84,7 +84,7 @@ TEST_P(TrainerDeviceTest, StepsGiveTheHostsBytes) {
       EXPECT_EQ(report.gradient_norm, expected.gradient_norm);
     }
     EXPECT_EQ(on_device->gradients(), on_host->gradients());
-    ExpectSame(on_device->student().parameters(), on_host->student().parameters());
+    ExpectSame(*on_device->student().parameters(), *on_host->student().parameters());
   }
 }
 
@@ -106,10 +106,32 @@ TEST_P(TrainerDeviceTest, GoesOnFromWhatItSaved) {
   const auto whole = MakeTrainer(device);
   ASSERT_TRUE(whole->Step(Batches(base_config_, 1), 1e-2));
   const auto resumed = MakeTrainer(device);
-  ASSERT_TRUE(resumed->Restore(whole->student().parameters(), whole->updates()));
+  ASSERT_TRUE(resumed->Restore(*whole->student().parameters(), whole->updates()));
   ASSERT_TRUE(whole->Step(Batches(base_config_, 2), 1e-2));
   ASSERT_TRUE(resumed->Step(Batches(base_config_, 2), 1e-2));
-  ExpectSame(resumed->student().parameters(), whole->student().parameters());
+  ExpectSame(*resumed->student().parameters(), *whole->student().parameters());
+}
+
+// What could not be read is not taken for what is there, and no call is blamed for an earlier one.
+TEST_P(TrainerDeviceTest, AFailedReadIsAnError) {
+  FakeDevice device(kernels::DefaultBackend());
+  const auto trainer = MakeTrainer(device);
+  ASSERT_TRUE(trainer->Step(Batches(base_config_, 1), 1e-2));
+  const std::vector<Parameter> parameters = *trainer->student().parameters();
+  device.memory().FailRead(3);
+  EXPECT_FALSE(trainer->student().parameters());
+  device.memory().FailRead(1);
+  EXPECT_FALSE(trainer->student().Tensors(DType::kF32));
+  device.memory().FailRead(0);
+  EXPECT_FALSE(trainer->Step(Batches(base_config_, 2), 1e-2));
+  device.memory().FailAllocation(0);
+  EXPECT_FALSE(trainer->Step(Batches(base_config_, 2), 1e-2));
+  device.memory().FailAllocation(0);
+  EXPECT_FALSE(trainer->Measure(TinySequences(base_config_, 1, 40, 99)));
+  EXPECT_EQ(trainer->updates(), 1);
+  const Result<std::vector<Parameter>> after = trainer->student().parameters();
+  ASSERT_TRUE(after) << after.error().message;
+  ExpectSame(*after, parameters);
 }
 
 // Masters made from packed weights are those that a student of the same values has.
@@ -118,11 +140,12 @@ TEST_P(TrainerDeviceTest, ARandomModelsMastersAreItsWeights) {
   options_.backend = &device;
   const auto random = *Trainer::CreateRandom(student_, 1, options_);
   const auto again = *Trainer::CreateRandom(student_, 1, options_);
-  ASSERT_TRUE(again->Restore(random->student().parameters(), 0));
+  ASSERT_TRUE(again->Restore(*random->student().parameters(), 0));
   EXPECT_EQ(random->ComputeGradients(Batches(base_config_, 1))->loss,
             again->ComputeGradients(Batches(base_config_, 1))->loss);
   EXPECT_EQ(random->gradients(), again->gradients());
-  for (const Parameter& parameter : random->student().parameters()) {
+  const std::vector<Parameter> masters = *random->student().parameters();
+  for (const Parameter& parameter : masters) {
     EXPECT_NE(parameter.value, std::vector<float>(parameter.value.size())) << parameter.name;
   }
 }

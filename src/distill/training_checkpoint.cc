@@ -179,6 +179,7 @@ Status WriteState(const TrainingState& state, const std::string& folder) {
                {"tokens", state.tokens},
                {"seconds", state.seconds},
                {"recipe_fingerprint", state.recipe_fingerprint},
+               {"device", state.device},
                {"dataset", state.dataset},
                {"files", {{kTensorFile, std::move(record)}}}};
   json["crc32"] = ChecksumOfText(Compact(json));
@@ -284,6 +285,8 @@ Result<TrainingState> ReadState(OpenCheckpoint checkpoint, const TrainingState& 
   state.tokens = checkpoint.json["tokens"].get<int64_t>();
   state.seconds = checkpoint.json["seconds"].get<double>();
   state.recipe_fingerprint = checkpoint.json["recipe_fingerprint"].get<std::string>();
+  const Json device = checkpoint.json.value("device", Json());
+  if (device.is_string()) state.device = device.get<std::string>();
   state.dataset = std::move(checkpoint.json["dataset"]);
   for (const Parameter& like : expected.parameters) {
     Parameter parameter{.name = like.name, .shape = like.shape, .value = {}, .first_moment = {}, .second_moment = {}};

@@ -27,6 +27,7 @@ struct TrainingState {
   int64_t tokens = 0;              // trained on so far
   double seconds = 0;              // of training so far, all runs together
   std::string recipe_fingerprint;  // what must not change between the runs
+  std::string device;              // that the last part ran on, which may change; empty: not known
   nlohmann::ordered_json dataset;  // where the dataset stands, in its own words; strings in UTF-8
   std::vector<Parameter> parameters;
 };

@@ -33,6 +33,7 @@ TrainingState StateOf(int64_t step) {
   state.tokens = 4096 * step;
   state.seconds = 0.1 * static_cast<double>(step);
   state.recipe_fingerprint = "recipe";
+  state.device = "cpu (ref)";
   state.dataset = {{"epoch", step / 7}, {"sources", {{{"name", "novels"}, {"next", 3 * step}, {"weight", 0.1}}}}};
   const auto base = static_cast<float>(step);
   state.parameters = {{"model.norm_swiftkv.weight", {3}, {base, 1, 2}, {3, base, 4}, {5, 6, base}},
@@ -49,6 +50,7 @@ void ExpectEqual(const TrainingState& actual, const TrainingState& expected) {
   EXPECT_EQ(actual.tokens, expected.tokens);
   EXPECT_EQ(actual.seconds, expected.seconds);
   EXPECT_EQ(actual.recipe_fingerprint, expected.recipe_fingerprint);
+  EXPECT_EQ(actual.device, expected.device);
   EXPECT_EQ(actual.dataset.dump(), expected.dataset.dump());
   ASSERT_EQ(actual.parameters.size(), expected.parameters.size());
   for (size_t i = 0; i < actual.parameters.size(); ++i) {

@@ -40,6 +40,11 @@ const std::vector<const Backend*>& AvailableBackends() {
   return backends;
 }
 
+std::string DeviceText(const Backend& backend) {
+  const std::string gpu = backend.device_name();
+  return gpu.empty() ? fmt::format("cpu ({})", backend.name()) : fmt::format("{} ({})", backend.name(), gpu);
+}
+
 void Backend::GatedGemm(const GatedGemmArgs& args) const {
   Gemm(args.gemm);
   SiluMul({.gate_up = args.gemm.y,

@@ -269,6 +269,9 @@ class Backend {
   virtual const BackwardOps& backward() const = 0;
 };
 
+// "cpu (amx)" or "cuda (NVIDIA H200)".
+std::string DeviceText(const Backend& backend);
+
 // The oracle: plain loops, one thread, nothing clever.
 const Backend& RefBackend();
 // The twins that this CPU can run, slowest first, ref included.
@@ -276,7 +279,7 @@ const std::vector<const Backend*>& AvailableBackends();
 // The fastest of them, or the one named by SWIFTKV_ISA.
 const Backend& DefaultBackend();
 // The GPU's twin, made when first asked for. Errors: kNotFound (this program was built without CUDA, or there is no
-// device that it runs on), kResourceExhausted (the device has no memory left).
+// device that it runs on), kResourceExhausted (the device has no memory left), kInternal (it can't be used).
 Result<const Backend*> CudaBackend();
 // Error kInvalidInput: SWIFTKV_ISA names no backend, or one that this CPU can't run (the message lists those it can).
 Status CheckBackendChoice();

@@ -120,6 +120,7 @@ TEST_F(DistillTest, TakesTheTrainersFlags) {
 TEST_F(DistillTest, LearnsAndWritesACheckpointWithItsCard) {
   const ProcessResult result = Distill("out", "60", {"--json"});
   ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.err, HasSubstr("training on "));
   const Json report = Json::parse(result.out);
   EXPECT_EQ(report["format"], "checkpoint");
   for (const char* file : {"model.safetensors", "config.json", "README.md", "recipe.yaml", "tokenizer.json"}) {

@@ -123,7 +123,7 @@ class DistillTest : public testing::TestWithParam<size_t> {
   const DistillCase& golden() const { return Cases()[GetParam()]; }
 
   void CheckGradients(const Trainer& trainer, double tolerance) const {
-    const std::vector<Parameter>& parameters = trainer.student().parameters();
+    const std::span<const ResidentParameter> parameters = trainer.student().resident();
     for (size_t i = 0; i < parameters.size(); ++i) {
       const std::vector<float> expected = Read(*golden().golden, "gradient." + parameters[i].name);
       EXPECT_LE(Distance(trainer.gradients()[i], expected), tolerance) << parameters[i].name;
@@ -226,7 +226,7 @@ TEST_P(DistillTest, TwentyStepsFollowTorch) {
     EXPECT_NEAR(reports[step].loss, loss, 1e-4 * loss) << "step " << step;
     EXPECT_NEAR(reports[step].gradient_norm, norm, 1e-3 * norm) << "step " << step;
   }
-  for (const Parameter& parameter : trainer->student().parameters()) {
+  for (const Parameter& parameter : Value(trainer->student().parameters())) {
     EXPECT_LE(Distance(parameter.value, Read(*golden().golden, "final." + parameter.name)), 2e-4) << parameter.name;
   }
 }
@@ -244,9 +244,10 @@ TEST_P(DistillTest, TwentyStepsOnADeviceGiveTheHostsBytes) {
     EXPECT_EQ(reports[step].gradient_norm, expected[step].gradient_norm) << "step " << step;
   }
   EXPECT_EQ(on_device->gradients(), on_host->gradients());
-  const std::vector<Parameter> parameters = on_device->student().parameters();
+  const std::vector<Parameter> parameters = Value(on_device->student().parameters());
+  const std::vector<Parameter> on_hosts = Value(on_host->student().parameters());
   for (size_t i = 0; i < parameters.size(); ++i) {
-    EXPECT_EQ(parameters[i].value, on_host->student().parameters()[i].value) << parameters[i].name;
+    EXPECT_EQ(parameters[i].value, on_hosts[i].value) << parameters[i].name;
   }
 }
 

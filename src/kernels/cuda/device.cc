@@ -12,11 +12,14 @@ Result<std::unique_ptr<Device>> Device::Open() {
   constexpr int kLeastCapability = 8;  // bf16 tensor cores and asynchronous copies
   int count = 0;
   if (const cudaError_t error = cudaGetDeviceCount(&count); error != cudaSuccess || count == 0) {
-    return NotFound("no CUDA device: {}", error == cudaSuccess ? "none is visible" : cudaGetErrorString(error));
+    // Without a driver its version counts as too old.
+    const bool is_none = error == cudaSuccess || error == cudaErrorNoDevice || error == cudaErrorInsufficientDriver;
+    return MakeError(is_none ? ErrorCode::kNotFound : ErrorCode::kInternal, "no CUDA device: {}",
+                     error == cudaSuccess ? "none is visible" : cudaGetErrorString(error));
   }
   cudaDeviceProp properties;
   if (const cudaError_t error = cudaGetDeviceProperties(&properties, 0); error != cudaSuccess) {
-    return NotFound("no CUDA device: {}", cudaGetErrorString(error));
+    return MakeError(ErrorCode::kInternal, "no CUDA device: {}", cudaGetErrorString(error));
   }
   if (properties.major < kLeastCapability) {
     return NotFound("{}: compute capability {}.{}; it must be {}.0 or above", properties.name, properties.major,
@@ -125,7 +128,7 @@ void Device::Read(void* to, const std::byte* from, int64_t bytes) {
       const std::lock_guard lock(mutex_);
       error = cudaMemcpyAsync(landing_, from + done, static_cast<size_t>(count), cudaMemcpyDeviceToHost, stream_);
       if (error == cudaSuccess) error = cudaStreamSynchronize(stream_);
-      std::memcpy(static_cast<std::byte*>(to) + done, landing_, static_cast<size_t>(count));
+      if (error == cudaSuccess) std::memcpy(static_cast<std::byte*>(to) + done, landing_, static_cast<size_t>(count));
     }
     Check(error, "copy from the device");
     done += count;
