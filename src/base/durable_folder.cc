@@ -15,6 +15,26 @@
 
 namespace swiftkv {
 namespace fs = std::filesystem;
+namespace {
+
+Status RemoveFile(const std::string& path) {
+  if (file_calls::Unlink(path.c_str()) == 0 || errno == ENOENT) return Ok();
+  return IoError("{}: cannot remove: {}", path, std::strerror(errno));
+}
+
+// Removes the folder once `remove_entry` has removed what is in it.
+Status RemoveFolderAnd(const std::string& path, Status (*remove_entry)(const std::string&)) {
+  std::vector<std::string> entries;
+  std::error_code error;
+  fs::directory_iterator entry(path, error);
+  for (; !error && entry != fs::directory_iterator(); entry.increment(error)) entries.push_back(entry->path().string());
+  if (error) return IoError("{}: cannot list the folder: {}", path, error.message());
+  for (const std::string& name : entries) SWIFTKV_RETURN_IF_ERROR(remove_entry(name));
+  if (file_calls::RemoveFolder(path.c_str()) == 0 || errno == ENOENT) return Ok();
+  return IoError("{}: cannot remove the folder: {}", path, std::strerror(errno));
+}
+
+}  // namespace
 
 Status SyncFolderOf(const std::string& path) {
   const fs::path folder = WithoutTrailingSlash(path).parent_path();
@@ -57,19 +77,14 @@ Status RemoveFolder(const std::string& path) {
   const fs::file_status status = fs::symlink_status(path, error);
   if (status.type() == fs::file_type::not_found) return Ok();
   if (!fs::is_directory(status)) return IoError("{}: is no folder, so it is not removed", path);
-  std::vector<std::string> files;
-  fs::directory_iterator entry(path, error);
-  for (; !error && entry != fs::directory_iterator(); entry.increment(error)) files.push_back(entry->path().string());
-  if (error) return IoError("{}: cannot list the folder: {}", path, error.message());
-  for (const std::string& file : files) {
-    if (file_calls::Unlink(file.c_str()) != 0 && errno != ENOENT) {
-      return IoError("{}: cannot remove: {}", file, std::strerror(errno));
-    }
-  }
-  if (file_calls::RemoveFolder(path.c_str()) != 0 && errno != ENOENT) {
-    return IoError("{}: cannot remove the folder: {}", path, std::strerror(errno));
-  }
-  return Ok();
+  return RemoveFolderAnd(path, RemoveFile);
+}
+
+Status RemoveAll(const std::string& path) {
+  std::error_code error;
+  const fs::file_status status = fs::symlink_status(path, error);
+  if (status.type() == fs::file_type::not_found) return Ok();
+  return fs::is_directory(status) ? RemoveFolderAnd(path, RemoveAll) : RemoveFile(path);
 }
 
 Result<AtomicFolder> AtomicFolder::Create(const std::string& path) {
@@ -77,7 +92,7 @@ Result<AtomicFolder> AtomicFolder::Create(const std::string& path) {
   folder.path_ = WithoutTrailingSlash(path).string();
   const std::string temporary = fmt::format("{}{}{}", folder.path_, kTemporaryMark, getpid());
   // Left by a process of the same number.
-  SWIFTKV_RETURN_IF_ERROR(RemoveFolder(temporary));
+  SWIFTKV_RETURN_IF_ERROR(RemoveAll(temporary));
   if (file_calls::MakeFolder(temporary.c_str()) != 0) {
     return IoError("{}: cannot create the folder: {}", path, std::strerror(errno));
   }
@@ -97,8 +112,40 @@ Status AtomicFolder::Commit() {
   if (file_calls::Rename(temporary_.c_str(), path_.c_str()) != 0) {
     return IoError("{}: cannot rename into place: {}", path_, std::strerror(errno));
   }
-  temporary_.clear();
-  return SyncFolderOf(path_);
+  Status synced = SyncFolderOf(path_);
+  // What is not durable is not done, so that after an error there is nothing.
+  if (synced || file_calls::Rename(path_.c_str(), temporary_.c_str()) != 0) temporary_.clear();
+  return synced;
+}
+
+Status AtomicFolder::Replace() {
+  if (file_calls::Exchange(temporary_.c_str(), path_.c_str()) != 0) {
+    if (errno == ENOENT) return Commit();
+    if (errno == EINVAL || errno == ENOSYS) return ReplaceByTwoRenames();
+    return IoError("{}: cannot rename into place: {}", path_, std::strerror(errno));
+  }
+  if (Status synced = SyncFolderOf(path_); !synced) {
+    // What is not durable is not done: the old folder gets its name back.
+    if (file_calls::Exchange(temporary_.c_str(), path_.c_str()) != 0) temporary_.clear();
+    return synced;
+  }
+  static_cast<void>(RemoveAll(std::exchange(temporary_, {})));
+  return Ok();
+}
+
+Status AtomicFolder::ReplaceByTwoRenames() {
+  const std::string old = fmt::format("{}.old-{}", path_, getpid());
+  SWIFTKV_RETURN_IF_ERROR(RemoveAll(old));
+  if (file_calls::Rename(path_.c_str(), old.c_str()) != 0) {
+    return IoError("{}: cannot rename to {}: {}", path_, old, std::strerror(errno));
+  }
+  Status status = Commit();
+  if (status) {
+    static_cast<void>(RemoveAll(old));
+  } else {
+    file_calls::Rename(old.c_str(), path_.c_str());
+  }
+  return status;
 }
 
 }  // namespace swiftkv

@@ -25,6 +25,8 @@ Status RenameDurably(const std::string& from, const std::string& to);
 
 // Removes a folder and the files in it. There may be none; a folder inside it is an error.
 Status RemoveFolder(const std::string& path);
+// Removes a file or link, or a folder with all that it holds. There may be none.
+Status RemoveAll(const std::string& path);
 
 // A folder under a temporary name beside its own. Without Commit the destructor removes it, and `path` is untouched.
 class AtomicFolder {
@@ -35,11 +37,16 @@ class AtomicFolder {
   AtomicFolder& operator=(AtomicFolder&& other) = delete;
   ~AtomicFolder();
   const std::string& path() const { return temporary_; }  // where to write its files; no folders
-  // Gives it its name, which is free. The files in it are durable already, as AtomicFile leaves them.
+  // Gives it its name, which is free. The files in it are durable already, as AtomicFile leaves them. After an error it
+  // has its temporary name.
   Status Commit();
+  // The same where a folder may have the name: that one is removed. At any moment one of the two has it, complete (on
+  // file systems that can't exchange names neither has it for a moment; the old one is then "out.old-4711").
+  Status Replace();
 
  private:
   AtomicFolder() = default;
+  Status ReplaceByTwoRenames();
   std::string path_;
   std::string temporary_;  // empty once it has its name
 };

@@ -9,10 +9,11 @@
 //
 // With `then` other than kGoOn the program "dies" at that call: it and all later calls fail, so that what a destructor
 // would clean up stays, as after a kill -9. A write that it dies in has written its first half. kPowerLost also takes
-// back what was never synced: data in files, and renames whose folder was not synced.
+// back what was never synced: data in files, and renames and exchanges whose folder was not synced.
 #ifndef SWIFTKV_BASE_FAULT_INJECTOR_H_
 #define SWIFTKV_BASE_FAULT_INJECTOR_H_
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -38,6 +39,7 @@ struct Faults {
   Then then = kGoOn;
   size_t max_write = std::numeric_limits<size_t>::max();  // of one call, in bytes: short writes
   bool interrupt = false;                                 // a signal interrupts every call once
+  bool no_exchange = false;                               // a file system that can't exchange names
 };
 
 class FaultInjector : public file_calls::Observer {
@@ -61,6 +63,7 @@ class FaultInjector : public file_calls::Observer {
     interrupted_ = false;
     const int64_t number = calls_++;
     call->size = std::min(call->size, faults_.max_write);
+    if (faults_.no_exchange && call->kind == file_calls::Kind::kExchange) return EINVAL;
     if (number == faults_.failing_call) {
       if (faults_.then != Faults::kGoOn) Die(*call);
       return faults_.error;
@@ -74,7 +77,8 @@ class FaultInjector : public file_calls::Observer {
   struct Renamed {
     std::string from;
     std::string to;
-    std::string replaced;  // a second name of the file that `to` was before; empty if it was none
+    std::string replaced;    // a second name of the file that `to` was before; empty if it was none
+    bool exchanged = false;  // `from` has the other's name
   };
 
   static std::string PathOf(int fd) {
@@ -101,13 +105,19 @@ class FaultInjector : public file_calls::Observer {
         return synced;
       });
     } else if (call.kind == file_calls::Kind::kRename) {
-      Renamed rename{call.path, call.target, ""};
+      Renamed rename{.from = call.path, .to = call.target, .replaced = ""};
       if (lstat(call.target, &info) == 0 && S_ISREG(info.st_mode)) {
         rename.replaced = rename.to + ".replaced";
         if (link(call.target, rename.replaced.c_str()) != 0) rename.replaced.clear();
       }
       renames_.push_back(std::move(rename));
       MoveSizes(call.path, call.target);
+    } else if (call.kind == file_calls::Kind::kExchange) {
+      renames_.push_back({.from = call.path, .to = call.target, .replaced = "", .exchanged = true});
+      const std::string between = std::string(call.path) + ".exchanged";
+      MoveSizes(call.path, between);
+      MoveSizes(call.target, call.path);
+      MoveSizes(between, call.target);
     }
   }
 
@@ -130,6 +140,10 @@ class FaultInjector : public file_calls::Observer {
       [[maybe_unused]] const int ignored = truncate(path.c_str(), size);
     }
     for (auto rename = renames_.rbegin(); rename != renames_.rend(); ++rename) {
+      if (rename->exchanged) {
+        renameat2(AT_FDCWD, rename->from.c_str(), AT_FDCWD, rename->to.c_str(), RENAME_EXCHANGE);
+        continue;
+      }
       std::rename(rename->to.c_str(), rename->from.c_str());
       if (!rename->replaced.empty()) std::rename(rename->replaced.c_str(), rename->to.c_str());
     }

@@ -52,6 +52,11 @@ int Rename(const char* from, const char* to) {
   return Make({.kind = Kind::kRename, .path = from, .target = to}, [&](const Call&) { return rename(from, to); });
 }
 
+int Exchange(const char* one, const char* other) {
+  return Make({.kind = Kind::kExchange, .path = one, .target = other},
+              [&](const Call&) { return renameat2(AT_FDCWD, one, AT_FDCWD, other, RENAME_EXCHANGE); });
+}
+
 int Unlink(const char* path) {
   return Make({.kind = Kind::kUnlink, .path = path}, [&](const Call&) { return unlink(path); });
 }

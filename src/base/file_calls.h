@@ -15,18 +15,19 @@ ssize_t Write(int fd, const void* data, size_t size);  // may write less, as wri
 int Truncate(int fd, off_t size);
 int Sync(int fd);
 int Rename(const char* from, const char* to);
+int Exchange(const char* one, const char* other);  // renameat2(2)'s RENAME_EXCHANGE: each gets the other's name
 int Unlink(const char* path);
 int MakeFolder(const char* path);
 int RemoveFolder(const char* path);
 
-enum class Kind { kOpen, kWrite, kTruncate, kSync, kRename, kUnlink, kMakeFolder, kRemoveFolder };
+enum class Kind { kOpen, kWrite, kTruncate, kSync, kRename, kExchange, kUnlink, kMakeFolder, kRemoveFolder };
 
 // A call that is about to be made; fields that it has no use for keep their defaults.
 struct Call {
   Kind kind = Kind::kOpen;
   int fd = -1;
   const char* path = nullptr;
-  const char* target = nullptr;  // of a rename
+  const char* target = nullptr;  // of a rename or an exchange
   const void* data = nullptr;    // of a write
   size_t size = 0;               // of a write; may be made smaller
 };

@@ -36,11 +36,13 @@ class FileFaultsTest : public testing::Test {
 
   // Lets every call of `work` fail in each way; `check` sees what is left, and whether `work` said that it succeeded.
   void FailInTurn(const std::function<void()>& prepare, const std::function<Status()>& work,
-                  const std::function<void(bool succeeded, const Faults& faults)>& check) const {
+                  const std::function<void(bool succeeded, const Faults& faults)>& check,
+                  bool no_exchange = false) const {
     for (const Faults::Then then : {Faults::kGoOn, Faults::kKilled, Faults::kPowerLost}) {
       for (int64_t call = 0;; ++call) {
         SCOPED_TRACE(fmt::format("call {} fails, then {}", call, static_cast<int>(then)));
-        const Faults faults{.failing_call = call, .error = call % 2 == 0 ? ENOSPC : EIO, .then = then};
+        const Faults faults{
+            .failing_call = call, .error = call % 2 == 0 ? ENOSPC : EIO, .then = then, .no_exchange = no_exchange};
         prepare();
         FaultInjector injector(faults);
         const Status status = work();
@@ -111,6 +113,50 @@ TEST_F(FileFaultsTest, AnAtomicFolderIsWholeOrAbsent) {
   });
 }
 
+TEST_F(FileFaultsTest, AFolderIsReplacedByAWholeOneOrNotAtAll) {
+  const std::string path = Path("folder");
+  const auto prepare = [&] {
+    for (const std::string& name : Names()) ASSERT_TRUE(RemoveAll(Path(name)));
+    ASSERT_TRUE(MakeFolders(path + "/inner"));
+    ASSERT_TRUE(WriteFile(path + "/a", "old"));
+    ASSERT_TRUE(WriteFile(path + "/inner/b", "old"));
+  };
+  const auto work = [&]() -> Status {
+    SWIFTKV_ASSIGN_OR_RETURN(AtomicFolder folder, AtomicFolder::Create(path));
+    SWIFTKV_RETURN_IF_ERROR(WriteFile(folder.path() + "/a", "new"));
+    return folder.Replace();
+  };
+  for (const bool no_exchange : {false, true}) {
+    FailInTurn(
+        prepare, work,
+        [&](bool succeeded, const Faults& faults) {
+          const bool dies = faults.then != Faults::kGoOn;
+          if (no_exchange && dies && !fs::exists(path)) {
+            // Between the two renames both are there under other names.
+            EXPECT_EQ(*ReadFile(fmt::format("{}.old-{}/inner/b", path, getpid()), 100), "old");
+            EXPECT_EQ(*ReadFile(fmt::format("{}.tmp-{}/a", path, getpid()), 100), "new");
+            return;
+          }
+          const std::string text = *ReadFile(path + "/a", 100);
+          EXPECT_TRUE(text == "new" || (!succeeded && text == "old")) << text;
+          EXPECT_EQ(fs::exists(path + "/inner/b"), text == "old");
+          if (!dies && !succeeded) {
+            EXPECT_EQ(text, "old");
+            EXPECT_EQ(Names(), std::set<std::string>{"folder"});
+          }
+        },
+        no_exchange);
+  }
+}
+
+TEST_F(FileFaultsTest, AFolderThatNothingHasToMakeWayForIsPutInPlace) {
+  AtomicFolder folder = *AtomicFolder::Create(Path("folder"));
+  ASSERT_TRUE(WriteFile(folder.path() + "/a", "new"));
+  ASSERT_TRUE(folder.Replace());
+  EXPECT_EQ(*ReadFile(Path("folder/a"), 100), "new");
+  EXPECT_EQ(Names(), std::set<std::string>{"folder"});
+}
+
 TEST_F(FileFaultsTest, AnAppendedLineIsWholeOrAbsent) {
   const std::string path = Path("log");
   const auto work = [&]() -> Status {
@@ -155,6 +201,12 @@ TEST_F(FileFaultsTest, FoldersAreMadeWithThoseAboveAndRemovedWithTheirFiles) {
   ASSERT_TRUE(RemoveFolder(Path("a/b/c")));
   EXPECT_FALSE(fs::exists(Path("a/b/c")));
   EXPECT_TRUE(RemoveFolder(Path("a/b/c")));
+  ASSERT_TRUE(WriteFile(Path("a/b/file"), "x"));
+  fs::create_directory_symlink(folder_, Path("a/b/link"));
+  ASSERT_TRUE(RemoveAll(Path("a")));
+  EXPECT_FALSE(fs::exists(Path("a")));
+  EXPECT_TRUE(RemoveAll(Path("a")));
+  EXPECT_TRUE(fs::exists(folder_));
   EXPECT_FALSE(MakeFolders(Path(std::string(100000, 'x'))));
 }
 
@@ -173,6 +225,12 @@ TEST_F(FileFaultsTest, ALossOfPowerTakesBackWhatWasNotSynced) {
   {
     FaultInjector faults({.failing_call = 1, .then = Faults::kPowerLost});
     EXPECT_EQ(file_calls::Rename(Path("new").c_str(), Path("file").c_str()), 0);
+    EXPECT_EQ(file_calls::Unlink(Path("file").c_str()), -1);
+  }
+  EXPECT_EQ(*ReadFile(Path("file"), 100), "old");
+  {
+    FaultInjector faults({.failing_call = 1, .then = Faults::kPowerLost});
+    EXPECT_EQ(file_calls::Exchange(Path("new").c_str(), Path("file").c_str()), 0);
     EXPECT_EQ(file_calls::Unlink(Path("file").c_str()), -1);
   }
   EXPECT_EQ(*ReadFile(Path("file"), 100), "old");
