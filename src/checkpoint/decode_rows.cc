@@ -3,7 +3,7 @@
 #include <bit>
 #include <cstring>
 
-#include "base/float16.h"
+#include "base/float8.h"
 #include "base/printable.h"
 #include "checkpoint/block_parts.h"
 #include "checkpoint/stored_rows.h"
@@ -14,20 +14,6 @@ namespace {
 
 // Decodes `elements` consecutive elements (a whole number of blocks).
 using Decoder = void (*)(const uint8_t* in, int64_t elements, float* out);
-
-float F8E4M3ToFloat(uint8_t bits) {
-  const int exponent = bits >> 3 & 15;
-  const int mantissa = bits & 7;
-  float value = 0.0f;
-  if (exponent == 15 && mantissa == 7) {
-    value = std::bit_cast<float>(0x7fc00000u);
-  } else if (exponent == 0) {
-    value = static_cast<float>(mantissa) * 0x1p-9f;
-  } else {
-    value = std::bit_cast<float>(static_cast<uint32_t>(exponent + 120) << 23 | static_cast<uint32_t>(mantissa) << 20);
-  }
-  return bits & 0x80 ? -value : value;
-}
 
 void DecodeF32(const uint8_t* in, int64_t elements, float* out) {
   if (elements > 0) std::memcpy(out, in, elements * sizeof(float));
@@ -46,7 +32,7 @@ void DecodeBF16(const uint8_t* in, int64_t elements, float* out) {
 void DecodeF8E4M3(const uint8_t* in, int64_t elements, float* out) {
   static const auto kTable = [] {
     std::array<float, 256> table;
-    for (int bits = 0; bits < 256; ++bits) table[bits] = F8E4M3ToFloat(static_cast<uint8_t>(bits));
+    for (int bits = 0; bits < 256; ++bits) table[bits] = E4M3ToFloat(static_cast<uint8_t>(bits));
     return table;
   }();
   for (int64_t i = 0; i < elements; ++i) out[i] = kTable[in[i]];

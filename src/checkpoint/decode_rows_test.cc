@@ -3,7 +3,12 @@
 
 #include <bit>
 #include <cmath>
+#include <cstring>
+#include <limits>
+#include <numeric>
 
+#include "base/float8.h"
+#include "checkpoint/encode_values.h"
 #include "checkpoint/tensor_source.h"
 #include "checkpoint/test_files.h"
 
@@ -47,6 +52,43 @@ INSTANTIATE_TEST_SUITE_P(AllTypes, DecodeGoldenTest,
                                          DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ4_K, DType::kQ5_K,
                                          DType::kQ6_K),
                          [](const auto& info) { return std::string(Name(info.param)); });
+
+TEST(Float8Test, RoundsToTheNearestAndSaturates) {
+  for (int code = 0; code < 256; ++code) {
+    const auto bits = static_cast<uint8_t>(code);
+    const float value = E4M3ToFloat(bits);
+    if (std::isnan(value)) {
+      EXPECT_EQ(FloatToE4M3(value) & 0x7f, 0x7f);
+      continue;
+    }
+    EXPECT_EQ(FloatToE4M3(value), bits);
+    if ((code & 0x7f) >= 0x7e) continue;
+    const float next = E4M3ToFloat(static_cast<uint8_t>(code + 1));
+    const float middle = (value + next) / 2;
+    EXPECT_EQ(FloatToE4M3(middle), code % 2 == 0 ? code : code + 1) << value;
+    EXPECT_EQ(FloatToE4M3(std::nextafter(middle, value)), code) << value;
+    EXPECT_EQ(FloatToE4M3(std::nextafter(middle, next)), code + 1) << value;
+  }
+  EXPECT_EQ(E4M3ToFloat(FloatToE4M3(1e30f)), kMaxE4M3);
+  EXPECT_EQ(E4M3ToFloat(FloatToE4M3(-std::numeric_limits<float>::infinity())), -kMaxE4M3);
+}
+
+TEST(EncodeValuesTest, GivesBackTheBitsThatWereRead) {
+  std::vector<uint16_t> bits(65536);
+  std::iota(bits.begin(), bits.end(), 0);
+  for (const DType dtype : {DType::kF16, DType::kBF16}) {
+    const StoredTensor tensor{.name = "w", .dtype = dtype, .shape = {65536}, .data = std::as_bytes(std::span(bits))};
+    std::vector<float> values(bits.size());
+    ASSERT_TRUE(DecodeRows(tensor, 0, 1, values.data()));
+    std::vector<uint16_t> encoded(bits.size());
+    const std::vector<std::byte> bytes = EncodeValues(values, dtype);
+    ASSERT_EQ(bytes.size(), 2 * bits.size());
+    std::memcpy(encoded.data(), bytes.data(), bytes.size());
+    for (size_t i = 0; i < bits.size(); ++i) {
+      ASSERT_TRUE(encoded[i] == bits[i] || std::isnan(values[i])) << Name(dtype) << " " << bits[i];
+    }
+  }
+}
 
 StoredTensor FloatTensor(const std::vector<float>& values, std::vector<int64_t> shape) {
   return {.name = "w", .dtype = DType::kF32, .shape = std::move(shape), .data = std::as_bytes(std::span(values))};

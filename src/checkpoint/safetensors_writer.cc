@@ -1,17 +1,16 @@
 #include "checkpoint/safetensors_writer.h"
 
 #include <algorithm>
-#include <array>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <system_error>
 #include <utility>
 
-#include "base/bfloat16.h"
 #include "base/durable_folder.h"
 #include "base/file_calls.h"
 #include "base/printable.h"
+#include "checkpoint/encode_values.h"
 #include "checkpoint/tensor_table.h"
 
 namespace swiftkv {
@@ -28,7 +27,31 @@ std::string Dump(const nlohmann::json& json, int indent) {
   return json.dump(indent, ' ', /*ensure_ascii=*/false, nlohmann::json::error_handler_t::replace);
 }
 
+std::optional<int64_t> BytesOfTensor(const TensorToWrite& tensor, DType dtype) {
+  return BytesOf(tensor.dtype.value_or(dtype), tensor.shape);
+}
+
 }  // namespace
+
+Result<std::vector<Shard>> PlanShards(const std::vector<TensorToWrite>& tensors,
+                                      const SafetensorsWriterOptions& options) {
+  std::vector<Shard> shards(1);
+  int64_t total = 0;
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const std::optional<int64_t> bytes = BytesOfTensor(tensors[i], options.dtype);
+    if (!bytes.has_value() || __builtin_add_overflow(total, *bytes, &total)) {
+      return InvalidInput("the tensor {} has an impossible shape", Printable(tensors[i].name));
+    }
+    if (shards.back().bytes + *bytes > options.max_shard_bytes && !shards.back().tensors.empty()) shards.emplace_back();
+    shards.back().tensors.push_back(i);
+    shards.back().bytes += *bytes;
+  }
+  for (size_t i = 0; i < shards.size(); ++i) {
+    shards[i].name =
+        shards.size() == 1 ? kSingleFile : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
+  }
+  return shards;
+}
 
 Result<SafetensorsWriter> SafetensorsWriter::Create(const std::string& folder, std::vector<TensorToWrite> tensors,
                                                     const SafetensorsWriterOptions& options) {
@@ -36,38 +59,22 @@ Result<SafetensorsWriter> SafetensorsWriter::Create(const std::string& folder, s
   writer.folder_ = folder;
   writer.tensors_ = std::move(tensors);
   writer.dtype_ = options.dtype;
-  if (options.dtype != DType::kBF16 && options.dtype != DType::kF32) {
-    return InvalidInput("{}: checkpoints are written as BF16 or F32, not as {}", folder, Name(options.dtype));
+  if (!IsPlainFloat(options.dtype)) {
+    return InvalidInput("{}: checkpoints are written as F16, BF16 or F32, not as {}", folder, Name(options.dtype));
   }
-  SWIFTKV_RETURN_IF_ERROR(writer.PlanShards(options.max_shard_bytes));
+  SWIFTKV_RETURN_IF_ERROR(writer.CheckNames());
+  SWIFTKV_ASSIGN_OR_RETURN(writer.shards_, PlanShards(writer.tensors_, options));
+  for (const Shard& shard : writer.shards_) writer.total_bytes_ += shard.bytes;
   SWIFTKV_RETURN_IF_ERROR(writer.CheckFolder());
   SWIFTKV_RETURN_IF_ERROR(writer.OpenNextShard());
   return writer;
 }
 
-std::optional<int64_t> SafetensorsWriter::BytesOfTensor(const TensorToWrite& tensor) const {
-  return BytesOf(tensor.dtype.value_or(dtype_), tensor.shape);
-}
-
-Status SafetensorsWriter::PlanShards(int64_t max_shard_bytes) {
+Status SafetensorsWriter::CheckNames() const {
   std::set<std::string_view> names;
-  shards_.emplace_back();
-  for (size_t i = 0; i < tensors_.size(); ++i) {
-    const TensorToWrite& tensor = tensors_[i];
-    const std::optional<int64_t> bytes = BytesOfTensor(tensor);
-    if (!bytes.has_value() || __builtin_add_overflow(total_bytes_, *bytes, &total_bytes_)) {
-      return InvalidInput("{}: {} has an impossible shape", folder_, Printable(tensor.name));
-    }
-    if (!names.insert(tensor.name).second) {
-      return InvalidInput("{}: the tensor {} occurs twice", folder_, Printable(tensor.name));
-    }
-    if (shards_.back().bytes + *bytes > max_shard_bytes && !shards_.back().tensors.empty()) shards_.emplace_back();
-    shards_.back().tensors.push_back(i);
-    shards_.back().bytes += *bytes;
-  }
-  for (size_t i = 0; i < shards_.size(); ++i) {
-    shards_[i].name =
-        shards_.size() == 1 ? kSingleFile : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards_.size());
+  for (const TensorToWrite& tensor : tensors_) {
+    if (names.insert(tensor.name).second) continue;
+    return InvalidInput("{}: the tensor {} occurs twice", folder_, Printable(tensor.name));
   }
   return Ok();
 }
@@ -92,7 +99,7 @@ std::string SafetensorsWriter::Header(const Shard& shard) const {
   std::string header = R"({"__metadata__":{"format":"pt"})";
   int64_t offset = 0;
   for (const size_t i : shard.tensors) {
-    const int64_t end = offset + *BytesOfTensor(tensors_[i]);
+    const int64_t end = offset + *BytesOfTensor(tensors_[i], dtype_);
     header += fmt::format(R"(,{}:{{"dtype":"{}","shape":{},"data_offsets":[{},{}]}})", Dump(tensors_[i].name, -1),
                           Name(tensors_[i].dtype.value_or(dtype_)), Dump(tensors_[i].shape, -1), offset, end);
     offset = end;
@@ -115,11 +122,10 @@ Status SafetensorsWriter::OpenNextShard() {
 
 Status SafetensorsWriter::Append(std::span<const float> values) {
   if (dtype_ == DType::kF32) return AppendBytes(std::as_bytes(values));
-  std::array<BFloat16, 16384> rounded;
+  constexpr size_t kPiece = 16384;
   while (!values.empty()) {
-    const size_t count = std::min(values.size(), rounded.size());
-    std::transform(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(count), rounded.begin(), ToBFloat16);
-    SWIFTKV_RETURN_IF_ERROR(AppendBytes(std::as_bytes(std::span(rounded).first(count))));
+    const size_t count = std::min(values.size(), kPiece);
+    SWIFTKV_RETURN_IF_ERROR(AppendBytes(EncodeValues(values.first(count), dtype_)));
     values = values.subspan(count);
   }
   return Ok();

@@ -31,9 +31,20 @@ struct TensorToWrite {
 };
 
 struct SafetensorsWriterOptions {
-  DType dtype = DType::kBF16;               // kBF16 or kF32
+  DType dtype = DType::kBF16;               // kF16, kBF16 or kF32
   int64_t max_shard_bytes = 4'000'000'000;  // of tensor data, as in the published checkpoints; one tensor may exceed it
 };
+
+// One file of a checkpoint.
+struct Shard {
+  std::string name;
+  std::vector<size_t> tensors;  // by their places in the list
+  int64_t bytes = 0;            // of tensor data
+};
+
+// The files that hold these tensors, in this order. Error kInvalidInput: a shape is impossible.
+Result<std::vector<Shard>> PlanShards(const std::vector<TensorToWrite>& tensors,
+                                      const SafetensorsWriterOptions& options);
 
 class SafetensorsWriter {
  public:
@@ -50,16 +61,10 @@ class SafetensorsWriter {
   int64_t total_bytes() const { return total_bytes_; }  // of tensor data
 
  private:
-  struct Shard {
-    std::string name;
-    std::vector<size_t> tensors;  // indices of tensors_
-    int64_t bytes = 0;
-  };
   SafetensorsWriter() = default;
-  Status PlanShards(int64_t max_shard_bytes);
+  Status CheckNames() const;
   Status CheckFolder() const;
   Status OpenNextShard();
-  std::optional<int64_t> BytesOfTensor(const TensorToWrite& tensor) const;
   std::string Header(const Shard& shard) const;
   std::string Index() const;
 

@@ -18,7 +18,7 @@ namespace swiftkv {
 
 class MemoryTensors : public TensorSource {
  public:
-  // `dtype`: kF32 or kBF16.
+  // `dtype`: kF32, kF16 or kBF16.
   explicit MemoryTensors(DType dtype) : dtype_(dtype) {}
   // Move only: tensors point into their own bytes.
   MemoryTensors(MemoryTensors&&) = default;
