@@ -6,7 +6,7 @@ Usage: check_compressed_tensors.py QUANTIZED PLAIN    (pip install compressed-te
 
 QUANTIZED is the folder; PLAIN what swiftkv reads of it, written again without quantization:
 
-  swiftkv convert smollm2-135m --format checkpoint --quantization int4 -o QUANTIZED --init reference
+  swiftkv convert smollm2-135m --format checkpoint --quantization int4 -o QUANTIZED --init reference    (or int8, fp8)
   swiftkv convert QUANTIZED -o PLAIN --init reference
 
 so its tensors are compared but for SwiftKV's own, which the second conversion makes anew.

@@ -13,7 +13,9 @@
 #include <utility>
 
 #include "base/bfloat16.h"
+#include "base/float8.h"
 #include "base/printable.h"
+#include "checkpoint/encode_values.h"
 
 namespace swiftkv {
 namespace {
@@ -104,6 +106,15 @@ float QuantizeRow(std::span<const float> values, DType scale_dtype, int8_t* code
   return scale;
 }
 
+// Codes are E4M3's bits; returns the scale.
+float RoundRow(std::span<const float> values, DType scale_dtype, int8_t* codes) {
+  const float scale = Round(LargestMagnitude(values) / kMaxE4M3, scale_dtype);
+  for (size_t i = 0; i < values.size(); ++i) {
+    codes[i] = static_cast<int8_t>(FloatToE4M3(scale == 0 ? 0 : values[i] / scale));
+  }
+  return scale;
+}
+
 // Codes -8 .. 7: of a few scales the one that leaves the least squared error.
 float QuantizeGroup(std::span<const float> values, DType scale_dtype, int8_t* codes) {
   const float largest = LargestMagnitude(values);
@@ -118,6 +129,19 @@ float QuantizeGroup(std::span<const float> values, DType scale_dtype, int8_t* co
   }
   Quantize(values, best_scale, -8, 7, codes);
   return best_scale;
+}
+
+// Of a row, or for kInt4 of a group; returns the scale.
+float QuantizePart(std::span<const float> values, CompressedFormat format, DType scale_dtype, int8_t* codes) {
+  switch (format) {
+    case CompressedFormat::kFp8:
+      return RoundRow(values, scale_dtype, codes);
+    case CompressedFormat::kInt8:
+      return QuantizeRow(values, scale_dtype, codes);
+    case CompressedFormat::kInt4:
+      return QuantizeGroup(values, scale_dtype, codes);
+  }
+  return 0;
 }
 
 std::vector<uint8_t> PackNibbles(std::span<const int8_t> codes) {
@@ -157,17 +181,20 @@ Status AttachScales(std::vector<StoredTensor>* tensors, const std::string& origi
 }
 
 std::vector<TensorToWrite> CompressedTensors(const std::string& name, const std::vector<int64_t>& shape,
-                                             CompressedFormat format) {
-  if (format == CompressedFormat::kInt8) return {{name, shape, DType::kI8}, {name + "_scale", {shape[0], 1}}};
+                                             CompressedFormat format, DType scale_dtype) {
+  if (format != CompressedFormat::kInt4) {
+    const DType codes = format == CompressedFormat::kFp8 ? DType::kF8E4M3 : DType::kI8;
+    return {{name, shape, codes}, {name + "_scale", {shape[0], 1}, scale_dtype}};
+  }
   return {{name + "_packed", {shape[0], shape[1] / kPackedCodes}, DType::kI32},
-          {name + "_scale", {shape[0], shape[1] / kInt4Group}},
+          {name + "_scale", {shape[0], shape[1] / kInt4Group}, scale_dtype},
           {name + "_shape", {2}, DType::kI64}};
 }
 
 Status WriteCompressed(const StoredTensor& weight, CompressedFormat format, DType scale_dtype,
                        SafetensorsWriter* writer) {
-  const bool is_int8 = format == CompressedFormat::kInt8;
-  const auto group = static_cast<size_t>(is_int8 ? weight.columns() : kInt4Group);
+  const bool is_packed = format == CompressedFormat::kInt4;
+  const auto group = static_cast<size_t>(is_packed ? kInt4Group : weight.columns());
   std::vector<float> values;
   std::vector<float> scales;
   std::vector<int8_t> codes;
@@ -181,14 +208,14 @@ Status WriteCompressed(const StoredTensor& weight, CompressedFormat format, DTyp
     }
     for (size_t begin = 0; begin < values.size(); begin += group) {
       const std::span<const float> part = std::span(values).subspan(begin, group);
-      scales.push_back(is_int8 ? QuantizeRow(part, scale_dtype, codes.data() + begin)
-                               : QuantizeGroup(part, scale_dtype, codes.data() + begin));
+      scales.push_back(QuantizePart(part, format, scale_dtype, codes.data() + begin));
     }
-    const std::vector<uint8_t> packed = is_int8 ? std::vector<uint8_t>(codes.begin(), codes.end()) : PackNibbles(codes);
-    SWIFTKV_RETURN_IF_ERROR(writer->AppendBytes(std::as_bytes(std::span(packed))));
+    const std::vector<uint8_t> stored =
+        is_packed ? PackNibbles(codes) : std::vector<uint8_t>(codes.begin(), codes.end());
+    SWIFTKV_RETURN_IF_ERROR(writer->AppendBytes(std::as_bytes(std::span(stored))));
   }
-  SWIFTKV_RETURN_IF_ERROR(writer->Append(scales));
-  return is_int8 ? Ok() : writer->AppendBytes(std::as_bytes(std::span(weight.shape)));
+  SWIFTKV_RETURN_IF_ERROR(writer->AppendBytes(EncodeValues(scales, scale_dtype)));
+  return is_packed ? writer->AppendBytes(std::as_bytes(std::span(weight.shape))) : Ok();
 }
 
 }  // namespace swiftkv

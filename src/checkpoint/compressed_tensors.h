@@ -5,7 +5,7 @@
 //   pack-quantized   W.weight_packed I32 [out, in / 8], W.weight_scale [out, groups], W.weight_shape I64 [2]
 // with weight = code * scale.
 //
-//   for (const TensorToWrite& tensor : CompressedTensors("q_proj.weight", {64, 64}, CompressedFormat::kInt4)) ...
+//   for (const TensorToWrite& tensor : CompressedTensors(name, shape, CompressedFormat::kInt4, DType::kBF16)) ...
 //   SWIFTKV_RETURN_IF_ERROR(WriteCompressed(weight, CompressedFormat::kInt4, DType::kBF16, &writer));
 #ifndef SWIFTKV_CHECKPOINT_COMPRESSED_TENSORS_H_
 #define SWIFTKV_CHECKPOINT_COMPRESSED_TENSORS_H_
@@ -20,6 +20,7 @@
 namespace swiftkv {
 
 enum class CompressedFormat {
+  kFp8,   // float-quantized, a scale for each row
   kInt8,  // int-quantized, a scale for each row
   kInt4,  // pack-quantized, a scale for each 32 columns
 };
@@ -29,11 +30,12 @@ inline constexpr int64_t kInt4Group = 32;
 // kInvalidInput: a companion is missing, has another shape, or is one that symmetric weights do not have.
 Status AttachScales(std::vector<StoredTensor>* tensors, const std::string& origin);
 
-// What a weight is written as, in this order. Its columns must be a multiple of kInt4Group for kInt4.
+// What a weight is written as, in this order. Its columns must be a multiple of kInt4Group for kInt4. `scale_dtype`:
+// kBF16 or kF32; kF16 reaches no further down than 6e-8, and scales are small.
 std::vector<TensorToWrite> CompressedTensors(const std::string& name, const std::vector<int64_t>& shape,
-                                             CompressedFormat format);
-// Appends those tensors of `weight`. Scales are rounded to `scale_dtype` (kBF16 or kF32), the writer's, before the
-// codes are chosen. Errors: as DecodeRows and SafetensorsWriter; kInvalidInput, a value is NaN or infinite.
+                                             CompressedFormat format, DType scale_dtype);
+// Appends those tensors of `weight`. Scales are rounded to `scale_dtype` before the codes are chosen. Errors: as
+// DecodeRows and SafetensorsWriter; kInvalidInput, a value is NaN or infinite.
 Status WriteCompressed(const StoredTensor& weight, CompressedFormat format, DType scale_dtype,
                        SafetensorsWriter* writer);
 

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <map>
@@ -42,6 +43,13 @@ TEST(CompressedTensorsTest, ReadsWhatThePackageWrote) {
 
 class WrittenTest : public testing::TestWithParam<std::tuple<CompressedFormat, DType>> {};
 
+// The distance of the numbers that `value` is rounded to.
+float Step(float value, float scale, CompressedFormat format) {
+  if (format != CompressedFormat::kFp8 || scale == 0) return scale;
+  // Three bits behind the first, down to 2^-9.
+  return scale * std::exp2(std::max(std::floor(std::log2(std::fabs(value) / scale)), -6.0f) - 3);
+}
+
 TEST_P(WrittenTest, IsReadBackWithinHalfAStep) {
   const auto [format, dtype] = GetParam();
   constexpr int64_t kRows = 2000;  // more than one piece
@@ -55,7 +63,7 @@ TEST_P(WrittenTest, IsReadBackWithinHalfAStep) {
       .name = "a.weight", .dtype = DType::kF32, .shape = {kRows, kColumns}, .data = std::as_bytes(std::span(values))};
 
   const TemporaryFolder folder;
-  std::vector<TensorToWrite> plan = CompressedTensors(weight.name, weight.shape, format);
+  std::vector<TensorToWrite> plan = CompressedTensors(weight.name, weight.shape, format, dtype);
   plan.push_back({"b", {2}});
   auto writer = SafetensorsWriter::Create(folder.path(), std::move(plan), {.dtype = dtype, .max_shard_bytes = 100'000});
   ASSERT_TRUE(writer) << writer.error().message;
@@ -71,15 +79,15 @@ TEST_P(WrittenTest, IsReadBackWithinHalfAStep) {
   EXPECT_EQ(read->shape, weight.shape);
   EXPECT_EQ(read->scale->dtype, dtype);
   const int64_t group = kColumns / read->scale->columns();
-  EXPECT_EQ(group, format == CompressedFormat::kInt8 ? kColumns : kInt4Group);
+  EXPECT_EQ(group, format == CompressedFormat::kInt4 ? kInt4Group : kColumns);
   const std::vector<float> scales = Values(**source, "a.weight_scale");
   const std::vector<float> actual = Values(**source, "a.weight");
   double error = 0;
   double steps = 0;
   for (size_t i = 0; i < actual.size(); ++i) {
-    const float step = scales[i / static_cast<size_t>(group)];
+    const float step = Step(values[i], scales[i / static_cast<size_t>(group)], format);
     // The largest of a group may be 8.5 steps, of scales that bfloat16 rounded by up to 2^-8.
-    ASSERT_LE(std::fabs(actual[i] - values[i]), (format == CompressedFormat::kInt8 ? 0.76f : 1.54f) * step) << i;
+    ASSERT_LE(std::fabs(actual[i] - values[i]), (format == CompressedFormat::kInt4 ? 1.54f : 0.76f) * step) << i;
     error += std::pow(actual[i] - values[i], 2);
     steps += step * step;
   }
@@ -87,8 +95,30 @@ TEST_P(WrittenTest, IsReadBackWithinHalfAStep) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Formats, WrittenTest,
-                         testing::Combine(testing::Values(CompressedFormat::kInt8, CompressedFormat::kInt4),
+                         testing::Combine(testing::Values(CompressedFormat::kFp8, CompressedFormat::kInt8,
+                                                          CompressedFormat::kInt4),
                                           testing::Values(DType::kBF16, DType::kF32)));
+
+TEST(CompressedTensorsTest, Fp8HasTheLayoutOfThePublishedCheckpoints) {
+  const std::vector<float> values = {448, -224, 0.5f, 1.0625f, -7, 3.5f, 0, 0.007f};
+  const StoredTensor weight{
+      .name = "a.weight", .dtype = DType::kF32, .shape = {2, 4}, .data = std::as_bytes(std::span(values))};
+  const TemporaryFolder folder;
+  auto writer = SafetensorsWriter::Create(
+      folder.path(), CompressedTensors(weight.name, weight.shape, CompressedFormat::kFp8, DType::kF32),
+      {.dtype = DType::kF16});
+  ASSERT_TRUE(writer) << writer.error().message;
+  ASSERT_TRUE(WriteCompressed(weight, CompressedFormat::kFp8, DType::kF32, &*writer));
+  ASSERT_TRUE(writer->Finish());
+  const auto source = OpenSafetensors(folder.path());
+  ASSERT_TRUE(source) << source.error().message;
+  EXPECT_EQ((*source)->Find("a.weight")->dtype, DType::kF8E4M3);
+  EXPECT_EQ((*source)->Find("a.weight_scale")->shape, (std::vector<int64_t>{2, 1}));
+  EXPECT_THAT(Values(**source, "a.weight_scale"), ElementsAre(1, 7.0f / 448));
+  // 1.0625 lies in the middle between 1 and 1.125; 0.007 is 0.448 scales, between 0.4375 and 0.46875.
+  const float seventh = 7.0f / 448;
+  EXPECT_THAT(Values(**source, "a.weight"), ElementsAre(448, -224, 0.5f, 1, -7, 3.5f, 0, 0.4375f * seventh));
+}
 
 TEST(CompressedTensorsTest, RefusesToWriteWhatIsNoNumber) {
   std::vector<float> values(64, 1.0f);
@@ -96,8 +126,8 @@ TEST(CompressedTensorsTest, RefusesToWriteWhatIsNoNumber) {
   const StoredTensor weight{
       .name = "a.weight", .dtype = DType::kF32, .shape = {2, 32}, .data = std::as_bytes(std::span(values))};
   const TemporaryFolder folder;
-  auto writer = SafetensorsWriter::Create(folder.path(),
-                                          CompressedTensors(weight.name, weight.shape, CompressedFormat::kInt4), {});
+  auto writer = SafetensorsWriter::Create(
+      folder.path(), CompressedTensors(weight.name, weight.shape, CompressedFormat::kInt4, DType::kBF16), {});
   ASSERT_TRUE(writer);
   EXPECT_THAT(MessageOf(WriteCompressed(weight, CompressedFormat::kInt4, DType::kBF16, &*writer)),
               HasSubstr("a.weight: NaN or infinite"));

@@ -25,12 +25,23 @@ std::string_view Name(TokenWeights weights) {
   return "";
 }
 
-// What the matrices are written in: "BF16", or "INT8, other tensors BF16".
+std::string_view Name(CompressedFormat format) {
+  switch (format) {
+    case CompressedFormat::kFp8:
+      return "FP8";
+    case CompressedFormat::kInt8:
+      return "INT8";
+    case CompressedFormat::kInt4:
+      return "INT4";
+  }
+  return "";
+}
+
+// What the matrices are written in: "BF16", or "INT8 projections, other tensors BF16".
 std::string StoredText(const ConvertReport& report) {
   std::string dtype(swiftkv::Name(report.dtype));
   if (!report.options.quantization) return dtype;
-  return fmt::format("{} projections, other tensors {}",
-                     *report.options.quantization == CompressedFormat::kInt8 ? "INT8" : "INT4", dtype);
+  return fmt::format("{} projections, other tensors {}", Name(*report.options.quantization), dtype);
 }
 
 std::string RecipeText(const ConvertReport& report) {

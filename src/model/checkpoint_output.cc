@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -12,7 +11,9 @@
 #include <utility>
 #include <vector>
 
+#include "base/durable_folder.h"
 #include "base/file.h"
+#include "checkpoint/encode_values.h"
 #include "checkpoint/folder.h"
 #include "checkpoint/json_file.h"
 #include "checkpoint/safetensors_writer.h"
@@ -42,22 +43,6 @@ constexpr std::array kCompanionFiles = {"generation_config.json",
                                         "LICENSE.txt",
                                         "NOTICE"};
 
-// A folder that is removed with all it holds unless it was renamed into place.
-class TemporaryFolder {
- public:
-  explicit TemporaryFolder(std::string path) : path_(std::move(path)) {}
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
-
 // Whether a tensor is a projection's matrix, which compressed-tensors calls "Linear".
 bool IsProjection(const std::string& name) {
   return name.ends_with("_proj.weight") || name.ends_with("_swiftkv.weight");
@@ -68,66 +53,76 @@ class TensorsOutput {
  public:
   TensorsOutput(const OutputOptions& options, DType dtype) : options_(options), dtype_(dtype) {}
 
-  template <class Tensor>  // BaseTensor or SwiftKvTensor
-  void Add(const TensorSource& source, const std::vector<Tensor>& tensors) {
-    for (const Tensor& tensor : tensors) entries_.push_back({&source, tensor.name, tensor.shape});
-  }
-  Status Write(const std::string& folder);
+  Status Add(const TensorSource& source, const BaseTensor& tensor);
+  Status Write(const std::string& folder) const;
 
  private:
-  struct Entry {
-    const TensorSource* source;
-    std::string name;
-    std::vector<int64_t> shape;
-  };
-  bool IsQuantized(const Entry& entry) const {
-    return options_.quantization && entry.shape.size() == 2 && IsProjection(entry.name);
+  bool IsQuantized(const StoredTensor& tensor) const {
+    return options_.quantization && tensor.shape.size() == 2 && IsProjection(tensor.name);
   }
-  Status WriteEntry(const Entry& entry, SafetensorsWriter* writer) const;
+  DType DTypeOf(const StoredTensor& tensor) const;
+  DType scale_dtype() const { return dtype_ == DType::kF16 ? DType::kF32 : dtype_; }
+  Status WriteTensor(const StoredTensor& tensor, SafetensorsWriter* writer) const;
 
   const OutputOptions& options_;
   DType dtype_;
-  std::vector<Entry> entries_;
+  std::vector<const StoredTensor*> tensors_;
 };
 
-Status TensorsOutput::WriteEntry(const Entry& entry, SafetensorsWriter* writer) const {
-  const StoredTensor* tensor = entry.source->Find(entry.name);
-  if (tensor == nullptr) return NotFound("{}: the checkpoint has no such tensor", entry.source->Place(entry.name));
-  if (tensor->shape != entry.shape) {
-    return InvalidInput("{}: another shape than config.json says", entry.source->Place(entry.name));
+Status TensorsOutput::Add(const TensorSource& source, const BaseTensor& tensor) {
+  const StoredTensor* stored = source.Find(tensor.name);
+  if (stored == nullptr) return NotFound("{}: the checkpoint has no such tensor", source.Place(tensor.name));
+  if (stored->shape != tensor.shape) {
+    return InvalidInput("{}: another shape than config.json says", source.Place(tensor.name));
   }
-  if (IsQuantized(entry)) return WriteCompressed(*tensor, *options_.quantization, dtype_, writer);
+  tensors_.push_back(stored);
+  return Ok();
+}
+
+// What the file has as numbers keeps its type. Blocks and codes get the checkpoint's, but not F16: rounded to it first,
+// they would not be the BF16 that they are computed with.
+DType TensorsOutput::DTypeOf(const StoredTensor& tensor) const {
+  if (IsPlainFloat(tensor.dtype)) return tensor.dtype;
+  return dtype_ == DType::kF16 ? DType::kBF16 : dtype_;
+}
+
+Status TensorsOutput::WriteTensor(const StoredTensor& tensor, SafetensorsWriter* writer) const {
+  if (IsQuantized(tensor)) return WriteCompressed(tensor, *options_.quantization, scale_dtype(), writer);
   std::vector<float> values;
-  for (int64_t row = 0; row < tensor->rows(); row += kRowsPerPiece) {
-    const int64_t rows = std::min(kRowsPerPiece, tensor->rows() - row);
-    values.resize(static_cast<size_t>(rows * tensor->columns()));
-    SWIFTKV_RETURN_IF_ERROR(DecodeRows(*tensor, row, rows, values.data()));
-    SWIFTKV_RETURN_IF_ERROR(writer->Append(values));
+  for (int64_t row = 0; row < tensor.rows(); row += kRowsPerPiece) {
+    const int64_t rows = std::min(kRowsPerPiece, tensor.rows() - row);
+    values.resize(static_cast<size_t>(rows * tensor.columns()));
+    SWIFTKV_RETURN_IF_ERROR(DecodeRows(tensor, row, rows, values.data()));
+    SWIFTKV_RETURN_IF_ERROR(writer->AppendBytes(EncodeValues(values, DTypeOf(tensor))));
   }
   return Ok();
 }
 
-Status TensorsOutput::Write(const std::string& folder) {
+Status TensorsOutput::Write(const std::string& folder) const {
   std::vector<TensorToWrite> plan;
-  for (const Entry& entry : entries_) {
-    if (!IsQuantized(entry)) {
-      plan.push_back({entry.name, entry.shape});
+  for (const StoredTensor* tensor : tensors_) {
+    if (!IsQuantized(*tensor)) {
+      plan.push_back({tensor->name, tensor->shape, DTypeOf(*tensor)});
       continue;
     }
-    for (TensorToWrite& part : CompressedTensors(entry.name, entry.shape, *options_.quantization)) {
+    for (TensorToWrite& part : CompressedTensors(tensor->name, tensor->shape, *options_.quantization, scale_dtype())) {
       plan.push_back(std::move(part));
     }
   }
   SWIFTKV_ASSIGN_OR_RETURN(auto writer, SafetensorsWriter::Create(folder, std::move(plan), {.dtype = dtype_}));
-  for (const Entry& entry : entries_) SWIFTKV_RETURN_IF_ERROR(WriteEntry(entry, &writer));
+  for (const StoredTensor* tensor : tensors_) SWIFTKV_RETURN_IF_ERROR(WriteTensor(*tensor, &writer));
   return writer.Finish();
 }
 
 Status WriteTensors(const ModelFiles& files, const ModelConfig& student, const MemoryTensors& tensors,
                     const OutputOptions& options, const std::string& folder) {
   TensorsOutput output(options, tensors.dtype());
-  if (!options.adapter) output.Add(*files.base, BaseTensors(student));
-  output.Add(tensors, SwiftKvTensors(student));
+  for (const BaseTensor& tensor : CheckpointTensors(student)) {
+    const bool is_swiftkv = tensor.name.find("_swiftkv.") != std::string::npos;
+    if (!is_swiftkv && options.adapter) continue;
+    const TensorSource& source = is_swiftkv ? static_cast<const TensorSource&>(tensors) : *files.base;
+    SWIFTKV_RETURN_IF_ERROR(output.Add(source, tensor));
+  }
   return output.Write(folder);
 }
 
@@ -158,24 +153,6 @@ Result<nlohmann::ordered_json> BaseConfigJson(const ModelFiles& files) {
   if (files.folder.empty()) return HfConfigJson(files.config);
   SWIFTKV_ASSIGN_OR_RETURN(const std::string path, FileInFolder(files.folder, "config.json"));
   return ReadJsonFile(path);
-}
-
-Status Rename(const fs::path& from, const fs::path& to) {
-  std::error_code error;
-  fs::rename(from, to, error);
-  if (error) return IoError("{}: cannot rename into place: {}", to.string(), error.message());
-  return Ok();
-}
-
-// Moves the finished folder to its name; what was there goes away afterwards.
-Status Publish(const TemporaryFolder& finished, const fs::path& target) {
-  std::error_code ignored;
-  if (!fs::exists(target, ignored)) return Rename(finished.path(), target);
-  const TemporaryFolder old(fmt::format("{}.old-{}", target.string(), getpid()));
-  SWIFTKV_RETURN_IF_ERROR(Rename(target, old.path()));
-  Status renamed = Rename(finished.path(), target);
-  if (!renamed) SWIFTKV_RETURN_IF_ERROR(Rename(old.path(), target));
-  return renamed;
 }
 
 // The folder's own name and those above it, which "." and ".." lack.
@@ -254,25 +231,22 @@ Status WriteCheckpoint(const ModelFiles& files, const ModelConfig& student, cons
                        const std::string& card, const std::vector<FileToWrite>& others, const OutputOptions& options) {
   SWIFTKV_RETURN_IF_ERROR(CheckOutput(files, options));
   SWIFTKV_ASSIGN_OR_RETURN(const fs::path target, TargetOf(options));
-  std::error_code error;
-  fs::create_directories(target.parent_path(), error);
-  if (error) return IoError("{}: cannot make the folder: {}", target.parent_path().string(), error.message());
-
-  const TemporaryFolder temporary(fmt::format("{}.tmp-{}", target.string(), getpid()));
-  SWIFTKV_RETURN_IF_ERROR(WriteTensors(files, student, tensors, options, temporary.path()));
+  SWIFTKV_RETURN_IF_ERROR(MakeFolders(target.parent_path().string()));
+  SWIFTKV_ASSIGN_OR_RETURN(AtomicFolder folder, AtomicFolder::Create(target.string()));
+  SWIFTKV_RETURN_IF_ERROR(WriteTensors(files, student, tensors, options, folder.path()));
   if (!options.adapter) {
-    SWIFTKV_RETURN_IF_ERROR(files.folder.empty() ? WriteGenerationConfig(files.config, temporary.path())
-                                                 : CopyCompanions(files, temporary.path()));
+    SWIFTKV_RETURN_IF_ERROR(files.folder.empty() ? WriteGenerationConfig(files.config, folder.path())
+                                                 : CopyCompanions(files, folder.path()));
   }
   for (const FileToWrite& file : others) {
-    SWIFTKV_RETURN_IF_ERROR(WriteFile(temporary.path() + "/" + file.name, file.content));
+    SWIFTKV_RETURN_IF_ERROR(WriteFile(folder.path() + "/" + file.name, file.content));
   }
-  SWIFTKV_RETURN_IF_ERROR(WriteFile(temporary.path() + "/README.md", card));
+  SWIFTKV_RETURN_IF_ERROR(WriteFile(folder.path() + "/README.md", card));
   SWIFTKV_ASSIGN_OR_RETURN(nlohmann::ordered_json json, BaseConfigJson(files));
   SWIFTKV_RETURN_IF_ERROR(SetSwiftKvFields(student, tensors.dtype(), &json));
   if (options.quantization) json["quantization_config"] = QuantizationConfigJson(*options.quantization);
-  SWIFTKV_RETURN_IF_ERROR(WriteFile(temporary.path() + "/config.json", json.dump(2) + "\n"));
-  return Publish(temporary, target);
+  SWIFTKV_RETURN_IF_ERROR(WriteFile(folder.path() + "/config.json", json.dump(2) + "\n"));
+  return folder.Replace();
 }
 
 }  // namespace swiftkv

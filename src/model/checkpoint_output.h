@@ -1,6 +1,6 @@
 // Writes a student as a checkpoint in the official SwiftKV layout, or as an adapter: a folder with the SwiftKV tensors
 // and the config alone. The folder appears under its name when everything in it is on the disk; before that, and after
-// any error, there is nothing.
+// any error, there is nothing, or the folder that it was to replace.
 //
 //   SWIFTKV_RETURN_IF_ERROR(CheckOutput(files, options));                        // before the long work
 //   SWIFTKV_RETURN_IF_ERROR(WriteCheckpoint(files, student, tensors, card, options));
@@ -37,10 +37,11 @@ struct FileToWrite {
 // implementations have no class for this model; its matrices have no whole groups of columns for the quantization.
 Status CheckOutput(const ModelFiles& files, const OutputOptions& options);
 
-// `tensors`: all SwiftKV tensors of `student`; the base's are written in the same type, or all quantized. `card`: the
-// text of README.md. Beside the tensors: config.json, and for a whole checkpoint generation_config.json, tokenizer,
-// chat template and licence of a Hugging Face folder. `others`: more files, such as a GGUF base's tokenizer as such a
-// folder has it. Errors: as CheckOutput; kResourceExhausted (the disk is full), kIo.
+// `tensors`: all SwiftKV tensors of `student`. The base's are written as they are stored: F32, F16 and BF16 in their
+// own type, so that the teacher is the base to the last bit; blocks and codes of fewer bits in the type of `tensors`
+// (BF16 beside F16). `card`: the text of README.md. Beside the tensors: config.json, and for a whole checkpoint
+// generation_config.json, tokenizer, chat template and licence of a Hugging Face folder. `others`: more files, such as
+// a GGUF base's tokenizer as such a folder has it. Errors: as CheckOutput; kResourceExhausted (the disk is full), kIo.
 Status WriteCheckpoint(const ModelFiles& files, const ModelConfig& student, const MemoryTensors& tensors,
                        const std::string& card, const std::vector<FileToWrite>& others, const OutputOptions& options);
 

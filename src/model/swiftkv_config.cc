@@ -84,33 +84,35 @@ Status SetSwiftKvFields(const ModelConfig& student, DType dtype, Json* json) {
   // Class defaults differ between the families, so what they leave open is written out.
   (*json)["head_dim"] = student.head_dim;
   (*json)["num_key_value_heads"] = student.num_key_value_heads;
-  (*json)["torch_dtype"] = dtype == DType::kBF16 ? "bfloat16" : "float32";
+  (*json)["torch_dtype"] = dtype == DType::kBF16 ? "bfloat16" : dtype == DType::kF16 ? "float16" : "float32";
   // transformers 5's name of the same field, and the description of weights that are written out plain here.
   for (const char* stale : {"dtype", "quantization_config", "auto_map", "_name_or_path"}) json->erase(stale);
   return Ok();
 }
 
 Json QuantizationConfigJson(CompressedFormat format) {
-  const bool is_int8 = format == CompressedFormat::kInt8;
+  const bool is_packed = format == CompressedFormat::kInt4;
+  const char* const type = format == CompressedFormat::kFp8 ? "float" : "int";
+  const std::string layout = is_packed ? "pack" : type;
   Json group_size = nullptr;
-  if (!is_int8) group_size = kInt4Group;
-  Json weights = {{"num_bits", is_int8 ? 8 : 4}, {"type", "int"},
-                  {"symmetric", true},           {"strategy", is_int8 ? "channel" : "group"},
-                  {"group_size", group_size},    {"dynamic", false},
+  if (is_packed) group_size = kInt4Group;
+  Json weights = {{"num_bits", is_packed ? 4 : 8},
+                  {"type", type},
+                  {"symmetric", true},
+                  {"strategy", is_packed ? "group" : "channel"},
+                  {"group_size", group_size},
+                  {"dynamic", false},
                   {"actorder", nullptr}};
-  // vLLM reads int8 weights without packing only where inputs are quantized as they come, too.
+  // The published FP8 checkpoints have this, and vLLM reads int8 weights without packing only with it.
   Json inputs = nullptr;
-  if (is_int8) {
-    inputs = {{"num_bits", 8}, {"type", "int"}, {"symmetric", true}, {"strategy", "token"}, {"dynamic", true}};
+  if (!is_packed) {
+    inputs = {{"num_bits", 8}, {"type", type}, {"symmetric", true}, {"strategy", "token"}, {"dynamic", true}};
   }
   const Json group = {
       {"targets", {"Linear"}}, {"weights", weights}, {"input_activations", inputs}, {"output_activations", nullptr}};
-  return {{"quant_method", "compressed-tensors"},
-          {"format", is_int8 ? "int-quantized" : "pack-quantized"},
-          {"quantization_status", "compressed"},
-          {"config_groups", {{"group_0", group}}},
-          {"ignore", {"lm_head"}},
-          {"kv_cache_scheme", nullptr}};
+  return {
+      {"quant_method", "compressed-tensors"},  {"format", layout + "-quantized"}, {"quantization_status", "compressed"},
+      {"config_groups", {{"group_0", group}}}, {"ignore", {"lm_head"}},           {"kv_cache_scheme", nullptr}};
 }
 
 }  // namespace swiftkv

@@ -110,6 +110,22 @@ std::vector<SwiftKvTensor> SwiftKvTensors(const ModelConfig& student) {
   return specs;
 }
 
+std::vector<BaseTensor> CheckpointTensors(const ModelConfig& student) {
+  const std::vector<SwiftKvTensor> added = SwiftKvTensors(student);
+  auto next = added.begin();
+  std::vector<BaseTensor> tensors;
+  const auto add_those_of = [&](std::string_view prefix) {
+    for (; next != added.end() && next->name.starts_with(prefix); ++next) tensors.push_back({next->name, next->shape});
+  };
+  for (BaseTensor& tensor : BaseTensors(student)) {
+    const size_t mlp = tensor.name.find("mlp.");
+    if (mlp != std::string::npos) add_those_of(tensor.name.substr(0, mlp));
+    tensors.push_back(std::move(tensor));
+    if (tensors.back().name == "model.norm.weight") add_those_of(kNormSwiftKvName);
+  }
+  return tensors;
+}
+
 Result<std::vector<float>> ReadTensor(const TensorSource& source, const std::string& name,
                                       const std::vector<int64_t>& shape) {
   const StoredTensor* tensor = source.Find(name);

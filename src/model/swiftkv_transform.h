@@ -50,6 +50,10 @@ struct BaseTensor {
 // The tensors of the plain model, in module order.
 std::vector<BaseTensor> BaseTensors(const ModelConfig& config);
 
+// Those of the plain model and SwiftKV's, in the order of the reference implementations' modules, in which transformers
+// writes them: SwiftKV's projections end their layer's attention, and norm_swiftkv follows the last norm.
+std::vector<BaseTensor> CheckpointTensors(const ModelConfig& student);
+
 // A whole tensor of `source` as float32. Errors: absent, or not of this shape.
 Result<std::vector<float>> ReadTensor(const TensorSource& source, const std::string& name,
                                       const std::vector<int64_t>& shape);

@@ -1,13 +1,10 @@
-// The start of a student and the layout of what is written.
+// The start of a student, and its tensors and config.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "checkpoint/json_file.h"
-#include "model/checkpoint_output.h"
+#include "checkpoint/safetensors_writer.h"
 #include "model/quality.h"
 #include "model/swiftkv_config.h"
 #include "model/swiftkv_transform.h"
@@ -59,6 +56,72 @@ TEST(SwiftKvTensors, QwenNorms) {
                                             "model.layers.4.self_attn.k_norm_swiftkv.weight",
                                             "model.layers.5.self_attn.q_norm_swiftkv.weight"}));
   EXPECT_THAT(names, testing::Not(testing::Contains("model.layers.5.self_attn.k_norm_swiftkv.weight")));
+}
+
+// Llama-3.1-SwiftKV-8B-Instruct.
+ModelConfig Llama8B() {
+  ModelConfig config = TinyConfig(Family::kLlama, 32);
+  config.vocab_size = 128256;
+  config.hidden_size = 4096;
+  config.intermediate_size = 14336;
+  config.num_attention_heads = 32;
+  config.num_key_value_heads = 8;
+  config.head_dim = 128;
+  config.tie_word_embeddings = false;
+  return *StudentConfig(config, 16, 1);
+}
+
+// Of each shard, in units of `unit` bytes.
+std::vector<int64_t> ShardSizes(const std::vector<TensorToWrite>& plan, const SafetensorsWriterOptions& options,
+                                int64_t unit) {
+  std::vector<int64_t> sizes;
+  const auto shards = PlanShards(plan, options);
+  EXPECT_TRUE(shards) << shards.error().message;
+  for (const Shard& shard : *shards) sizes.push_back((shard.bytes + unit / 2) / unit);
+  return sizes;
+}
+
+TEST(CheckpointTensors, ShardsAreThoseOfThePublishedRevisions) {
+  std::vector<TensorToWrite> plan;
+  for (const BaseTensor& tensor : CheckpointTensors(Llama8B())) plan.push_back({tensor.name, tensor.shape});
+  EXPECT_EQ(plan.size(), 340u);
+  EXPECT_THAT(ShardSizes(plan, {.dtype = DType::kBF16}, 1'000'000), testing::ElementsAre(3987, 3926, 3892, 3892, 1168));
+  EXPECT_THAT(ShardSizes(plan, {.dtype = DType::kF32}, 10'000'000),
+              testing::ElementsAre(395, 379, 396, 389, 389, 389, 389, 389, 257));
+}
+
+TEST(CheckpointTensors, Fp8ShardsAreThoseOfThePublishedCheckpoint) {
+  std::vector<TensorToWrite> plan;
+  for (const BaseTensor& tensor : CheckpointTensors(Llama8B())) {
+    const bool is_linear = tensor.name.find("_proj") != std::string::npos;
+    for (const TensorToWrite& part :
+         is_linear ? CompressedTensors(tensor.name, tensor.shape, CompressedFormat::kFp8, DType::kF32)
+                   : std::vector<TensorToWrite>{{tensor.name, tensor.shape}}) {
+      plan.push_back(part);
+    }
+  }
+  EXPECT_EQ(plan.size(), 612u);
+  EXPECT_THAT(ShardSizes(plan, {.dtype = DType::kF32, .max_shard_bytes = 5'000'000'000}, 10'000'000),
+              testing::ElementsAre(498, 451, 210));
+}
+
+TEST(CheckpointTensors, SwiftKvEndsItsModule) {
+  std::vector<std::string> names;
+  for (const BaseTensor& tensor : CheckpointTensors(*StudentConfig(TinyConfig(Family::kQwen3), 5, 1))) {
+    if (tensor.name.find("layers.") == std::string::npos || tensor.name.find("layers.5.") != std::string::npos) {
+      names.push_back(tensor.name.substr(tensor.name.find('.') + 1));
+    }
+  }
+  const std::string attention = "layers.5.self_attn.";
+  EXPECT_THAT(
+      names, testing::ElementsAre("embed_tokens.weight", attention + "q_proj.weight", attention + "k_proj.weight",
+                                  attention + "v_proj.weight", attention + "o_proj.weight", attention + "q_norm.weight",
+                                  attention + "k_norm.weight", attention + "q_proj_swiftkv.weight",
+                                  attention + "k_proj_swiftkv.weight", attention + "v_proj_swiftkv.weight",
+                                  attention + "q_norm_swiftkv.weight", attention + "k_norm_swiftkv.weight",
+                                  "layers.5.mlp.gate_proj.weight", "layers.5.mlp.up_proj.weight",
+                                  "layers.5.mlp.down_proj.weight", "layers.5.input_layernorm.weight",
+                                  "layers.5.post_attention_layernorm.weight", "norm.weight", "norm_swiftkv.weight"));
 }
 
 TEST(InitStudent, ReferenceCopiesAndAverages) {
@@ -115,181 +178,6 @@ TEST(InitStudent, LayerNOfTheReferenceIsExact) {
   EXPECT_EQ(quality->tokens, 60);
 }
 
-class Output : public testing::Test {
- protected:
-  Output() {
-    std::string pattern = testing::TempDir() + "swiftkv_output_XXXXXX";
-    root_ = mkdtemp(pattern.data());
-    files_.config = TinyConfig();
-    files_.origin = "tiny";
-    files_.base = std::make_unique<MemoryTensors>(TinyTensors(files_.config));
-    files_.config.bos_token_id = 1;
-    files_.config.eos_token_id = {2, 95};
-    student_ = *StudentConfig(files_.config, 2, 2);
-  }
-  ~Output() override { std::filesystem::remove_all(root_); }
-
-  Status Write(const OutputOptions& options) {
-    SWIFTKV_ASSIGN_OR_RETURN(const MemoryTensors tensors,
-                             InitStudent(student_, *files_.base, Init::kReference, DType::kF32));
-    return WriteCheckpoint(files_, student_, tensors, "# card\n", {{"tokenizer.json", "{}"}}, options);
-  }
-  std::vector<std::string> Entries() const {
-    std::vector<std::string> names;
-    for (const auto& entry : std::filesystem::directory_iterator(root_)) names.push_back(entry.path().filename());
-    return names;
-  }
-
-  std::string root_;
-  ModelFiles files_;
-  ModelConfig student_;
-};
-
-TEST_F(Output, WholeCheckpointReadsBack) {
-  ASSERT_TRUE(Write({.folder = root_ + "/new/student/"}));
-  const std::string folder = root_ + "/new/student";
-  const auto json = ReadJsonFile(folder + "/config.json");
-  ASSERT_TRUE(json);
-  EXPECT_EQ((*json)["architectures"][0], "LlamaSwiftKVForCausalLM");
-  EXPECT_EQ((*json)["model_type"], "llama_swiftkv");
-  const auto config = ParseHfConfig(*json, folder);
-  ASSERT_TRUE(config) << config.error().message;
-  EXPECT_EQ(config->num_key_value_layers, 2);
-  EXPECT_EQ(config->key_value_group_size, 2);
-  const auto source = OpenSafetensors(folder);
-  ASSERT_TRUE(source) << source.error().message;
-  EXPECT_EQ((*source)->names().size(), BaseTensors(student_).size() + SwiftKvTensors(student_).size());
-  for (const std::string& name : files_.base->names()) EXPECT_EQ(Values(**source, name), Values(*files_.base, name));
-  EXPECT_TRUE(std::filesystem::exists(folder + "/README.md"));
-  EXPECT_TRUE(std::filesystem::exists(folder + "/tokenizer.json"));
-  const auto generation = ReadJsonFile(folder + "/generation_config.json");
-  ASSERT_TRUE(generation) << generation.error().message;
-  EXPECT_EQ((*generation)["bos_token_id"], 1);
-  EXPECT_EQ((*generation)["eos_token_id"], nlohmann::ordered_json({2, 95}));
-}
-
-TEST_F(Output, AdapterHoldsSwiftKvTensorsAlone) {
-  ASSERT_TRUE(Write({.folder = root_ + "/adapter", .adapter = true}));
-  const auto source = OpenSafetensors(root_ + "/adapter");
-  ASSERT_TRUE(source);
-  EXPECT_EQ((*source)->names().size(), SwiftKvTensors(student_).size());
-  ModelConfig config = files_.config;
-  const auto json = ReadJsonFile(root_ + "/adapter/config.json");
-  ASSERT_TRUE(json);
-  ASSERT_TRUE(MergeAdapterConfig(*json, "adapter", &config));
-  EXPECT_EQ(config.num_key_value_layers, 2);
-  EXPECT_TRUE(LoadWeights(config, *files_.base, source->get(), {.dtype = DType::kF32, .teacher = true}));
-}
-
-TEST_F(Output, QuantizedProjectionsReadBack) {
-  EXPECT_FALSE(Write({.folder = root_ + "/out", .quantization = CompressedFormat::kInt4})) << "48 input features";
-  files_.config.intermediate_size = student_.intermediate_size = 64;
-  files_.base = std::make_unique<MemoryTensors>(TinyTensors(files_.config));
-  for (const auto& [quantization, format, packed] : {std::tuple{CompressedFormat::kInt8, "int-quantized", DType::kQ8_K},
-                                                     {CompressedFormat::kInt4, "pack-quantized", DType::kQ4_K}}) {
-    const std::string folder = root_ + "/" + format;
-    ASSERT_TRUE(Write({.folder = folder, .quantization = quantization}));
-    const auto json = ReadJsonFile(folder + "/config.json");
-    ASSERT_TRUE(json);
-    EXPECT_EQ((*json)["quantization_config"]["format"], format);
-    const auto config = ParseHfConfig(*json, folder);
-    ASSERT_TRUE(config) << config.error().message;
-    const auto source = OpenSafetensors(folder);
-    ASSERT_TRUE(source) << source.error().message;
-    for (const BaseTensor& tensor : BaseTensors(student_)) {
-      const StoredTensor* stored = (*source)->Find(tensor.name);
-      ASSERT_NE(stored, nullptr) << tensor.name;
-      EXPECT_EQ(stored->scale != nullptr, tensor.name.ends_with("_proj.weight")) << tensor.name;
-    }
-    // With student and teacher in the folder's own bits: the same logits as in BF16.
-    const std::vector<TokenSequence> tokens = TinySequences(files_.config, 2, 9, 7);
-    const auto logits = [&](Quantization in_memory, Mode mode) {
-      const auto weights = LoadWeights(*config, **source, nullptr, {.quantization = in_memory, .teacher = true});
-      EXPECT_TRUE(weights) << weights.error().message;
-      if (in_memory == Quantization::kStored) {
-        EXPECT_EQ(weights->layers[0].down_proj.dtype, packed);
-        EXPECT_EQ(weights->later.kv_proj.dtype, packed);
-      }
-      SequenceRunner runner(*weights, mode);
-      EXPECT_TRUE(runner.Run(tokens));
-      std::vector<float> out(static_cast<size_t>(18 * config->vocab_size));
-      runner.Logits(0, 18, out.data());
-      return out;
-    };
-    for (const Mode mode : {Mode::kTeacher, Mode::kStudent}) {
-      EXPECT_EQ(logits(Quantization::kStored, mode), logits(Quantization::kNone, mode)) << format;
-    }
-    for (const Quantization in_memory : {Quantization::kInt8, Quantization::kInt4, Quantization::kQ8_0}) {
-      EXPECT_FALSE(logits(in_memory, Mode::kStudent).empty());
-    }
-  }
-}
-
-TEST_F(Output, NeverReplacesUnasked) {
-  ASSERT_TRUE(Write({.folder = root_ + "/out"}));
-  EXPECT_FALSE(Write({.folder = root_ + "/out"}));
-  std::ofstream(root_ + "/out/extra") << "x";
-  ASSERT_TRUE(Write({.folder = root_ + "/out", .adapter = true, .overwrite = true}));
-  EXPECT_FALSE(std::filesystem::exists(root_ + "/out/extra"));
-  std::filesystem::create_directory(root_ + "/photos");
-  std::ofstream(root_ + "/photos/cat.jpg") << "x";
-  EXPECT_FALSE(Write({.folder = root_ + "/photos", .overwrite = true}));
-  std::ofstream(root_ + "/file") << "x";
-  EXPECT_FALSE(Write({.folder = root_ + "/file", .overwrite = true}));
-  EXPECT_THAT(Entries(), testing::UnorderedElementsAre("out", "photos", "file"));
-}
-
-TEST_F(Output, NeverReplacesItsInputs) {
-  ASSERT_TRUE(Write({.folder = root_ + "/models/gguf"}));
-  ASSERT_TRUE(Write({.folder = root_ + "/adapter", .adapter = true}));
-  const auto error = [&](const std::string& folder) {
-    const Status status = CheckOutput(files_, {.folder = folder, .overwrite = true});
-    return status ? "no error" : status.error().message;
-  };
-  files_.origin = root_ + "/models/gguf/model.gguf";
-  EXPECT_EQ(error(root_ + "/models/gguf"), "no error") << "there is no such file";
-  std::ofstream(files_.origin) << "x";
-  std::ofstream(root_ + "/models/config.json") << "{}";
-  EXPECT_THAT(error(root_ + "/models/gguf"), testing::HasSubstr("is the input model or holds it"));
-  EXPECT_THAT(error(root_ + "/models/"), testing::HasSubstr("model.gguf"));
-  EXPECT_THAT(error(root_ + "/models/x/../gguf"), testing::HasSubstr("model.gguf"));
-  // Neither a link nor what it leads to.
-  std::filesystem::create_symlink(files_.origin, root_ + "/adapter/link.gguf");
-  files_.origin = root_ + "/adapter/link.gguf";
-  EXPECT_THAT(error(root_ + "/adapter"), testing::HasSubstr("link.gguf"));
-  EXPECT_THAT(error(root_ + "/models/gguf"), testing::HasSubstr("link.gguf"));
-  files_.origin = "tiny";
-  EXPECT_EQ(error(root_ + "/adapter"), "no error");
-  files_.adapter = *OpenSafetensors(root_ + "/adapter/");
-  EXPECT_THAT(error(root_ + "/adapter"), testing::HasSubstr("is the input model or holds it"));
-  EXPECT_EQ(error(root_ + "/adapter2"), "no error");
-}
-
-TEST_F(Output, WhatCannotBeRenamedToIsRefusedBeforeTheWork) {
-  const auto error = [&](const std::string& folder) {
-    const Status status = CheckOutput(files_, {.folder = folder});
-    return status ? "no error" : status.error().message;
-  };
-  EXPECT_THAT(error("/proc"), testing::HasSubstr("is a mount point"));
-  const std::filesystem::path before = std::filesystem::current_path();
-  std::filesystem::create_directories(root_ + "/here/new");
-  std::filesystem::current_path(root_ + "/here");
-  for (const char* folder : {".", "./", "../here", ".."}) {
-    EXPECT_THAT(error(folder), testing::HasSubstr("is or holds the current folder")) << folder;
-  }
-  EXPECT_EQ(error("new"), "no error");
-  EXPECT_TRUE(Write({.folder = "./new"}));
-  std::filesystem::current_path(before);
-  EXPECT_TRUE(std::filesystem::exists(root_ + "/here/new/config.json"));
-}
-
-TEST_F(Output, ErrorLeavesNothing) {
-  files_.config.vocab_size = 97;  // the base has 96 rows
-  student_.vocab_size = 97;
-  EXPECT_FALSE(Write({.folder = root_ + "/out"}));
-  EXPECT_TRUE(Entries().empty());
-}
-
 TEST(SwiftKvConfig, Families) {
   nlohmann::ordered_json json;
   ASSERT_TRUE(SetSwiftKvFields(*StudentConfig(TinyConfig(Family::kQwen3), 3, 1), DType::kBF16, &json));
@@ -299,6 +187,32 @@ TEST(SwiftKvConfig, Families) {
   EXPECT_EQ(json["model_type"], "llama_swiftkv");
   mistral.sliding_window[1] = 16;
   EXPECT_FALSE(SetSwiftKvFields(mistral, DType::kBF16, &json));
+}
+
+TEST(SwiftKvConfig, StoredTypes) {
+  const ModelConfig student = *StudentConfig(TinyConfig(), 3, 1);
+  for (const auto& [dtype, name] :
+       {std::pair{DType::kBF16, "bfloat16"}, {DType::kF16, "float16"}, {DType::kF32, "float32"}}) {
+    nlohmann::ordered_json json;
+    ASSERT_TRUE(SetSwiftKvFields(student, dtype, &json));
+    EXPECT_EQ(json["torch_dtype"], name);
+  }
+}
+
+// As the published FP8 checkpoints say it (llm-compressor's FP8_DYNAMIC).
+TEST(SwiftKvConfig, Fp8QuantizesInputsAsTheyCome) {
+  const auto json = QuantizationConfigJson(CompressedFormat::kFp8);
+  EXPECT_EQ(json["format"], "float-quantized");
+  EXPECT_EQ(json["ignore"], nlohmann::ordered_json({"lm_head"}));
+  const auto& group = json["config_groups"]["group_0"];
+  EXPECT_EQ(group["weights"]["type"], "float");
+  EXPECT_EQ(group["weights"]["num_bits"], 8);
+  EXPECT_EQ(group["weights"]["strategy"], "channel");
+  EXPECT_EQ(group["weights"]["dynamic"], false);
+  EXPECT_EQ(group["input_activations"]["type"], "float");
+  EXPECT_EQ(group["input_activations"]["num_bits"], 8);
+  EXPECT_EQ(group["input_activations"]["strategy"], "token");
+  EXPECT_EQ(group["input_activations"]["dynamic"], true);
 }
 
 }  // namespace
