@@ -138,7 +138,7 @@ Status Conversion::PrepareText() {
 }
 
 Status Conversion::Fit(const ModelConfig& student) {
-  const DType dtype = files_.config.dtype == DType::kF32 ? DType::kF32 : DType::kBF16;
+  const DType dtype = files_.config.dtype;
   const Clock::time_point start = Clock::now();
   if (adapter_) {
     SWIFTKV_ASSIGN_OR_RETURN(tensors_, ReadStudent(student, *files_.adapter, dtype));
@@ -276,6 +276,7 @@ Status Convert(const Flags& asked) {
   std::optional<ModelConfig> adapter;
   if (files.adapter != nullptr) adapter = files.config;
   files.config = files.config.Teacher();
+  if (flags.quantization == "fp8") flags.target.quantization = CompressedFormat::kFp8;
   if (flags.quantization == "int8") flags.target.quantization = CompressedFormat::kInt8;
   if (flags.quantization == "int4") flags.target.quantization = CompressedFormat::kInt4;
   flags.target.adapter = flags.format == "adapter" || (flags.format == "auto" && files.gguf != nullptr);
@@ -304,9 +305,9 @@ RunCommand AddConvertCommand(CLI::App* program) {
   command
       ->add_option(
           "--quantization", flags->quantization,
-          "Of the projections' weights that are written, in compressed-tensors' layout: int8 (a scale for each "
+          "Of the projections' weights that are written, in compressed-tensors' layout: fp8 or int8 (a scale for each "
           "output feature), int4 (a scale for each 32 input features)")
-      ->check(CLI::IsMember({"none", "int8", "int4"}))
+      ->check(CLI::IsMember({"none", "fp8", "int8", "int4"}))
       ->capture_default_str();
   command->add_flag("--overwrite", flags->target.overwrite, "Replace a model folder that is there");
   auto* adapter = command->add_option("--adapter", flags->model.adapter,

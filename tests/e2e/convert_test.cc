@@ -69,6 +69,15 @@ TEST_F(ConvertTest, TeacherOfACheckpointIsTheBase) {
   EXPECT_EQ(Answer({Path("again"), "--mode", "base"}), Answer({Path("base")}));
 }
 
+TEST_F(ConvertTest, TeacherOfAFloat16CheckpointIsTheBase) {
+  std::filesystem::remove_all(Path("base"));
+  WriteTinyModel(Path("base"), {.float16 = true});
+  ASSERT_EQ(Convert({"-o", Path("out"), "--init", "reference"}).exit_code, 0);
+  for (const std::string dtype : {"bf16", "f32"}) {
+    EXPECT_EQ(Answer({Path("out"), "--mode", "base", "--dtype", dtype}), Answer({Path("base"), "--dtype", dtype}));
+  }
+}
+
 TEST_F(ConvertTest, AdapterOfAText) {
   std::ofstream text(Path("text.jsonl"));
   for (int i = 0; i < 200; ++i) text << R"({"text": "some words that repeat, number )" << i << "\"}\n";
@@ -149,6 +158,11 @@ TEST_F(ConvertTest, QuantizedCheckpointsAnswer) {
   EXPECT_FALSE(Answer({Path("int8"), "--quantization", "int8"}).empty());
   ASSERT_EQ(Convert({"-o", Path("adapter"), "--format", "adapter", "--quantization", "int8"}).exit_code, 0);
   EXPECT_FALSE(Answer({Path("base"), "--adapter", Path("adapter")}).empty());
+  ASSERT_EQ(Convert({"-o", Path("fp8"), "--num-key-value-layers", "2", "--quantization", "fp8"}).exit_code, 0);
+  EXPECT_THAT(RunSwiftKv({"inspect", Path("fp8")}).out, HasSubstr("F8_E4M3"));
+  for (const std::string mode : {"swiftkv", "base"}) {
+    EXPECT_FALSE(Answer({Path("fp8"), "--mode", mode}).empty());
+  }
   ExpectRefused({"-o", Path("int4"), "--quantization", "int4"}, "48 input features");
   ExpectRefused({"-o", Path("int3"), "--quantization", "int3"}, "--quantization");
   std::filesystem::resize_file(Path("int8/model.safetensors"),

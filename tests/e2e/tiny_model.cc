@@ -6,6 +6,8 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "base/float16.h"
+
 namespace swiftkv {
 namespace {
 
@@ -21,7 +23,7 @@ constexpr int64_t kGroup = 2;
 
 void Write(const std::string& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
 
-Json Config(bool swiftkv) {
+Json Config(bool swiftkv, bool float16) {
   Json json = {{"architectures", {swiftkv ? "LlamaSwiftKVForCausalLM" : "LlamaForCausalLM"}},
                {"model_type", swiftkv ? "llama_swiftkv" : "llama"},
                {"vocab_size", kVocab},
@@ -38,7 +40,7 @@ Json Config(bool swiftkv) {
                {"tie_word_embeddings", true},
                {"bos_token_id", nullptr},
                {"eos_token_id", kVocab - 1},
-               {"torch_dtype", "float32"}};
+               {"torch_dtype", float16 ? "float16" : "float32"}};
   if (swiftkv) {
     json["swiftkv"] = true;
     json["num_key_value_layers"] = kKeyValueLayers;
@@ -71,6 +73,7 @@ Json TokenizerJson() {
 // Collects tensors of pseudo-random values, then writes them as one safetensors file.
 class TensorFile {
  public:
+  explicit TensorFile(bool float16) : float16_(float16) {}
   void Add(const std::string& name, const std::vector<int64_t>& shape, float center, float spread) {
     int64_t elements = 1;
     for (const int64_t size : shape) elements *= size;
@@ -79,9 +82,11 @@ class TensorFile {
       state_ = state_ * 6364136223846793005u + 1442695040888963407u;
       const float unit = static_cast<float>(state_ >> 40) / static_cast<float>(1 << 24);
       const float value = center + spread * (2 * unit - 1);
-      data_.append(reinterpret_cast<const char*>(&value), sizeof value);
+      const uint16_t half = FloatToHalf(value);
+      data_.append(float16_ ? reinterpret_cast<const char*>(&half) : reinterpret_cast<const char*>(&value),
+                   float16_ ? sizeof half : sizeof value);
     }
-    header_[name] = {{"dtype", "F32"}, {"shape", shape}, {"data_offsets", {begin, data_.size()}}};
+    header_[name] = {{"dtype", float16_ ? "F16" : "F32"}, {"shape", shape}, {"data_offsets", {begin, data_.size()}}};
   }
   void Save(const std::string& path) const {
     const std::string header = header_.dump();
@@ -90,6 +95,7 @@ class TensorFile {
   }
 
  private:
+  bool float16_;
   uint64_t state_ = 1;
   Json header_;
   std::string data_;
@@ -127,8 +133,8 @@ void AddSwiftKv(TensorFile* file) {
 
 std::string WriteTinyModel(const std::string& folder, const TinyModelOptions& options) {
   std::filesystem::create_directories(folder);
-  Write(folder + "/config.json", Config(options.swiftkv || options.adapter_only).dump(2));
-  TensorFile file;
+  Write(folder + "/config.json", Config(options.swiftkv || options.adapter_only, options.float16).dump(2));
+  TensorFile file(options.float16);
   if (!options.adapter_only) {
     AddBase(&file);
     Write(folder + "/tokenizer.json", TokenizerJson().dump());

@@ -10,6 +10,7 @@ struct TinyModelOptions {
   bool swiftkv = false;       // n = 2 of 4 layers, g = 2; else plain
   bool adapter_only = false;  // the SwiftKV tensors and the config alone
   bool chat_template = true;
+  bool float16 = false;  // the tensors in F16; else F32
 };
 
 // Creates `folder` and returns it. 512 tokens of context.
