@@ -293,7 +293,7 @@ Result<MemoryTensors> Distillation::Start() {
 }
 
 Status Distillation::Write(const RunEnd& end) {
-  const DType dtype = files_.config.dtype == DType::kF32 ? DType::kF32 : DType::kBF16;
+  const DType dtype = files_.config.dtype;
   SWIFTKV_ASSIGN_OR_RETURN(const Metrics metrics, ReadMetrics(folder() + "/metrics.jsonl"));
   const Result<std::string> drawn = DrawLossCurve(folder(), metrics);
   const std::string no_picture = drawn ? *drawn : drawn.error().message;
