@@ -338,7 +338,7 @@ def check_large_prompt(server):
         wait_until(lambda: server.metric("num_requests_running") == 1)
         begin = time.time()
         error = json.loads(server.post({"prompt": "word " * 2_000_000}, status=400))["error"]
-        assert error["code"] == "context_length_exceeded", error
+        assert error["code"] == "context_length_exceeded" and error["param"] == "prompt", error
         return time.time() - begin
 
     alone = largest_gap()

@@ -46,8 +46,7 @@ class Generation : public std::enable_shared_from_this<Generation> {
     reply_->OnGone([self = shared_from_this()] { self->Leave(); });
     if (ended_) return;
     if (Status status = Submit(); !status) {
-      const bool is_too_long = status.error().code == ErrorCode::kInvalidInput && HasTooLongPrompt();
-      Fail(status.error(), is_too_long ? "context_length_exceeded" : "");
+      Refuse(status.error());
       return;
     }
     if (request_.stream) {
@@ -231,15 +230,22 @@ class Generation : public std::enable_shared_from_this<Generation> {
                        [self = shared_from_this()] { self->reply_->Post([self] { self->FailForMemory(); }); });
   }
 
-  // OpenAI's clients tell a prompt that is too long from other errors by the code.
   bool HasTooLongPrompt() const {
     return std::any_of(prompts_.begin(), prompts_.end(), [&](const PromptState& prompt) {
       return static_cast<int64_t>(prompt.token_ids.size()) >= context_.engine->max_model_len();
     });
   }
 
-  // `code`: OpenAI's word for the error, where it has one.
-  void Fail(const Error& error, const std::string& code = {}) { Fail(ErrorResponse(error, code), error.message); }
+  // The engine does not take the request. It speaks of "the prompt" and does not know what that was made of; OpenAI's
+  // clients tell a prompt that is too long from other errors by the code.
+  void Refuse(const Error& error) {
+    if (!error.message.starts_with("the prompt ")) return Fail(error);
+    const std::string param = request_.chat ? "messages" : "prompt";
+    const std::string code = HasTooLongPrompt() ? "context_length_exceeded" : "";
+    Fail(ErrorResponse(error, param, code), error.message);
+  }
+
+  void Fail(const Error& error) { Fail(ErrorResponse(error), error.message); }
 
   void Fail(const HttpResponse& response, const std::string& message) {
     Abort();

@@ -63,8 +63,11 @@ TEST(Generation, EndsOnceWhereItsLastPieceIsCutOff) {
   EXPECT_EQ(Count(log.str(), "request=id"), 1u) << log.str();
   EXPECT_EQ(Count(log.str(), "finish=abort"), 1u) << log.str();
   const std::string text = metrics.Text({});
-  EXPECT_NE(text.find("finished_reason=\"abort\"} 1"), std::string::npos) << text;
-  EXPECT_EQ(Count(text, "finished_reason="), 1u) << text;
+  EXPECT_EQ(Count(text, "finished_reason=\"abort\"} 1\n"), 1u) << text;
+  EXPECT_EQ(Count(text, "swiftkv:request_success_total{"), 4u) << text;
+  for (const char* reason : {"stop", "length", "error"}) {
+    EXPECT_EQ(Count(text, std::string("finished_reason=\"") + reason + "\"} 0\n"), 1u) << text;
+  }
 }
 
 }  // namespace

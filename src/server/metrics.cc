@@ -36,7 +36,10 @@ double Seconds(RequestTimes::Time from, RequestTimes::Time to) {
 
 class Metrics::Impl {
  public:
-  explicit Impl(const std::string& model_name) : labels{{"model_name", model_name}} {}
+  explicit Impl(const std::string& model_name) : labels{{"model_name", model_name}} {
+    // From the start, as with vLLM: a rate needs the 0 before the first 1.
+    for (const char* reason : {"stop", "length", "abort", "error"}) Ended(reason);
+  }
 
   Histogram& AddHistogram(const std::string& name, const std::string& help, const Buckets& buckets) {
     return prometheus::BuildHistogram()
@@ -45,6 +48,10 @@ class Metrics::Impl {
         .Labels(labels)
         .Register(registry)
         .Add({}, buckets);
+  }
+
+  prometheus::Counter& Ended(std::string_view reason) {
+    return success.Add({{"finished_reason", std::string(reason)}});
   }
 
   // What the engine counts itself, read when somebody asks.
@@ -90,7 +97,7 @@ void Metrics::ObserveFirstToken(double seconds) { impl_->first_token.Observe(sec
 void Metrics::ObserveNextToken(double seconds) { impl_->next_token.Observe(seconds); }
 
 void Metrics::ObserveFinished(const FinishedRequest& request) {
-  impl_->success.Add({{"finished_reason", std::string(request.finished_reason)}}).Increment();
+  impl_->Ended(request.finished_reason).Increment();
   impl_->choices.Observe(request.n);
   impl_->prompt_tokens.Observe(static_cast<double>(request.prompt_tokens));
   impl_->generation_tokens.Observe(static_cast<double>(request.generation_tokens));

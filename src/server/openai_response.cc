@@ -187,10 +187,10 @@ HttpResponse ErrorResponse(int status, const std::string& message, const std::st
   return response;
 }
 
-HttpResponse ErrorResponse(const Error& error, const std::string& code) {
+HttpResponse ErrorResponse(const Error& error, const std::string& param, const std::string& code) {
   const int status = HttpStatus(error.code);
   if (status == 500) return ErrorResponse(status, "the server failed; its log says how");
-  return ErrorResponse(status, error.message, ParamOf(error.message), code);
+  return ErrorResponse(status, error.message, param.empty() ? ParamOf(error.message) : param, code);
 }
 
 HttpResponse OutOfMemoryResponse() { return ErrorResponse(503, "there is not enough memory for this request"); }

@@ -23,9 +23,9 @@ HttpResponse JsonResponse(const nlohmann::ordered_json& json, int status = 200);
 // An OpenAI error object. `param` is the request's field that is wrong, `code` a word for programs; empty: null.
 HttpResponse ErrorResponse(int status, const std::string& message, const std::string& param = {},
                            const std::string& code = {});
-// 400, 404, 429, 500 by the error's code; a message that begins with a field's name makes that the `param`. A failure
-// of the server's own (500) is told without its message, which may name files: the caller logs it.
-HttpResponse ErrorResponse(const Error& error, const std::string& code = {});
+// 400, 404, 429, 500 by the error's code; a message that begins with a field's name makes that the `param`, where none
+// is given. A failure of the server's own (500) is told without its message, which may name files: the caller logs it.
+HttpResponse ErrorResponse(const Error& error, const std::string& param = {}, const std::string& code = {});
 // 503: the memory is out for this request alone.
 HttpResponse OutOfMemoryResponse();
 // What a stream that has begun says of an error.

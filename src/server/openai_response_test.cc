@@ -77,6 +77,8 @@ TEST(ErrorResponse, NamesTheField) {
   EXPECT_EQ(param("messages[3].content must be text"), "messages");
   EXPECT_EQ(param("stream_options.include_usage must be true or false, not 1"), "stream_options");
   EXPECT_TRUE(param("the prompt is empty").is_null());
+  EXPECT_EQ(ErrorResponse(Error{ErrorCode::kInvalidInput, "the prompt is empty"}, "messages").body,
+            ErrorResponse(400, "the prompt is empty", "messages").body);
   const HttpResponse busy = ErrorResponse(Error{ErrorCode::kResourceExhausted, "too many"});
   EXPECT_EQ(busy.status, 429);
   EXPECT_EQ(busy.headers.front().name, "Retry-After");
