@@ -170,6 +170,21 @@ class EvalCommand {
     return Ok();
   }
 
+  // Whether --quantization changes weights, so that fidelity needs base in its own precision beside them.
+  bool HasOwnReference() const {
+    const std::string& quantization = flags_.model.quantization;
+    return Wants(kFidelity) && quantization != "auto" && quantization != "none" && quantization != "gguf";
+  }
+  Status LoadReference() {
+    ModelFlags flags = flags_.model;
+    flags.quantization = "auto";
+    flags.mode = ModeName(Mode::kTeacher);
+    SWIFTKV_ASSIGN_OR_RETURN(reference_, flags.Load());
+    return Ok();
+  }
+  // Whether base, as it is run, differs from what fidelity compares with.
+  bool BaseIsCompared() const { return run_.options.kv_cache_dtype || HasOwnReference(); }
+
   // Models to load, one after another.
   size_t model_count() const { return flags_.model.mode == "base" ? 1 : names_.size(); }
   std::string Adapter(size_t i) const { return flags_.adapters.empty() ? "" : flags_.adapters[i]; }
@@ -184,6 +199,7 @@ class EvalCommand {
     }
     SWIFTKV_ASSIGN_OR_RETURN(const std::string path, ResolveModelPath(flags_.model.model));
     SWIFTKV_ASSIGN_OR_RETURN(const std::string hash, HashModel(path));
+    if (HasOwnReference()) SWIFTKV_RETURN_IF_ERROR(LoadReference());
     for (size_t i = 0; i < model_count(); ++i) {
       const std::string adapter = Adapter(i);
       SWIFTKV_RETURN_IF_ERROR(LoadModelWith(adapter, /*first=*/i == 0));
@@ -197,13 +213,14 @@ class EvalCommand {
     model_ = {};  // two models at once might not fit into memory
     ModelFlags flags = flags_.model;
     flags.adapter = adapter;
-    if (!first && !Wants(kFidelity)) flags.mode = ModeName(Mode::kStudent);
-    SWIFTKV_ASSIGN_OR_RETURN(model_, flags.Load(/*both_modes=*/first || Wants(kFidelity)));
+    const bool with_base = first || (Wants(kFidelity) && !HasOwnReference());
+    if (!with_base) flags.mode = ModeName(Mode::kStudent);
+    SWIFTKV_ASSIGN_OR_RETURN(model_, flags.Load(/*both_modes=*/with_base));
     const bool is_compared = model_.weights.config.is_swiftkv() && flags.mode != "base";
-    if (Wants(kFidelity) && !is_compared && !run_.options.kv_cache_dtype) {
+    if (Wants(kFidelity) && !is_compared && !BaseIsCompared()) {
       return InvalidInput(
-          "fidelity compares SwiftKV with its base model, or base with itself under --kv-cache-dtype; give --adapter, "
-          "a SwiftKV checkpoint or that");
+          "fidelity compares SwiftKV with its base model, or base with itself under --quantization or "
+          "--kv-cache-dtype; give --adapter, a SwiftKV checkpoint or one of these");
     }
     for (const auto& task : tasks_) {
       if (task->info().uses_chat_template && !model_.text.chat_template) {
@@ -257,7 +274,7 @@ class EvalCommand {
     return Ok();
   }
 
-  // Base is compared with itself only where the cache's type sets it apart.
+  // Base is compared with itself only where its weights' or cache's precision sets it apart.
   Status MeasureFidelities(const std::vector<Variant>& variants, const NamedText& text) {
     FidelityOptions options{.kv_cache_dtype = run_.options.kv_cache_dtype,
                             .window_tokens = flags_.window_tokens,
@@ -266,11 +283,12 @@ class EvalCommand {
                             .on_progress = [this](const std::string& of_text, int64_t done, int64_t total) {
                               bar_.Draw(of_text, done, total);
                             }};
+    const Weights& base = HasOwnReference() ? reference_.weights : model_.weights;
     for (const Variant& variant : variants) {
-      if (variant.mode == Mode::kTeacher && !options.kv_cache_dtype) continue;
+      if (variant.mode == Mode::kTeacher && !BaseIsCompared()) continue;
       options.mode = variant.mode;
       SWIFTKV_ASSIGN_OR_RETURN(run_.fidelities.emplace_back(),
-                               MeasureFidelity(*variant.weights, *variant.text->tokenizer, text, options));
+                               MeasureFidelity(base, *variant.weights, *variant.text->tokenizer, text, options));
       run_.fidelities.back().variant = variant.name;
     }
     return Ok();
@@ -307,6 +325,7 @@ class EvalCommand {
   const Flags& flags_;
   ProgressBar bar_;
   LoadedModel model_;
+  LoadedModel reference_;           // base in its own precision, where HasOwnReference
   std::string chat_template_hash_;  // of --chat-template; empty: the model's own
   std::vector<std::string> names_;  // of the SwiftKV models, by Flags::adapters
   std::vector<std::unique_ptr<Task>> tasks_;

@@ -75,9 +75,9 @@ Position Compare(std::span<const float> base, std::span<const float> model, cons
 // Base and the model over windows of one text.
 class Comparison {
  public:
-  Comparison(const Weights& weights, const FidelityOptions& options)
-      : vocab_(static_cast<size_t>(weights.config.vocab_size)),
-        base_(weights, Mode::kTeacher),
+  Comparison(const Weights& base, const Weights& weights, const FidelityOptions& options)
+      : vocab_(static_cast<size_t>(base.config.vocab_size)),
+        base_(base, Mode::kTeacher),
         model_(weights, options.mode, options.kv_cache_dtype),
         base_logits_(kTileRows * vocab_),
         model_logits_(kTileRows * vocab_) {}
@@ -141,17 +141,17 @@ int64_t BucketOf(int64_t position) {
 
 }  // namespace
 
-Result<TextFidelity> MeasureFidelity(const Weights& weights, const Tokenizer& tokenizer, const NamedText& text,
-                                     const FidelityOptions& options) {
+Result<TextFidelity> MeasureFidelity(const Weights& base, const Weights& weights, const Tokenizer& tokenizer,
+                                     const NamedText& text, const FidelityOptions& options) {
   std::vector<int32_t> ids = tokenizer.Encode(text.text, {.add_special_tokens = false});
   if (options.max_tokens > 0 && static_cast<int64_t>(ids.size()) > options.max_tokens) {
     ids.resize(static_cast<size_t>(options.max_tokens));
   }
   const auto total = static_cast<int64_t>(ids.size());
   if (total < 2) return InvalidInput("{}: fidelity needs two tokens of text or more", text.name);
-  const int64_t length = std::clamp<int64_t>(options.window_tokens, 2, weights.config.max_position_embeddings);
+  const int64_t length = std::clamp<int64_t>(options.window_tokens, 2, base.config.max_position_embeddings);
 
-  Comparison comparison(weights, options);
+  Comparison comparison(base, weights, options);
   std::vector<Position> all;
   std::vector<std::vector<Position>> buckets;
   for (int64_t begin = 0; begin < total; begin += length) {

@@ -1,6 +1,7 @@
-// How close SwiftKV, or a smaller K/V cache, stays to the base model on any text, position by position.
+// How close SwiftKV, fewer bits a weight or a smaller K/V cache stay to the base model on any text, position by
+// position.
 //
-//   SWIFTKV_ASSIGN_OR_RETURN(TextFidelity result, MeasureFidelity(weights, *tokenizer, text, options));
+//   SWIFTKV_ASSIGN_OR_RETURN(TextFidelity result, MeasureFidelity(weights, weights, *tokenizer, text, options));
 #ifndef SWIFTKV_EVAL_FIDELITY_H_
 #define SWIFTKV_EVAL_FIDELITY_H_
 
@@ -40,17 +41,17 @@ struct TextFidelity {
 
 struct FidelityOptions {
   Mode mode = Mode::kStudent;                // the model that is compared with base
-  std::optional<DType> kv_cache_dtype = {};  // its K/V cache; base's is always in the type of the weights
+  std::optional<DType> kv_cache_dtype = {};  // its K/V cache; base's is always in the type of base's weights
   int64_t window_tokens = 2048;              // each window is a prompt of its own
   int64_t max_tokens = 0;                    // of a text, from its beginning; 0: all
   std::function<bool()> cancelled = nullptr;
   std::function<void(const std::string& text, int64_t done, int64_t total)> on_progress = nullptr;  // tokens
 };
 
-// `weights` hold the teacher and `options.mode`. Errors: kInvalidInput (fewer than two tokens), kResourceExhausted,
-// kCancelled.
-Result<TextFidelity> MeasureFidelity(const Weights& weights, const Tokenizer& tokenizer, const NamedText& text,
-                                     const FidelityOptions& options);
+// `base` holds the teacher, `weights` hold `options.mode`: the same object, or the same model in another precision.
+// Errors: kInvalidInput (fewer than two tokens), kResourceExhausted, kCancelled.
+Result<TextFidelity> MeasureFidelity(const Weights& base, const Weights& weights, const Tokenizer& tokenizer,
+                                     const NamedText& text, const FidelityOptions& options);
 
 }  // namespace swiftkv
 

@@ -71,8 +71,8 @@ Table FidelityTable(const RunResults& run) {
       .header = {"text", "model", "positions", "tokens", "mean KL", "p99 KL", "top-1", "top-5", "base ppl", "ppl"},
       .rows = {},
       .note =
-          "KL(base || model) in nats; agreement of the most likely token and of the five most likely, in "
-          "percent; positions in a prompt."};
+          "KL(base || model) in nats, base in its own precision with its own cache; agreement of the most likely "
+          "token and of the five most likely, in percent; positions in a prompt."};
   for (const TextFidelity& text : run.fidelities) {
     const auto add = [&](const Fidelity& fidelity, const std::string& positions) {
       table.rows.push_back({text.text, text.variant, positions, fmt::format("{}", fidelity.tokens),

@@ -284,7 +284,7 @@ TEST_F(ScorerTest, FidelityEqualsMeasureQuality) {
   std::string text;
   for (int i = 0; i < 60; ++i) text += fmt::format("Sentence {} of a text. ", i);
   const auto ids = text_.tokenizer->Encode(text, {.add_special_tokens = false});
-  const auto result = MeasureFidelity(weights_, *text_.tokenizer, {"text", text}, {.window_tokens = 200});
+  const auto result = MeasureFidelity(weights_, weights_, *text_.tokenizer, {"text", text}, {.window_tokens = 200});
   ASSERT_TRUE(result.has_value()) << result.error().message;
   std::vector<TokenSequence> windows;
   for (size_t begin = 0; begin < ids.size(); begin += 200) {
@@ -306,7 +306,7 @@ TEST_F(ScorerTest, FidelityKnowsTheCachesType) {
   std::string text;
   for (int i = 0; i < 20; ++i) text += fmt::format("Sentence {} of a text. ", i);
   const auto measure = [&](Mode mode, std::optional<DType> cache_dtype) {
-    const auto result = MeasureFidelity(weights_, *text_.tokenizer, {"text", text},
+    const auto result = MeasureFidelity(weights_, weights_, *text_.tokenizer, {"text", text},
                                         {.mode = mode, .kv_cache_dtype = cache_dtype, .window_tokens = 200});
     if (!result) ADD_FAILURE() << result.error().message;
     return result ? result->all : Fidelity();
@@ -322,6 +322,33 @@ TEST_F(ScorerTest, FidelityKnowsTheCachesType) {
   EXPECT_EQ(student.base_nll, base.base_nll);
   EXPECT_NE(student.mean_kl, measure(Mode::kStudent, {}).mean_kl);
   EXPECT_NEAR(student.mean_kl, measure(Mode::kStudent, {}).mean_kl, 1e-2);
+}
+
+// Weights in int8 are compared with base as it is, and are near it; so is SwiftKV.
+TEST_F(ScorerTest, FidelityKnowsThePrecisionOfWeights) {
+  std::string text;
+  for (int i = 0; i < 20; ++i) text += fmt::format("Sentence {} of a text. ", i);
+  const auto make = [&](Quantization quantization) {
+    return *RandomWeights(weights_.config, 3, {.dtype = DType::kBF16, .quantization = quantization, .teacher = true});
+  };
+  const Weights whole = make(Quantization::kNone);
+  const Weights small = make(Quantization::kInt8);
+  const auto measure = [&](const Weights& weights, Mode mode) {
+    const auto result = MeasureFidelity(whole, weights, *text_.tokenizer, {"text", text}, {.mode = mode});
+    if (!result) ADD_FAILURE() << result.error().message;
+    return result ? result->all : Fidelity();
+  };
+  const Fidelity itself = measure(whole, Mode::kTeacher);
+  EXPECT_EQ(itself.mean_kl, 0);
+  const Fidelity base = measure(small, Mode::kTeacher);
+  EXPECT_GT(base.mean_kl, 0);
+  EXPECT_LT(base.mean_kl, 1e-2);
+  EXPECT_EQ(base.base_nll, itself.nll);
+  EXPECT_NE(base.nll, base.base_nll);
+  const Fidelity student = measure(small, Mode::kStudent);
+  EXPECT_EQ(student.base_nll, itself.nll);
+  EXPECT_NE(student.mean_kl, measure(whole, Mode::kStudent).mean_kl);
+  EXPECT_NEAR(student.mean_kl, measure(whole, Mode::kStudent).mean_kl, 1e-2);
 }
 
 TEST_F(ScorerTest, ReportsSayWhatWasMeasured) {

@@ -45,8 +45,19 @@ class EvalTest : public testing::Test {
                                        SWIFTKV_SOURCE_DIR "/tests/golden/eval/sets", "--max-gen-toks", "8"});
     return Eval(arguments);
   }
+  // What fidelity of the text says under more flags.
+  Json Compare(std::vector<std::string> arguments) const {
+    arguments.insert(arguments.end(), {"--tasks", "fidelity", "--text", Path("text.txt"), "--json"});
+    const ProcessResult result = Eval(arguments);
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    return result.exit_code == 0 ? Json::parse(result.out)["comparison"] : Json();
+  }
   std::string folder_;
 };
+
+Json OfText(const Json& comparison, const char* model, const char* figure) {
+  return comparison[model]["fidelity text.txt"]["all"][figure];
+}
 
 TEST_F(EvalTest, AllSevenSideBySide) {
   const ProcessResult result = EvalSets({"--limit", "2", "--output-path", Path("out"), "--log-samples"});
@@ -173,19 +184,25 @@ TEST_F(EvalTest, PerplexityAndFidelityOfAnyText) {
 
 // A smaller cache is compared with the weights' own: of base too, with or without an adapter.
 TEST_F(EvalTest, FidelityOfACache) {
-  const auto compare = [&](std::vector<std::string> arguments) {
-    arguments.insert(arguments.end(), {"--tasks", "fidelity", "--text", Path("text.txt"), "--json"});
-    const ProcessResult result = Eval(arguments);
-    EXPECT_EQ(result.exit_code, 0) << result.err;
-    return result.exit_code == 0 ? Json::parse(result.out)["comparison"] : Json();
-  };
-  const Json wide = compare({"--adapter", Path("adapter")});
-  const Json narrow = compare({"--adapter", Path("adapter"), "--kv-cache-dtype", "int8"});
-  const auto kl = [](const Json& json, const char* name) { return json[name]["fidelity text.txt"]["all"]["mean_kl"]; };
+  const Json wide = Compare({"--adapter", Path("adapter")});
+  const Json narrow = Compare({"--adapter", Path("adapter"), "--kv-cache-dtype", "int8"});
   EXPECT_FALSE(wide.contains("base"));
-  EXPECT_NE(kl(wide, "adapter"), kl(narrow, "adapter"));
-  EXPECT_GT(kl(narrow, "base"), 0);
-  EXPECT_EQ(kl(compare({"--kv-cache-dtype", "int8"}), "base"), kl(narrow, "base"));
+  EXPECT_NE(OfText(wide, "adapter", "mean_kl"), OfText(narrow, "adapter", "mean_kl"));
+  EXPECT_GT(OfText(narrow, "base", "mean_kl"), 0);
+  EXPECT_EQ(Compare({"--kv-cache-dtype", "int8"})["base"], narrow["base"]);
+}
+
+// Weights of another precision are compared with base in its own.
+TEST_F(EvalTest, FidelityOfWeights) {
+  WriteTinyModel(Path("second"), {.swiftkv = true, .adapter_only = true});
+  const Json own = Compare({"--adapter", Path("adapter"), "--quantization", "none"});
+  const Json small = Compare({"--adapter", Path("adapter"), "--adapter", Path("second"), "--quantization", "int8"});
+  EXPECT_FALSE(own.contains("base"));
+  EXPECT_EQ(OfText(own, "adapter", "base_cross_entropy"), OfText(small, "adapter", "base_cross_entropy"));
+  EXPECT_NE(OfText(own, "adapter", "mean_kl"), OfText(small, "adapter", "mean_kl"));
+  EXPECT_GT(OfText(small, "base", "mean_kl"), 0);
+  EXPECT_EQ(small["adapter"], small["second"]);
+  EXPECT_EQ(Compare({"--quantization", "int8"})["base"], small["base"]);
 }
 
 TEST_F(EvalTest, SaysWhatIsMissing) {
@@ -198,7 +215,8 @@ TEST_F(EvalTest, SaysWhatIsMissing) {
   expect_refused({"--tasks", "gsm8k"}, "task gsm8k needs --data DIR");
   expect_refused({"--data", Path("none"), "--tasks", "gsm8k"}, Path("none") + "/gsm8k/test.jsonl");
   expect_refused({"--tasks", "perplexity"}, "perplexity and fidelity need --text FILE");
-  expect_refused({"--tasks", "fidelity", "--text", Path("text.txt")}, "fidelity compares SwiftKV with its base model");
+  expect_refused({"--tasks", "fidelity", "--text", Path("text.txt"), "--quantization", "gguf"},
+                 "fidelity compares SwiftKV with its base model");
   expect_refused({"--adapter", Path("adapter"), "--adapter", Path("adapter") + "/", "--tasks", "fidelity", "--text",
                   Path("text.txt")},
                  "results are named after the folder, and adapter is taken already");
