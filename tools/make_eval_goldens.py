@@ -258,6 +258,11 @@ def all_choice_scores(rng, sets, tasks, out):
     choice_scores(rng, out, "winogrande", winogrande, ["acc"])
     choice_scores(rng, out, "truthfulqa_mc2", truthfulqa, ["acc"])
     choice_scores(rng, out, "arc_challenge", tasks["arc_challenge"][0], ["acc_norm", "acc"])
+    # lm-eval's own tasks of MMLU are by subject; this one has the rows in the set's order.
+    mmlu = json_task({"test": sets / "mmlu/mmlu_test.jsonl"}, task="mmlu", test_split="test",
+                     doc_to_text="{{question.strip()}}", doc_to_choice=["A", "B", "C", "D"],
+                     doc_to_target="answer", metric_list=[{"metric": "acc"}])
+    choice_scores(rng, out, "mmlu", mmlu, ["acc"])
 
 
 def rolling_windows(out):

@@ -44,6 +44,7 @@ struct Flags {
   std::vector<std::string> adapters;
   std::vector<std::string> tasks;
   std::string protocol = "card";
+  std::string truthfulqa_labels = "all";
   std::string data;
   std::vector<std::string> texts;
   int64_t text_tokens = 0;
@@ -69,7 +70,7 @@ class EvalCommand {
     SWIFTKV_RETURN_IF_ERROR(NameAdapters());
     if (!flags_.output_path.empty()) SWIFTKV_RETURN_IF_ERROR(MakeFolders(flags_.output_path));
     run_.model = flags_.model.model;
-    run_.protocol = protocol();
+    run_.task_options = task_options();
     run_.data_folder = flags_.data;
     run_.start_time =
         std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
@@ -94,7 +95,11 @@ class EvalCommand {
   }
 
  private:
-  Protocol protocol() const { return flags_.protocol == "card" ? Protocol::kCard : Protocol::kLeaderboard; }
+  TaskOptions task_options() const {
+    return {
+        .protocol = flags_.protocol == "card" ? Protocol::kCard : Protocol::kLeaderboard,
+        .truthfulqa_labels = flags_.truthfulqa_labels == "all" ? TruthfulqaLabels::kAll : TruthfulqaLabels::kLeading};
+  }
   bool Wants(const char* name) const {
     return std::find(flags_.tasks.begin(), flags_.tasks.end(), name) != flags_.tasks.end();
   }
@@ -103,7 +108,7 @@ class EvalCommand {
     std::vector<std::string> names = flags_.tasks;
     if (names.empty()) {
       names = TaskNames();
-      if (protocol() == Protocol::kLeaderboard) std::erase(names, "mmlu_cot");
+      if (task_options().protocol == Protocol::kLeaderboard) std::erase(names, "mmlu_cot");
     }
     for (const std::string& name : names) {
       if (name == kPerplexity || name == kFidelity) continue;
@@ -112,7 +117,7 @@ class EvalCommand {
                                                [&](const auto& entry) { return entry.first == name; });
       const bool is_ours = of_card == std::end(kCardNames);
       SWIFTKV_ASSIGN_OR_RETURN(std::unique_ptr<Task> task,
-                               LoadTask(is_ours ? name : of_card->second, protocol(), flags_.data));
+                               LoadTask(is_ours ? name : of_card->second, task_options(), flags_.data));
       if (!is_ours && task->info().name != name) {
         return InvalidInput("task {} belongs to --protocol card; here it is {}", name, of_card->second);
       }
@@ -357,6 +362,13 @@ RunCommand AddEvalCommand(CLI::App* program) {
                    "card: as the SwiftKV model card, chat-templated; leaderboard: Open LLM Leaderboard v1, for base "
                    "models")
       ->check(CLI::IsMember({"card", "leaderboard"}))
+      ->capture_default_str();
+  command
+      ->add_option(
+          "--truthfulqa-labels", flags->truthfulqa_labels,
+          "TruthfulQA's true choices: all that are labelled 1; leading: those before the first 0, as the card's "
+          "runs and the leaderboard had it")
+      ->check(CLI::IsMember({"all", "leading"}))
       ->capture_default_str();
   command->add_option("--data", flags->data, "Folder of the evaluation sets (docs/eval.md)")->type_name("DIR");
   command->add_option("--text", flags->texts, "Text for perplexity and fidelity; may be repeated")

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <numeric>
@@ -50,11 +51,13 @@ Json JobOf(const Task& task, const Variant& variant, const EvaluationOptions& op
               {"max_gen_toks", options.scorer.max_gen_toks},
               {"add_bos_token", options.scorer.add_bos_token},
               {"version", SWIFTKV_VERSION}};
-  // These two are missing at their defaults, so that responses from before there were these keys still count.
+  // These are missing at their defaults, so that responses from before there were these keys still count.
   if (Device(variant) != "cpu") job["device"] = Device(variant);
   if (task.info().uses_chat_template && !variant.chat_template_hash.empty()) {
     job["chat_template_sha256"] = variant.chat_template_hash;
   }
+  // Plain prompts had other stops once.
+  if (!task.info().uses_chat_template && !task.info().until.empty()) job["until"] = task.info().until;
   return job;
 }
 
@@ -157,6 +160,16 @@ std::vector<double> TaskResult::Scores(size_t variant, size_t metric) const {
   std::vector<double> scores;
   for (const Outcome& outcome : variants[variant].outcomes) scores.push_back(outcome.scores[metric]);
   return scores;
+}
+
+std::vector<double> TaskResult::GroupWeights() const {
+  std::map<std::string, double> sizes;
+  for (const int64_t document : documents) ++sizes[task->Group(document)];
+  if (sizes.contains("")) return {};
+  const auto groups = static_cast<double>(sizes.size());
+  std::vector<double> weights;
+  for (const int64_t document : documents) weights.push_back(1 / groups / sizes[task->Group(document)]);
+  return weights;
 }
 
 std::vector<int64_t> DrawDocuments(int64_t size, int64_t limit, uint64_t seed) {

@@ -66,6 +66,8 @@ struct TaskResult {
   std::vector<VariantResult> variants;
 
   std::vector<double> Scores(size_t variant, size_t metric) const;
+  // By document: its weight in the mean of the groups' scores. Empty where the task has no groups.
+  std::vector<double> GroupWeights() const;
 };
 
 // `limit` of `size` numbers, ascending; the same for the same seed on every machine. 0: all of them.

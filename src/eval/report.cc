@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <string_view>
 #include <utility>
 
@@ -21,6 +22,11 @@ std::string PercentWithError(const Estimate& estimate) {
 }
 
 std::string Title(const VariantInfo& variant) { return variant.name == "swiftkv" ? "SwiftKV" : variant.name; }
+
+// Of all documents, or of the groups where these count alike.
+Estimate TaskMean(const TaskResult& result, std::span<const double> values) {
+  return result.task->info().groups_count_alike ? WeightedMeanOf(values, result.GroupWeights()) : MeanOf(values);
+}
 
 // The mean of several tasks' estimates, each counting the same.
 Estimate Average(const std::vector<Estimate>& estimates) {
@@ -122,7 +128,7 @@ void AddDifferences(const RunResults& run, size_t variant, Table* table) {
   for (const TaskResult& result : run.tasks) {
     const std::vector<double> base = result.Scores(0, 0);
     const std::vector<double> swiftkv = result.Scores(variant, 0);
-    differences.push_back(MeanDifference(base, swiftkv));
+    differences.push_back(TaskMean(result, Differences(base, swiftkv)));
     const bool binary = result.task->info().metrics[0].is_binary;
     tests.push_back(binary ? fmt::format("{:.3f}", TestMcNemar(base, swiftkv).p) : "-");
   }
@@ -141,7 +147,7 @@ void AddDifferences(const RunResults& run, size_t variant, Table* table) {
 // One evaluation's metric for one variant.
 std::vector<std::string> DetailRow(const RunResults& run, const TaskResult& result, size_t m, size_t variant) {
   const TaskInfo& info = result.task->info();
-  const Metric& metric = info.metrics[m];
+  const Metric metric = info.groups_count_alike ? Macro(info.metrics[m]) : info.metrics[m];
   const VariantResult& of_variant = result.variants[variant];
   const std::vector<double> scores = result.Scores(variant, m);
   std::vector<std::string> row = {info.name,
@@ -149,12 +155,12 @@ std::vector<std::string> DetailRow(const RunResults& run, const TaskResult& resu
                                   std::to_string(info.num_fewshot),
                                   std::to_string(result.documents.size()),
                                   Title(run.variants[variant]),
-                                  PercentWithError(MeanOf(scores))};
+                                  PercentWithError(TaskMean(result, scores))};
   if (!run.compared().empty()) {
     const std::vector<double> base = result.Scores(0, m);
     const McNemar test = TestMcNemar(base, scores);
     const bool tested = variant > 0 && metric.is_binary;
-    row.push_back(variant > 0 ? PercentWithError(MeanDifference(base, scores)) : "-");
+    row.push_back(variant > 0 ? PercentWithError(TaskMean(result, Differences(base, scores))) : "-");
     row.push_back(tested ? std::to_string(test.only_first) : "-");
     row.push_back(tested ? std::to_string(test.only_second) : "-");
   }
@@ -173,7 +179,7 @@ Table ScoreTable(const RunResults& run) {
     std::vector<std::string>& row = table.rows.emplace_back(1, Title(run.variants[v]));
     std::vector<Estimate> estimates;
     for (const TaskResult& result : run.tasks) {
-      estimates.push_back(MeanOf(result.Scores(v, 0)));
+      estimates.push_back(TaskMean(result, result.Scores(v, 0)));
       row.push_back(Percent(estimates.back().mean));
     }
     row.push_back(Percent(Average(estimates).mean));

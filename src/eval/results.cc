@@ -26,8 +26,11 @@ std::map<std::string, std::vector<double>> ScoresBy(const TaskResult& result, si
   return scores;
 }
 
+// As lm-eval names it in results.
+std::string Key(const Metric& metric) { return fmt::format("{},{}", metric.name, metric.filter); }
+
 void AddEstimate(const Metric& metric, const Estimate& estimate, Json* json) {
-  (*json)[fmt::format("{},{}", metric.name, metric.filter)] = estimate.mean;
+  (*json)[Key(metric)] = estimate.mean;
   (*json)[fmt::format("{}_stderr,{}", metric.name, metric.filter)] = estimate.standard_error;
   (*json)["sample_len"] = estimate.count;
 }
@@ -35,20 +38,18 @@ void AddEstimate(const Metric& metric, const Estimate& estimate, Json* json) {
 // A task's entry of "results", and one for each of its groups and categories, weighted by size.
 void AddTask(const TaskResult& result, size_t variant, Json* results, Json* groups) {
   const TaskInfo& info = result.task->info();
+  const std::vector<double> weights = result.GroupWeights();
   Json task = {{"alias", info.name}};
   Json subjects = Json::object();  // an insertion moves what ordered_json holds, so that these come behind the task
   for (size_t m = 0; m < info.metrics.size(); ++m) {
     const Metric& metric = info.metrics[m];
     AddEstimate(metric, MeanOf(result.Scores(variant, m)), &task);
-    double macro = 0;
-    const auto by_group = ScoresBy(result, variant, m, &Task::Group);
-    for (const auto& [group, scores] : by_group) {
+    if (!weights.empty()) AddEstimate(Macro(metric), WeightedMeanOf(result.Scores(variant, m), weights), &task);
+    for (const auto& [group, scores] : ScoresBy(result, variant, m, &Task::Group)) {
       const std::string name = fmt::format("{}_{}", info.name, group);
       subjects[name]["alias"] = fmt::format("  - {}", group);
       AddEstimate(metric, MeanOf(scores), &subjects[name]);
-      macro += MeanOf(scores).mean / static_cast<double>(by_group.size());
     }
-    if (!by_group.empty()) task[fmt::format("{}_macro,{}", metric.name, metric.filter)] = macro;
     for (const auto& [category, scores] : ScoresBy(result, variant, m, &Task::Category)) {
       const std::string name = fmt::format("{}_{}", info.name, category);
       (*groups)[name]["alias"] = fmt::format(" - {}", category);
@@ -92,20 +93,27 @@ Json EstimateJson(const Estimate& estimate) {
   return {{"mean", estimate.mean}, {"stderr", estimate.standard_error}, {"n", estimate.count}};
 }
 
+Json PairJson(const Estimate& base, const Estimate& swiftkv, const Estimate& difference) {
+  return {{"base", EstimateJson(base)}, {"swiftkv", EstimateJson(swiftkv)}, {"difference", EstimateJson(difference)}};
+}
+
 // By metric; base is variant 0.
 Json TaskComparison(const TaskResult& result, size_t variant) {
   Json json = Json::object();
   const std::vector<Metric>& metrics = result.task->info().metrics;
+  const std::vector<double> weights = result.GroupWeights();
   for (size_t m = 0; m < metrics.size(); ++m) {
     const std::vector<double> base = result.Scores(0, m);
     const std::vector<double> swiftkv = result.Scores(variant, m);
-    Json& entry = json[fmt::format("{},{}", metrics[m].name, metrics[m].filter)];
-    entry = {{"base", EstimateJson(MeanOf(base))},
-             {"swiftkv", EstimateJson(MeanOf(swiftkv))},
-             {"difference", EstimateJson(MeanDifference(base, swiftkv))}};
-    if (!metrics[m].is_binary) continue;
-    const McNemar test = TestMcNemar(base, swiftkv);
-    entry["mcnemar"] = {{"only_base", test.only_first}, {"only_swiftkv", test.only_second}, {"p", test.p}};
+    Json entry = PairJson(MeanOf(base), MeanOf(swiftkv), MeanDifference(base, swiftkv));
+    if (metrics[m].is_binary) {
+      const McNemar test = TestMcNemar(base, swiftkv);
+      entry["mcnemar"] = {{"only_base", test.only_first}, {"only_swiftkv", test.only_second}, {"p", test.p}};
+    }
+    json[Key(metrics[m])] = std::move(entry);
+    if (weights.empty()) continue;
+    json[Key(Macro(metrics[m]))] = PairJson(WeightedMeanOf(base, weights), WeightedMeanOf(swiftkv, weights),
+                                            WeightedMeanOf(Differences(base, swiftkv), weights));
   }
   return json;
 }
@@ -150,10 +158,13 @@ std::vector<size_t> RunResults::compared() const {
   return compared;
 }
 
+Metric Macro(const Metric& metric) { return {metric.name + "_macro", metric.filter, metric.is_binary}; }
+
 Json SettingsJson(const RunResults& run) {
   const VariantInfo& first = run.variants.front();
   Json json = {{"model", run.model},
-               {"protocol", Name(run.protocol)},
+               {"protocol", Name(run.task_options.protocol)},
+               {"truthfulqa_labels", Name(run.task_options.truthfulqa_labels)},
                {"num_hidden_layers", first.num_hidden_layers},
                {"adapter", Json::object()},
                {"num_key_value_layers", Json::object()},

@@ -39,7 +39,7 @@ VariantInfo Describe(const Variant& variant, const std::string& adapter, const E
 struct RunResults {
   std::string model;                  // as it was named
   std::vector<VariantInfo> variants;  // base first, if it is there
-  Protocol protocol = Protocol::kCard;
+  TaskOptions task_options;
   EvaluationOptions options;
   std::string data_folder;
   int64_t start_time = 0;  // seconds since 1970
@@ -51,6 +51,9 @@ struct RunResults {
   // The variants that are compared with base; none where base is missing.
   std::vector<size_t> compared() const;
 };
+
+// The mean of the groups' scores, as a metric of its own: "acc_macro".
+Metric Macro(const Metric& metric);
 
 // What holds for the whole run, by name: model hashes, shots, BOS, truncation, machine.
 nlohmann::ordered_json SettingsJson(const RunResults& run);

@@ -28,12 +28,12 @@ using ::testing::HasSubstr;
 // Scored: documents of three choices that begin alike, in two groups. Answered: plain texts.
 class MadeUpTask : public Task {
  public:
-  explicit MadeUpTask(bool answered)
+  explicit MadeUpTask(bool answered, bool is_plain = false)
       : Task({.name = answered ? "answered" : "scored",
               .title = "Made up",
               .metrics = {{"acc", "none"}},
               .until = answered ? std::vector<std::string>{"e"} : std::vector<std::string>(),
-              .uses_chat_template = answered}),
+              .uses_chat_template = answered && !is_plain}),
         answered_(answered) {}
   int64_t size() const override { return 7; }
   Prompt MakePrompt(int64_t document) const override {
@@ -213,6 +213,17 @@ TEST_F(ScorerTest, ResumesResponsesOfEarlierPrograms) {
   EXPECT_EQ(job, R"({"job":{"task":"answered","model_sha256":"hash","mode":"swiftkv","dtype":"F32",)"
                  R"("quantization":"none","kv_cache_dtype":"F32","max_model_len":2048,"max_gen_toks":12,)"
                  R"("add_bos_token":false,"version":")" SWIFTKV_VERSION R"("}})");
+}
+
+// The leaderboard's, which have changed.
+TEST_F(ScorerTest, ResponsesToPlainPromptsKnowTheirStops) {
+  EvaluationOptions options = Options();
+  options.output_path = folder_;
+  Responses(MadeUpTask(/*answered=*/true, /*is_plain=*/true), options);
+  std::ifstream file(folder_ + "/responses_answered_swiftkv.jsonl");
+  std::string job;
+  std::getline(file, job);
+  EXPECT_THAT(job, HasSubstr(R"("until":["e"])"));
 }
 
 TEST_F(ScorerTest, HashOfAFolderCoversItsChatTemplate) {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <vector>
 
 namespace swiftkv {
 
@@ -18,10 +17,28 @@ Estimate MeanOf(std::span<const double> values) {
   return estimate;
 }
 
-Estimate MeanDifference(std::span<const double> first, std::span<const double> second) {
+Estimate WeightedMeanOf(std::span<const double> values, std::span<const double> weights) {
+  Estimate estimate{.count = static_cast<int64_t>(values.size())};
+  for (size_t i = 0; i < values.size(); ++i) estimate.mean += weights[i] * values[i];
+  if (values.size() < 2) return estimate;
+  double squares = 0;
+  for (size_t i = 0; i < values.size(); ++i) {
+    const double deviation = weights[i] * (values[i] - estimate.mean);
+    squares += deviation * deviation;
+  }
+  const auto count = static_cast<double>(values.size());
+  estimate.standard_error = std::sqrt(squares * count / (count - 1));
+  return estimate;
+}
+
+std::vector<double> Differences(std::span<const double> first, std::span<const double> second) {
   std::vector<double> differences;
   for (size_t i = 0; i < first.size(); ++i) differences.push_back(second[i] - first[i]);
-  return MeanOf(differences);
+  return differences;
+}
+
+Estimate MeanDifference(std::span<const double> first, std::span<const double> second) {
+  return MeanOf(Differences(first, second));
 }
 
 McNemar TestMcNemar(std::span<const double> first, std::span<const double> second) {

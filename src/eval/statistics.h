@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 namespace swiftkv {
 
@@ -17,9 +18,12 @@ struct Estimate {
 };
 
 Estimate MeanOf(std::span<const double> values);
+// Weights sum to 1; equal ones give MeanOf. standard_error is of the weighted deviations.
+Estimate WeightedMeanOf(std::span<const double> values, std::span<const double> weights);
 // Of second - first, document by document: much narrower than the difference of two means, since both models find the
 // same documents hard. Both have the same size.
 Estimate MeanDifference(std::span<const double> first, std::span<const double> second);
+std::vector<double> Differences(std::span<const double> first, std::span<const double> second);
 
 // McNemar's exact test of two models' right and wrong answers to the same documents.
 struct McNemar {

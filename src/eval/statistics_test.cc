@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <vector>
 
 #include "eval/hash.h"
@@ -16,6 +17,17 @@ TEST(StatisticsTest, StandardErrorIsOfTheSample) {
   EXPECT_DOUBLE_EQ(estimate.standard_error, 0.25);  // sqrt(0.75 / 3) / sqrt(4)
   EXPECT_EQ(MeanOf(std::vector<double>{2}).standard_error, 0);
   EXPECT_EQ(MeanOf({}).count, 0);
+}
+
+TEST(StatisticsTest, WeightsOfDocuments) {
+  const std::vector<double> values = {1, 0, 1, 1};
+  const Estimate equal = WeightedMeanOf(values, std::vector<double>(4, 0.25));
+  EXPECT_DOUBLE_EQ(equal.mean, MeanOf(values).mean);
+  EXPECT_DOUBLE_EQ(equal.standard_error, MeanOf(values).standard_error);
+  const Estimate estimate = WeightedMeanOf(values, std::vector<double>{0.5, 0.5, 0, 0});
+  EXPECT_DOUBLE_EQ(estimate.mean, 0.5);
+  EXPECT_DOUBLE_EQ(estimate.standard_error, std::sqrt(2 * 0.25 * 0.25 * 4 / 3));
+  EXPECT_EQ(WeightedMeanOf({}, {}).count, 0);
 }
 
 TEST(StatisticsTest, DifferencesArePaired) {

@@ -1,6 +1,6 @@
 // What an evaluation is: documents, the prompt of each, and the score of a model's response to it.
 //
-//   SWIFTKV_ASSIGN_OR_RETURN(std::unique_ptr<Task> task, LoadTask("arc_challenge", Protocol::kCard, "data/eval"));
+//   SWIFTKV_ASSIGN_OR_RETURN(std::unique_ptr<Task> task, LoadTask("arc_challenge", {}, "data/eval"));
 //   Prompt prompt = task->MakePrompt(0);
 //   Outcome outcome = task->Score(0, response);   // outcome.scores: one for each of task->info().metrics
 //
@@ -24,6 +24,18 @@ enum class Protocol {
   kLeaderboard,  // plain text, for base models
 };
 std::string_view Name(Protocol protocol);  // "card", "leaderboard"
+
+// Which of TruthfulQA's choices are true. The rules differ in 2 of its 817 rows.
+enum class TruthfulqaLabels {
+  kAll,      // those labelled 1: lm-eval today
+  kLeading,  // those before the first 0: lm-eval's fork of the card's runs, and the leaderboard
+};
+std::string_view Name(TruthfulqaLabels labels);  // "all", "leading"
+
+struct TaskOptions {
+  Protocol protocol = Protocol::kCard;
+  TruthfulqaLabels truthfulqa_labels = TruthfulqaLabels::kAll;
+};
 
 // A text to score: log P(continuation | context).
 struct ScoredText {
@@ -73,6 +85,7 @@ struct TaskInfo {
   std::vector<Metric> metrics = {};     // the first is the one reported
   std::vector<std::string> until = {};  // stop strings of an answer, beside the model's end of sequence
   bool uses_chat_template = false;
+  bool groups_count_alike = false;  // tables have the mean of the groups' scores, not that of all documents
 };
 
 class Task {
@@ -102,7 +115,7 @@ const std::vector<std::string>& TaskNames();
 
 // `folder`: the sets in their original files, laid out as docs/eval.md says. Errors: kNotFound (no such task or file),
 // kInvalidInput (file, line and field of what is wrong).
-Result<std::unique_ptr<Task>> LoadTask(std::string_view name, Protocol protocol, const std::string& folder);
+Result<std::unique_ptr<Task>> LoadTask(std::string_view name, const TaskOptions& options, const std::string& folder);
 
 }  // namespace swiftkv
 

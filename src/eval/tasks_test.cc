@@ -26,7 +26,7 @@ Json ReadJson(const std::string& name) {
 }
 
 std::unique_ptr<Task> Load(const std::string& name, Protocol protocol) {
-  auto task = LoadTask(name, protocol, kSets);
+  auto task = LoadTask(name, {.protocol = protocol}, kSets);
   EXPECT_TRUE(task.has_value()) << (task ? "" : task.error().message);
   return task ? std::move(*task) : nullptr;
 }
@@ -126,6 +126,7 @@ INSTANTIATE_TEST_SUITE_P(Tasks, ScoreTest,
                                                              {"mmlu_cot", Protocol::kCard},
                                                              {"gsm8k", Protocol::kCard},
                                                              {"arc_challenge", Protocol::kLeaderboard},
+                                                             {"mmlu", Protocol::kLeaderboard},
                                                              {"gsm8k", Protocol::kLeaderboard}}),
                          [](const auto& param) {
                            return std::string(param.param.task) + "_" + std::string(Name(param.param.protocol));
@@ -139,14 +140,23 @@ TEST(TaskTest, HasTheCardsShots) {
   EXPECT_EQ(Load("mmlu", Protocol::kCard)->Category(0), "stem");
 }
 
+// As the commit of lm-eval that the leaderboard used, not as lm-eval today.
+TEST(TaskTest, HasTheLeaderboardsStopsAndMeans) {
+  EXPECT_EQ(Load("gsm8k", Protocol::kLeaderboard)->info().until,
+            (std::vector<std::string>{":", "Question:", "Question"}));
+  EXPECT_TRUE(Load("mmlu", Protocol::kLeaderboard)->info().groups_count_alike);
+  EXPECT_FALSE(Load("mmlu", Protocol::kCard)->info().groups_count_alike);
+}
+
 // The task with a file of `content` in the place of its set.
-Result<std::unique_ptr<Task>> LoadWith(const std::string& task, const std::string& file, const std::string& content) {
+Result<std::unique_ptr<Task>> LoadWith(const std::string& task, const std::string& file, const std::string& content,
+                                       const TaskOptions& options = {}) {
   const std::filesystem::path folder = testing::TempDir() + "swiftkv_eval_sets_" + std::to_string(getpid());
   std::filesystem::remove_all(folder);
   std::filesystem::copy(kSets, folder, std::filesystem::copy_options::recursive);
   std::filesystem::permissions(folder / file, std::filesystem::perms::owner_write, std::filesystem::perm_options::add);
   std::ofstream(folder / file) << content;
-  return LoadTask(task, Protocol::kCard, folder);
+  return LoadTask(task, options, folder);
 }
 
 // The authors' own file has integers, the Hub's copy of it text.
@@ -157,6 +167,22 @@ TEST(TaskTest, HellaswagTakesBothSpellingsOfItsLabels) {
   ASSERT_TRUE(task.has_value()) << task.error().message;
   EXPECT_EQ((*task)->Target(0), "3");
   EXPECT_EQ((*task)->Target(1), "2");
+}
+
+// The rules differ where a true choice comes after a false one.
+TEST(TaskTest, TruthfulqaHasTwoRulesForWhatIsTrue) {
+  const std::string row = R"({"question": "q", "mc2_targets": {"choices": ["a", "b", "c", "d", "e"], )"
+                          R"("labels": [1, 1, 0, 1, 0]}})";
+  const Response equally_likely{.choices = std::vector<ScoredChoice>(5)};
+  const auto expect_true = [&](TruthfulqaLabels labels, const std::string& target, double score) {
+    const auto task =
+        LoadWith("truthfulqa_mc2", "truthfulqa/truthfulqa_mc_validation.jsonl", row, {.truthfulqa_labels = labels});
+    ASSERT_TRUE(task.has_value()) << task.error().message;
+    EXPECT_EQ((*task)->Target(0), target);
+    EXPECT_DOUBLE_EQ((*task)->Score(0, equally_likely).scores[0], score);
+  };
+  expect_true(TruthfulqaLabels::kAll, "0,1,3", 0.6);
+  expect_true(TruthfulqaLabels::kLeading, "0,1", 0.4);
 }
 
 // What a file with `content` in the place of the task's set is told.
@@ -198,8 +224,8 @@ TEST(TaskTest, SaysWhatIsWrongWithAFile) {
   EXPECT_THAT(ErrorOf("truthfulqa_mc2", "truthfulqa/truthfulqa_mc_validation.jsonl",
                       R"({"question": "q", "mc2_targets": {"choices": ["a"], "labels": [2]}})"),
               HasSubstr("labels must hold 0 and 1"));
-  EXPECT_THAT(LoadTask("mmlu", Protocol::kCard, "/nowhere").error().message, HasSubstr("/nowhere/mmlu"));
-  EXPECT_EQ(LoadTask("boolq", Protocol::kCard, kSets).error().code, ErrorCode::kNotFound);
+  EXPECT_THAT(LoadTask("mmlu", {}, "/nowhere").error().message, HasSubstr("/nowhere/mmlu"));
+  EXPECT_EQ(LoadTask("boolq", {}, kSets).error().code, ErrorCode::kNotFound);
 }
 
 TEST(FilterTest, TextFunctionsArePythons) {

@@ -95,6 +95,13 @@ TEST_F(EvalTest, TakesLmEvalsNamesAndFlags) {
   }
 }
 
+TEST_F(EvalTest, RuleOfTruthfulqaIsInTheSettings) {
+  const ProcessResult result =
+      EvalSets({"--tasks", "truthfulqa_mc2", "--limit", "1", "--truthfulqa-labels", "leading", "--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(Json::parse(result.out)["settings"]["truthfulqa_labels"], "leading");
+}
+
 TEST_F(EvalTest, GoesOnFromResponses) {
   const std::vector<std::string> arguments = {"--tasks", "winogrande", "--output-path", Path("out"), "--json"};
   const ProcessResult first = EvalSets(arguments);

@@ -81,10 +81,10 @@ class Gsm8k final : public Task {
 
 }  // namespace
 
-Result<std::unique_ptr<Task>> LoadGsm8k(Protocol protocol, const std::string& folder) {
+Result<std::unique_ptr<Task>> LoadGsm8k(const TaskOptions& options, const std::string& folder) {
   SWIFTKV_ASSIGN_OR_RETURN(std::vector<Problem> problems, ReadProblems(folder + "/gsm8k/test.jsonl", "answer"));
   const std::vector<Metric> metrics = {{"exact_match", "strict-match"}, {"exact_match", "flexible-extract"}};
-  if (protocol == Protocol::kCard) {
+  if (options.protocol == Protocol::kCard) {
     constexpr size_t kShots = 8;
     const std::string path = folder + "/gsm8k/fewshot8_llama31.json";
     SWIFTKV_ASSIGN_OR_RETURN(std::vector<Problem> shots, ReadProblems(path, "target"));
@@ -105,7 +105,7 @@ Result<std::unique_ptr<Task>> LoadGsm8k(Protocol protocol, const std::string& fo
                                           .title = "GSM8K",
                                           .num_fewshot = kShots,
                                           .metrics = metrics,
-                                          .until = {"Question:", "</s>", "<|im_end|>"}},
+                                          .until = {":", "Question:", "Question"}},
                                  std::move(problems), shots);
 }
 

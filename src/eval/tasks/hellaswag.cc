@@ -103,7 +103,7 @@ class Hellaswag final : public Task {
 }  // namespace
 
 // The same in both protocols.
-Result<std::unique_ptr<Task>> LoadHellaswag(Protocol /*protocol*/, const std::string& folder) {
+Result<std::unique_ptr<Task>> LoadHellaswag(const TaskOptions& /*options*/, const std::string& folder) {
   constexpr size_t kShots = 10;
   SWIFTKV_ASSIGN_OR_RETURN(std::vector<Scene> scenes, ReadScenes(folder + "/hellaswag/hellaswag_val.jsonl"));
   const std::string path = folder + "/hellaswag/hellaswag_train_fewshot11.jsonl";

@@ -86,10 +86,10 @@ Result<Shots> ReadShots(const std::string& path, const std::vector<MmluQuestion>
 
 }  // namespace
 
-Result<std::unique_ptr<Task>> LoadMmlu(Protocol protocol, const std::string& folder) {
+Result<std::unique_ptr<Task>> LoadMmlu(const TaskOptions& options, const std::string& folder) {
   SWIFTKV_ASSIGN_OR_RETURN(std::vector<MmluQuestion> questions, ReadMmluQuestions(folder + "/mmlu/mmlu_test.jsonl"));
   SWIFTKV_ASSIGN_OR_RETURN(const Shots shots, ReadShots(folder + "/mmlu/mmlu_dev.jsonl", questions));
-  if (protocol == Protocol::kCard) {
+  if (options.protocol == Protocol::kCard) {
     return std::make_unique<CardMmlu>(TaskInfo{.name = "mmlu_llama_3.1_instruct",
                                                .title = "MMLU",
                                                .num_fewshot = kShots,
@@ -98,9 +98,12 @@ Result<std::unique_ptr<Task>> LoadMmlu(Protocol protocol, const std::string& fol
                                                .uses_chat_template = true},
                                       std::move(questions), shots);
   }
-  return std::make_unique<LeaderboardMmlu>(
-      TaskInfo{.name = "mmlu", .title = "MMLU", .num_fewshot = kShots, .metrics = {{"acc", "none"}}},
-      std::move(questions), shots);
+  return std::make_unique<LeaderboardMmlu>(TaskInfo{.name = "mmlu",
+                                                    .title = "MMLU",
+                                                    .num_fewshot = kShots,
+                                                    .metrics = {{"acc", "none"}},
+                                                    .groups_count_alike = true},
+                                           std::move(questions), shots);
 }
 
 }  // namespace swiftkv

@@ -32,8 +32,10 @@ class MmluCot final : public MmluTask {
 
 }  // namespace
 
-Result<std::unique_ptr<Task>> LoadMmluCot(Protocol protocol, const std::string& folder) {
-  if (protocol != Protocol::kCard) return NotFound("mmlu_cot is no task of the leaderboard's; name others in --tasks");
+Result<std::unique_ptr<Task>> LoadMmluCot(const TaskOptions& options, const std::string& folder) {
+  if (options.protocol != Protocol::kCard) {
+    return NotFound("mmlu_cot is no task of the leaderboard's; name others in --tasks");
+  }
   SWIFTKV_ASSIGN_OR_RETURN(std::vector<MmluQuestion> questions, ReadMmluQuestions(folder + "/mmlu/mmlu_test.jsonl"));
   return std::make_unique<MmluCot>(TaskInfo{.name = "mmlu_cot_0shot_llama_3.1_instruct",
                                             .title = "MMLU-CoT",

@@ -6,7 +6,7 @@
 namespace swiftkv {
 namespace {
 
-using Loader = Result<std::unique_ptr<Task>> (*)(Protocol protocol, const std::string& folder);
+using Loader = Result<std::unique_ptr<Task>> (*)(const TaskOptions& options, const std::string& folder);
 
 constexpr std::pair<std::string_view, Loader> kLoaders[] = {
     {"arc_challenge", LoadArcChallenge},
@@ -22,6 +22,8 @@ constexpr std::pair<std::string_view, Loader> kLoaders[] = {
 
 std::string_view Name(Protocol protocol) { return protocol == Protocol::kCard ? "card" : "leaderboard"; }
 
+std::string_view Name(TruthfulqaLabels labels) { return labels == TruthfulqaLabels::kAll ? "all" : "leading"; }
+
 const std::vector<std::string>& TaskNames() {
   static const auto* const names = [] {
     auto* list = new std::vector<std::string>();
@@ -31,9 +33,9 @@ const std::vector<std::string>& TaskNames() {
   return *names;
 }
 
-Result<std::unique_ptr<Task>> LoadTask(std::string_view name, Protocol protocol, const std::string& folder) {
+Result<std::unique_ptr<Task>> LoadTask(std::string_view name, const TaskOptions& options, const std::string& folder) {
   for (const auto& [known, load] : kLoaders) {
-    if (known == name) return load(protocol, folder);
+    if (known == name) return load(options, folder);
   }
   return NotFound("there is no task {}", name);
 }

@@ -11,14 +11,14 @@
 
 namespace swiftkv {
 
-Result<std::unique_ptr<Task>> LoadArcChallenge(Protocol protocol, const std::string& folder);
-Result<std::unique_ptr<Task>> LoadWinogrande(Protocol protocol, const std::string& folder);
-Result<std::unique_ptr<Task>> LoadHellaswag(Protocol protocol, const std::string& folder);
-Result<std::unique_ptr<Task>> LoadTruthfulqaMc2(Protocol protocol, const std::string& folder);
-Result<std::unique_ptr<Task>> LoadMmlu(Protocol protocol, const std::string& folder);
+Result<std::unique_ptr<Task>> LoadArcChallenge(const TaskOptions& options, const std::string& folder);
+Result<std::unique_ptr<Task>> LoadWinogrande(const TaskOptions& options, const std::string& folder);
+Result<std::unique_ptr<Task>> LoadHellaswag(const TaskOptions& options, const std::string& folder);
+Result<std::unique_ptr<Task>> LoadTruthfulqaMc2(const TaskOptions& options, const std::string& folder);
+Result<std::unique_ptr<Task>> LoadMmlu(const TaskOptions& options, const std::string& folder);
 // Error kNotFound for Protocol::kLeaderboard, which has no such task.
-Result<std::unique_ptr<Task>> LoadMmluCot(Protocol protocol, const std::string& folder);
-Result<std::unique_ptr<Task>> LoadGsm8k(Protocol protocol, const std::string& folder);
+Result<std::unique_ptr<Task>> LoadMmluCot(const TaskOptions& options, const std::string& folder);
+Result<std::unique_ptr<Task>> LoadGsm8k(const TaskOptions& options, const std::string& folder);
 
 // Leaves the first `count` of the rows of file `path`. Error kInvalidInput: there are fewer.
 template <class Row>

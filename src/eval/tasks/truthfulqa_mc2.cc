@@ -32,7 +32,7 @@ struct Question {
   std::vector<bool> is_true;
 };
 
-Result<Question> ReadQuestion(const JsonObject& row) {
+Result<Question> ReadQuestion(const JsonObject& row, TruthfulqaLabels rule) {
   Question question;
   SWIFTKV_ASSIGN_OR_RETURN(question.text, row.String("question"));
   SWIFTKV_ASSIGN_OR_RETURN(const JsonObject targets, row.Object("mc2_targets"));
@@ -45,6 +45,10 @@ Result<Question> ReadQuestion(const JsonObject& row) {
   if (question.is_true.size() != question.choices.size()) {
     return InvalidInput("{}: {} choices and {} labels", targets.place(), question.choices.size(),
                         question.is_true.size());
+  }
+  if (rule == TruthfulqaLabels::kLeading) {
+    const auto first_false = std::find(question.is_true.begin(), question.is_true.end(), false);
+    std::fill(first_false, question.is_true.end(), false);
   }
   return question;
 }
@@ -92,13 +96,12 @@ class TruthfulqaMc2 final : public Task {
 
 }  // namespace
 
-// The same in both protocols. True are the choices labelled 1; the card's runs took those before the first 0, which
-// differs in rows 25 and 208 alone.
-Result<std::unique_ptr<Task>> LoadTruthfulqaMc2(Protocol /*protocol*/, const std::string& folder) {
+// The same in both protocols.
+Result<std::unique_ptr<Task>> LoadTruthfulqaMc2(const TaskOptions& options, const std::string& folder) {
   std::vector<Question> questions;
   SWIFTKV_RETURN_IF_ERROR(
       ForEachRow(folder + "/truthfulqa/truthfulqa_mc_validation.jsonl", [&](const JsonObject& row) -> Status {
-        SWIFTKV_ASSIGN_OR_RETURN(questions.emplace_back(), ReadQuestion(row));
+        SWIFTKV_ASSIGN_OR_RETURN(questions.emplace_back(), ReadQuestion(row, options.truthfulqa_labels));
         return Ok();
       }));
   return std::make_unique<TruthfulqaMc2>(

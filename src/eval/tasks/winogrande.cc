@@ -78,7 +78,7 @@ class Winogrande final : public Task {
 }  // namespace
 
 // The same in both protocols.
-Result<std::unique_ptr<Task>> LoadWinogrande(Protocol /*protocol*/, const std::string& folder) {
+Result<std::unique_ptr<Task>> LoadWinogrande(const TaskOptions& /*options*/, const std::string& folder) {
   constexpr size_t kShots = 5;
   SWIFTKV_ASSIGN_OR_RETURN(std::vector<Sentence> sentences, ReadSentences(folder + "/winogrande/dev.jsonl"));
   const std::string path = folder + "/winogrande/train_xs.jsonl";
