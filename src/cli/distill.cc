@@ -51,8 +51,10 @@ struct Flags {
   // Over the recipe, where given:
   std::optional<int64_t> num_key_value_layers, key_value_group_size, max_length, micro_batch_size,
       gradient_accumulation_steps, epochs, train_iters, seed, save_every_n_steps, eval_every_n_steps, eval_tokens;
-  std::optional<int64_t> generate, generate_max_tokens;
-  std::optional<double> learning_rate, warmup_ratio, logits_loss_temp, hidden_loss_mult;
+  std::optional<int64_t> generate, generate_max_tokens, hidden_loss_layer;
+  std::optional<double> learning_rate, warmup_ratio, weight_decay, gradient_clipping, logits_loss_temp,
+      hidden_loss_mult;
+  std::optional<bool> mask_inputs, activation_checkpointing;
   std::optional<std::string> lr_scheduler, hidden_loss_kind;
 };
 
@@ -65,6 +67,49 @@ bool HasPrompts(const std::vector<SourceRecipe>& sources) {
   return std::any_of(sources.begin(), sources.end(), [](const auto& s) { return s.role == SourceRole::kPrompts; });
 }
 
+// What the flags say beats the recipe.
+void Override(const Flags& flags, Recipe* recipe) {
+  for (const std::string& path : flags.data) recipe->data.sources.push_back({.path = path, .held_out = 0.02});
+  for (const std::string& path : flags.held_out) {
+    recipe->data.sources.push_back({.path = path, .role = SourceRole::kEval});
+  }
+  for (const std::string& path : flags.prompts) {
+    recipe->data.sources.push_back({.path = path, .role = SourceRole::kPrompts});
+  }
+  Override(flags.generate, &recipe->generate.count);
+  Override(flags.generate_max_tokens, &recipe->generate.max_tokens);
+  Override(flags.num_key_value_layers, &recipe->model.num_key_value_layers);
+  Override(flags.key_value_group_size, &recipe->model.key_value_group_size);
+  Override(flags.max_length, &recipe->data.max_length);
+  Override(flags.mask_inputs, &recipe->data.mask_inputs);
+  Override(flags.micro_batch_size, &recipe->micro_batch_size);
+  Override(flags.gradient_accumulation_steps, &recipe->gradient_accumulation_steps);
+  Override(flags.gradient_clipping, &recipe->gradient_clipping);
+  Override(flags.activation_checkpointing, &recipe->activation_checkpointing);
+  Override(flags.epochs, &recipe->epochs);
+  Override(flags.train_iters, &recipe->train_iters);
+  Override(flags.seed, &recipe->seed);
+  Override(flags.save_every_n_steps, &recipe->checkpoint.save_every_n_steps);
+  Override(flags.eval_every_n_steps, &recipe->eval.every_n_steps);
+  Override(flags.eval_tokens, &recipe->eval.tokens);
+  Override(flags.learning_rate, &recipe->optimizer.learning_rate);
+  Override(flags.weight_decay, &recipe->optimizer.weight_decay);
+  Override(flags.warmup_ratio, &recipe->scheduler.warmup_ratio);
+  Override(flags.logits_loss_temp, &recipe->logits_loss_temp);
+  Override(flags.hidden_loss_mult, &recipe->hidden_loss_mult);
+  Override(flags.hidden_loss_layer, &recipe->hidden_loss_layer);
+  if (flags.lr_scheduler) {
+    recipe->scheduler.kind = *flags.lr_scheduler == "cosine"     ? ScheduleKind::kCosine
+                             : *flags.lr_scheduler == "constant" ? ScheduleKind::kConstant
+                                                                 : ScheduleKind::kLinear;
+  }
+  if (flags.hidden_loss_kind) {
+    recipe->hidden_loss_kind = *flags.hidden_loss_kind == "mse" ? HiddenLossKind::kMse : HiddenLossKind::kRelative;
+  }
+  if (flags.model.dtype == "f32") recipe->model.dtype = DType::kF32;
+  if (flags.model.dtype == "bf16") recipe->model.dtype = DType::kBF16;
+}
+
 Result<Recipe> ReadRecipe(const Flags& flags) {
   Recipe recipe;
   if (flags.recipe == "paper" || flags.recipe == "arctic") {
@@ -75,41 +120,11 @@ Result<Recipe> ReadRecipe(const Flags& flags) {
     SWIFTKV_ASSIGN_OR_RETURN(recipe, ParseRecipe(yaml, flags.recipe, &warnings));
     for (const std::string& warning : warnings) WriteNote("swiftkv: " + warning);
   }
-  for (const std::string& path : flags.data) recipe.data.sources.push_back({.path = path, .held_out = 0.02});
-  for (const std::string& path : flags.held_out) {
-    recipe.data.sources.push_back({.path = path, .role = SourceRole::kEval});
-  }
-  for (const std::string& path : flags.prompts) {
-    recipe.data.sources.push_back({.path = path, .role = SourceRole::kPrompts});
-  }
-  Override(flags.generate, &recipe.generate.count);
-  Override(flags.generate_max_tokens, &recipe.generate.max_tokens);
-  Override(flags.num_key_value_layers, &recipe.model.num_key_value_layers);
-  Override(flags.key_value_group_size, &recipe.model.key_value_group_size);
-  Override(flags.max_length, &recipe.data.max_length);
-  Override(flags.micro_batch_size, &recipe.micro_batch_size);
-  Override(flags.gradient_accumulation_steps, &recipe.gradient_accumulation_steps);
-  Override(flags.epochs, &recipe.epochs);
-  Override(flags.train_iters, &recipe.train_iters);
-  Override(flags.seed, &recipe.seed);
-  Override(flags.save_every_n_steps, &recipe.checkpoint.save_every_n_steps);
-  Override(flags.eval_every_n_steps, &recipe.eval.every_n_steps);
-  Override(flags.eval_tokens, &recipe.eval.tokens);
-  Override(flags.learning_rate, &recipe.optimizer.learning_rate);
-  Override(flags.warmup_ratio, &recipe.scheduler.warmup_ratio);
-  Override(flags.logits_loss_temp, &recipe.logits_loss_temp);
-  Override(flags.hidden_loss_mult, &recipe.hidden_loss_mult);
-  if (flags.lr_scheduler) {
-    recipe.scheduler.kind = *flags.lr_scheduler == "cosine"     ? ScheduleKind::kCosine
-                            : *flags.lr_scheduler == "constant" ? ScheduleKind::kConstant
-                                                                : ScheduleKind::kLinear;
-  }
-  if (flags.hidden_loss_kind) {
-    recipe.hidden_loss_kind = *flags.hidden_loss_kind == "mse" ? HiddenLossKind::kMse : HiddenLossKind::kRelative;
-  }
-  if (flags.model.dtype == "f32") recipe.model.dtype = DType::kF32;
-  if (flags.model.dtype == "bf16") recipe.model.dtype = DType::kBF16;
+  Override(flags, &recipe);
   SWIFTKV_RETURN_IF_ERROR(CheckRecipe(recipe, "the recipe with its flags"));
+  if ((flags.hidden_loss_layer || flags.hidden_loss_kind) && recipe.hidden_loss_mult == 0) {
+    WriteNote("swiftkv: --hidden-loss-layer and --hidden-loss-kind have no effect while hidden_loss_mult is 0");
+  }
   if (recipe.generate.count == 0 && HasPrompts(recipe.data.sources)) {
     if (!flags.prompts.empty()) return InvalidInput("--prompts needs --generate: how many the base model answers");
     WriteNote("swiftkv: generate.count is 0, so the sources of prompts are not used");
@@ -217,7 +232,8 @@ Status Distillation::Generate() {
     }
     if (weighted > 0) weight = sum / static_cast<double>(weighted);
   }
-  recipe_.data.sources.push_back({.path = path, .weight = weight, .held_out = 0.02});
+  recipe_.data.sources.push_back(
+      {.path = path, .weight = weight, .held_out = 0.02, .licence = "the base model's own words"});
   return Ok();
 }
 
@@ -411,6 +427,54 @@ Status Distill(const Flags& asked) {
   return Distillation(flags, std::move(recipe), std::move(files), device).Run();
 }
 
+// --name and --no-name
+void AddSwitch(CLI::App* command, const std::string& name, std::optional<bool>* value, const std::string& description) {
+  command
+      ->add_flag_function(
+          fmt::format("--{0},!--no-{0}", name), [value](int64_t count) { *value = count > 0; }, description)
+      ->check(CLI::TypeValidator<bool>());  // what the environment says may be no such word
+}
+
+void AddRecipeFlags(CLI::App* command, Flags* flags) {
+  command->add_option("--data", flags->data, "Text to train on, besides the recipe's")->type_name("TEXT...");
+  command->add_option("--held-out", flags->held_out, "Text to measure on alone")->type_name("TEXT...");
+  command->add_option("--generate", flags->generate,
+                      "Let the base model answer so many prompts, and train on its answers too");
+  command->add_option("--prompts", flags->prompts, "Where those prompts come from; absent: from the training text")
+      ->type_name("TEXT...");
+  command->add_option("--generate-max-tokens", flags->generate_max_tokens, "Tokens of an answer, at most");
+  command->add_option("--num-key-value-layers", flags->num_key_value_layers, "Layers that run for every token");
+  command->add_option("--key-value-group-size", flags->key_value_group_size, "Layers above that share one K/V");
+  command->add_option("--max-length", flags->max_length, "Tokens of a row");
+  AddSwitch(command, "mask-inputs", &flags->mask_inputs,
+            "Whether of a conversation only what the assistant says counts in the loss");
+  command->add_option("--micro-batch-size,--per-device-train-batch-size", flags->micro_batch_size,
+                      "Rows of a forward and backward pass");
+  command->add_option("--gradient-accumulation-steps", flags->gradient_accumulation_steps, "Passes of an update");
+  AddSwitch(command, "activation-checkpointing", &flags->activation_checkpointing,
+            "Keep only each layer's input and compute the rest again: less memory, more time");
+  command->add_option("--epochs,--num-train-epochs", flags->epochs, "Times that all text is gone through");
+  command->add_option("--train-iters,--max-steps", flags->train_iters, "Updates, instead of epochs");
+  command->add_option("--learning-rate,--lr", flags->learning_rate, "Of AdamW, at its highest");
+  command->add_option("--weight-decay", flags->weight_decay, "Of AdamW");
+  command->add_option("--gradient-clipping", flags->gradient_clipping, "The gradient's norm at most; 0: any");
+  command->add_option("--warmup-ratio", flags->warmup_ratio, "Share of the updates that it rises in");
+  command->add_option("--lr-scheduler,--lr-scheduler-type", flags->lr_scheduler, "How it falls")
+      ->check(CLI::IsMember({"linear", "cosine", "constant"}));
+  command->add_option("--logits-loss-temp", flags->logits_loss_temp, "T of T² KL(teacher || student)");
+  command->add_option("--hidden-loss-mult", flags->hidden_loss_mult, "Weight of the hidden-state loss");
+  command->add_option(
+      "--hidden-loss-layer", flags->hidden_loss_layer,
+      "The layer whose input it compares, as Hugging Face counts hidden_states: -2 is the last layer's");
+  command->add_option("--hidden-loss-kind", flags->hidden_loss_kind, "mse: the reference's; relative: free of scale")
+      ->check(CLI::IsMember({"mse", "relative"}));
+  command->add_option("--save-every-n-steps,--save-steps", flags->save_every_n_steps,
+                      "Updates between training checkpoints");
+  command->add_option("--eval-every-n-steps", flags->eval_every_n_steps, "Updates between held-out measurements");
+  command->add_option("--eval-tokens", flags->eval_tokens, "Held-out tokens of each source");
+  command->add_option("-s,--seed", flags->seed, "Of the order of the data");
+}
+
 }  // namespace
 
 RunCommand AddDistillCommand(CLI::App* program) {
@@ -437,34 +501,7 @@ RunCommand AddDistillCommand(CLI::App* program) {
           "How a fresh student starts: calibrated (the default), scaled or reference; absent: a SwiftKV model or "
           "--adapter is trained further")
       ->check(CLI::IsMember({"calibrated", "scaled", "reference"}));
-  command->add_option("--data", flags->data, "Text to train on, besides the recipe's")->type_name("TEXT...");
-  command->add_option("--held-out", flags->held_out, "Text to measure on alone")->type_name("TEXT...");
-  command->add_option("--generate", flags->generate,
-                      "Let the base model answer so many prompts, and train on its answers too");
-  command->add_option("--prompts", flags->prompts, "Where those prompts come from; absent: from the training text")
-      ->type_name("TEXT...");
-  command->add_option("--generate-max-tokens", flags->generate_max_tokens, "Tokens of an answer, at most");
-  command->add_option("--num-key-value-layers", flags->num_key_value_layers, "Layers that run for every token");
-  command->add_option("--key-value-group-size", flags->key_value_group_size, "Layers above that share one K/V");
-  command->add_option("--max-length", flags->max_length, "Tokens of a row");
-  command->add_option("--micro-batch-size,--per-device-train-batch-size", flags->micro_batch_size,
-                      "Rows of a forward and backward pass");
-  command->add_option("--gradient-accumulation-steps", flags->gradient_accumulation_steps, "Passes of an update");
-  command->add_option("--epochs,--num-train-epochs", flags->epochs, "Times that all text is gone through");
-  command->add_option("--train-iters,--max-steps", flags->train_iters, "Updates, instead of epochs");
-  command->add_option("--learning-rate,--lr", flags->learning_rate, "Of AdamW, at its highest");
-  command->add_option("--warmup-ratio", flags->warmup_ratio, "Share of the updates that it rises in");
-  command->add_option("--lr-scheduler,--lr-scheduler-type", flags->lr_scheduler, "How it falls")
-      ->check(CLI::IsMember({"linear", "cosine", "constant"}));
-  command->add_option("--logits-loss-temp", flags->logits_loss_temp, "T of T² KL(teacher || student)");
-  command->add_option("--hidden-loss-mult", flags->hidden_loss_mult, "Weight of the hidden-state loss");
-  command->add_option("--hidden-loss-kind", flags->hidden_loss_kind, "mse: the reference's; relative: free of scale")
-      ->check(CLI::IsMember({"mse", "relative"}));
-  command->add_option("--save-every-n-steps,--save-steps", flags->save_every_n_steps,
-                      "Updates between training checkpoints");
-  command->add_option("--eval-every-n-steps", flags->eval_every_n_steps, "Updates between held-out measurements");
-  command->add_option("--eval-tokens", flags->eval_tokens, "Held-out tokens of each source");
-  command->add_option("-s,--seed", flags->seed, "Of the order of the data");
+  AddRecipeFlags(command, flags.get());
   AddDtypeFlag(command, &flags->model.dtype);
   AddDeviceFlag(command, &flags->model.device);
   command->add_option("-t,--threads", flags->model.threads, "Threads; 0: the cores that this process may use")

@@ -237,6 +237,31 @@ TEST_F(DistillTest, FlagsAndTheRecipesFolderHold) {
   EXPECT_THAT(Read("named/README.md"), Not(HasSubstr("answered by the base model")));
 }
 
+TEST_F(DistillTest, SwitchesOfARecipeAreFlagsToo) {
+  const std::vector<std::string> flags = {"--mask-inputs",       "--activation-checkpointing",
+                                          "--gradient-clipping", "0.5",
+                                          "--weight-decay",      "0.01",
+                                          "--hidden-loss-layer", "-3"};
+  const ProcessResult result = Distill("out", "1", flags);
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.err, HasSubstr("--hidden-loss-layer and --hidden-loss-kind have no effect"));
+  EXPECT_THAT(Read("out/recipe.yaml"),
+              AllOf(HasSubstr("mask_inputs: true"), HasSubstr("activation_checkpointing: true"),
+                    HasSubstr("gradient_clipping: 0.5"), HasSubstr("weight_decay: 0.01"),
+                    HasSubstr("hidden_loss_layer: -3"), HasSubstr("hidden_loss_mult: 0")));
+  std::ofstream(Path("on.yaml")) << "data: {mask_inputs: true}\nactivation_checkpointing: true\n";
+  const ProcessResult off = Distill("off", "1",
+                                    {"--recipe", Path("on.yaml"), "--no-mask-inputs", "--no-activation-checkpointing",
+                                     "--hidden-loss-layer", "3", "--hidden-loss-mult", "0.25"});
+  ASSERT_EQ(off.exit_code, 0) << off.err;
+  EXPECT_THAT(off.err, Not(HasSubstr("have no effect")));
+  EXPECT_THAT(Read("off/recipe.yaml"),
+              AllOf(HasSubstr("mask_inputs: false"), HasSubstr("activation_checkpointing: false"),
+                    HasSubstr("hidden_loss_layer: 3"), HasSubstr("hidden_loss_mult: 0.25")));
+  ExpectRefused({"--gradient-clipping", "-1"}, "gradient_clipping");
+  EXPECT_EQ(RunSwiftKv({"distill"}, {.environment = {"SWIFTKV_MASK_INPUTS=perhaps"}}).exit_code, 2);
+}
+
 TEST_F(DistillTest, TrainsOnWhatTheBaseModelWrites) {
   const ProcessResult result = Distill("out", "2", {"--generate", "12", "--generate-max-tokens", "8"});
   ASSERT_EQ(result.exit_code, 0) << result.err;
@@ -244,7 +269,8 @@ TEST_F(DistillTest, TrainsOnWhatTheBaseModelWrites) {
   int rows = 0;
   for (std::string line; std::getline(lines, line);) rows += Json::parse(line).contains("text") ? 1 : 0;
   EXPECT_EQ(rows, 12);
-  EXPECT_THAT(Read("out/README.md"), HasSubstr("teacher.jsonl"));
+  EXPECT_THAT(Read("out/README.md"),
+              HasSubstr("| teacher.jsonl | trained on, some rows held out | the base model's own words |"));
   EXPECT_THAT(Read("out/recipe.yaml"), AllOf(HasSubstr("count: 12"), Not(HasSubstr("teacher.jsonl"))));
 }
 
