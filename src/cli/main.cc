@@ -34,18 +34,28 @@ int Finish(const Status& status) {
   return ExitCode(error);
 }
 
+// The commands that were read, outermost first: the program, then bench, then latency.
+std::vector<const CLI::App*> CommandsRead(const CLI::App& program) {
+  std::vector<const CLI::App*> commands = {&program};
+  while (!commands.back()->get_subcommands().empty()) commands.push_back(commands.back()->get_subcommands().front());
+  return commands;
+}
+
+// "bench latency "
+std::string Names(const std::vector<const CLI::App*>& commands) {
+  std::string names;
+  for (size_t i = 1; i < commands.size(); ++i) names += commands[i]->get_name() + " ";
+  return names;
+}
+
 // CLI11 says only that a command is missing, and does not repeat the word that it could not read.
-std::string Explain(const CLI::App& program, const CLI::ParseError& error, const std::vector<std::string>& arguments) {
-  const CLI::App* command = &program;
-  std::string place;
-  size_t depth = 0;
-  for (; !command->get_subcommands().empty(); ++depth) {
-    command = command->get_subcommands().front();
-    place += command->get_name() + " ";
-  }
-  if (depth >= arguments.size() || command->get_require_subcommand_min() == 0) return error.what();
+std::string Explain(const std::vector<const CLI::App*>& commands, const CLI::ParseError& error,
+                    const std::vector<std::string>& arguments) {
+  const size_t depth = commands.size() - 1;
+  if (depth >= arguments.size() || commands.back()->get_require_subcommand_min() == 0) return error.what();
   const std::string& word = arguments[depth];
-  return fmt::format("there is no {} \"{}{}\"", word.starts_with('-') ? "flag" : "command", place, Printable(word));
+  return fmt::format("there is no {} \"{}{}\"", word.starts_with('-') ? "flag" : "command", Names(commands),
+                     Printable(word));
 }
 
 void StartLog() {
@@ -78,9 +88,9 @@ int RunProgram(int argc, char** argv) {
     program.exit(success, text, text);
     return Finish(WriteOutput(text.str()));
   } catch (const CLI::ParseError& error) {
-    const auto parsed = program.get_subcommands();
-    WriteNote(fmt::format("swiftkv: {}\nTry: swiftkv {}{}--help", Explain(program, error, arguments),
-                          parsed.empty() ? "" : parsed[0]->get_name(), parsed.empty() ? "" : " "));
+    const std::vector<const CLI::App*> read = CommandsRead(program);
+    WriteNote(fmt::format("swiftkv: {}
+Try: swiftkv {}--help", Explain(read, error, arguments), Names(read)));
     return kWrongUsage;
   }
   for (const auto& [name, run] : commands) {

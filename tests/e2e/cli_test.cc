@@ -86,6 +86,17 @@ TEST_F(CliTest, WrongUsageNamesTheWord) {
   EXPECT_THAT(RunSwiftKv({"generate", "--frobnicate"}).err, HasSubstr("--frobnicate"));
 }
 
+TEST_F(CliTest, WrongUsageNamesTheHelpOfItsCommand) {
+  EXPECT_THAT(RunSwiftKv({"-z"}).err, HasSubstr("Try: swiftkv --help"));
+  EXPECT_THAT(RunSwiftKv({"generate", "-z"}).err, HasSubstr("Try: swiftkv generate --help"));
+  EXPECT_THAT(RunSwiftKv({"bench", "-z"}).err, HasSubstr("Try: swiftkv bench --help"));
+  for (const std::vector<std::string>& wrong : {std::vector<std::string>{"-z"}, {"-r", "0"}}) {
+    std::vector<std::string> arguments = {"bench", "latency"};
+    arguments.insert(arguments.end(), wrong.begin(), wrong.end());
+    EXPECT_THAT(RunSwiftKv(arguments).err, HasSubstr("Try: swiftkv bench latency --help")) << wrong[0];
+  }
+}
+
 TEST_F(CliTest, GeneratedTextIsOnStandardOutputAndTimingsOnStandardError) {
   const ProcessResult result = Generate({"--prompt", "hello", "--max-tokens", "10", "--ignore-eos"});
   EXPECT_EQ(result.exit_code, 0) << result.err;
