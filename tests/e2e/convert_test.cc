@@ -194,5 +194,23 @@ TEST_F(ConvertTest, AutoFindsTheFewestLayers) {
       "stays within");
 }
 
+TEST_F(ConvertTest, AutoStaysWithinTheKlOfAMiddleNumberOfLayers) {
+  const auto kl = [](const ProcessResult& result) {
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    return result.exit_code == 0 ? Json::parse(result.out)["quality"]["kl"].get<double>() : 0;
+  };
+  const double fewer = kl(Convert({"-o", Path("one"), "--num-key-value-layers", "1", "--json"}));
+  const double middle = kl(Convert({"-o", Path("two"), "--num-key-value-layers", "2", "--json"}));
+  ASSERT_GT(fewer, middle);
+  const double allowed = middle * (1 + 1e-9);
+  const ProcessResult found =
+      Convert({"-o", Path("auto"), "--num-key-value-layers", "auto", "--max-kl", Json(allowed).dump(), "--json"});
+  EXPECT_LE(kl(found), allowed);
+  EXPECT_EQ(Json::parse(found.out)["num_key_value_layers"], 2);
+  // What is written is that student, not the last one tried.
+  EXPECT_THAT(RunSwiftKv({"inspect", Path("auto")}).out, HasSubstr("n = 2, g = 1"));
+  EXPECT_EQ(Answer({Path("auto")}), Answer({Path("two")}));
+}
+
 }  // namespace
 }  // namespace swiftkv
