@@ -89,8 +89,7 @@ int RunProgram(int argc, char** argv) {
     return Finish(WriteOutput(text.str()));
   } catch (const CLI::ParseError& error) {
     const std::vector<const CLI::App*> read = CommandsRead(program);
-    WriteNote(fmt::format("swiftkv: {}
-Try: swiftkv {}--help", Explain(read, error, arguments), Names(read)));
+    WriteNote(fmt::format("swiftkv: {}\nTry: swiftkv {}--help", Explain(read, error, arguments), Names(read)));
     return kWrongUsage;
   }
   for (const auto& [name, run] : commands) {

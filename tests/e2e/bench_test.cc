@@ -72,32 +72,29 @@ TEST_F(BenchCliTest, ServeSavesTheMetricsThatAreWanted) {
          "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
          "data: {\"choices\":[{\"text\":\"a\"}]}\n\ndata: {\"choices\":[{\"text\":\"b\"}]}\n\ndata: [DONE]\n\n"}};
   });
-  const ProcessResult result = RunSwiftKv({"bench",
-                                           "serve",
-                                           "--backend",
-                                           "vllm",
-                                           "--port",
-                                           server.port(),
-                                           "--model",
-                                           "org/tiny",
-                                           "--tokenizer",
-                                           Path("base"),
-                                           "--random-input-len",
-                                           "8",
-                                           "--random-output-len",
-                                           "2",
-                                           "--num-prompts",
-                                           "3",
-                                           "--max-concurrency",
-                                           "2",
-                                           "--save-result",
-                                           "--result-dir",
-                                           Path("results/new"),
-                                           "--percentile-metrics",
-                                           "ttft,e2el",
-                                           "--metric-percentiles",
-                                           "95",
-                                           "--json"});
+  const std::vector<std::string> workload = {"--prompt-format",     "ids", "--random-input-len", "8",
+                                             "--random-output-len", "2",   "--num-prompts",      "3",
+                                             "--max-concurrency",   "2"};
+  std::vector<std::string> arguments = {"bench",
+                                        "serve",
+                                        "--backend",
+                                        "vllm",
+                                        "--port",
+                                        server.port(),
+                                        "--model",
+                                        "org/tiny",
+                                        "--tokenizer",
+                                        Path("base"),
+                                        "--save-result",
+                                        "--result-dir",
+                                        Path("results/new"),
+                                        "--percentile-metrics",
+                                        "ttft,e2el",
+                                        "--metric-percentiles",
+                                        "95",
+                                        "--json"};
+  arguments.insert(arguments.end(), workload.begin(), workload.end());
+  const ProcessResult result = RunSwiftKv(arguments);
   ASSERT_EQ(result.exit_code, 0) << result.err;
   const Json json = Json::parse(result.out);
   EXPECT_EQ(json["completed"], 3);

@@ -203,13 +203,13 @@ TEST_F(EvalTest, FidelityOfACache) {
 TEST_F(EvalTest, FidelityOfWeights) {
   WriteTinyModel(Path("second"), {.swiftkv = true, .adapter_only = true});
   const Json own = Compare({"--adapter", Path("adapter"), "--quantization", "none"});
-  const Json small = Compare({"--adapter", Path("adapter"), "--adapter", Path("second"), "--quantization", "int8"});
+  const Json small = Compare({"--adapter", Path("adapter"), "--adapter", Path("second"), "--quantization", "q8_0"});
   EXPECT_FALSE(own.contains("base"));
   EXPECT_EQ(OfText(own, "adapter", "base_cross_entropy"), OfText(small, "adapter", "base_cross_entropy"));
   EXPECT_NE(OfText(own, "adapter", "mean_kl"), OfText(small, "adapter", "mean_kl"));
   EXPECT_GT(OfText(small, "base", "mean_kl"), 0);
   EXPECT_EQ(small["adapter"], small["second"]);
-  EXPECT_EQ(Compare({"--quantization", "int8"})["base"], small["base"]);
+  EXPECT_EQ(Compare({"--quantization", "q8_0"})["base"], small["base"]);
 }
 
 TEST_F(EvalTest, SaysWhatIsMissing) {

@@ -18,8 +18,8 @@ namespace swiftkv::kernels::cuda {
 // still on its way. Write and Read may be called from several threads.
 class Device final : public MemorySpace {
  public:
-  // Errors: kNotFound (there is no device of compute capability 8.0 or above, no driver for this CUDA, or the program has
-  // no kernels for the device), kInternal (one that can't be used).
+  // Errors: kNotFound (there is no device of compute capability 8.0 or above, no driver for this CUDA, or the program
+  // has no kernels for the device), kInternal (one that can't be used).
   static Result<std::unique_ptr<Device>> Open();
   ~Device() override;
 
