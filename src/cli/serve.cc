@@ -5,7 +5,6 @@
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
-#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <memory>
@@ -15,7 +14,6 @@
 #include "cli/commands.h"
 #include "cli/generation.h"
 #include "cli/terminal.h"
-#include "engine/memory.h"
 #include "server/server.h"
 
 namespace swiftkv {
@@ -41,24 +39,13 @@ struct Flags {
   int shutdown_timeout = 30;
 };
 
-// Tokens of K/V cache that --kv-cache-memory pays for, but at least one whole context.
-int64_t KvCacheTokens(const Flags& flags, const LoadedModel& model, const EngineOptions& options) {
-  const KvLayout layout = CacheLayout(model.weights, model.mode, options.kv_cache_dtype);
-  double wanted = flags.kv_cache_memory;
-  // A GPU is ours alone; what is left there is for the work memory of a step.
-  if (wanted == 0) wanted = layout.memory->is_host() ? 0.25 : 0.85;
-  if (wanted <= 1) wanted *= static_cast<double>(AvailableBytes(*layout.memory));
-  constexpr double kMost = 1e15;  // beyond any memory, within int64_t
-  const double tokens = std::min(wanted / static_cast<double>(layout.bytes_per_token()), kMost);
-  return std::max(options.max_model_len, static_cast<int64_t>(tokens));
-}
-
 AsyncEngineOptions MakeAsyncEngineOptions(const Flags& flags, const LoadedModel& model) {
   AsyncEngineOptions options{.engine = MakeEngineOptions(flags.model, model), .max_waiting = flags.max_waiting};
   options.engine.scheduler.max_num_seqs = flags.max_num_seqs;
   options.engine.scheduler.enable_prefix_caching = flags.prefix_caching;
   options.engine.tpot_target_s = flags.tpot_target_ms / 1000;
-  options.engine.kv_cache_tokens = KvCacheTokens(flags, model, options.engine);
+  const double share = model.weights.backend->memory().is_host() ? 0.25 : 0.85;  // a GPU is ours alone
+  options.engine.kv_cache_memory = flags.kv_cache_memory == 0 ? share : flags.kv_cache_memory;
   return options;
 }
 

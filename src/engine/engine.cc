@@ -40,6 +40,35 @@ std::vector<int32_t> EosTokenIds(const ModelTraits& traits, const Tokenizer* tok
   return ids;
 }
 
+// Sequence::skipping_token_cost of that model.
+int64_t SkippingTokenCost(const ModelTraits& traits) {
+  return std::max<int64_t>(
+      std::llround(static_cast<double>(kFullTokenCost) * traits.skipping_token_flops / traits.token_flops), 1);
+}
+
+// Work memory for the largest step that `options` allow. Before the cache takes its share: a step that found no memory
+// would end all of its requests.
+Status ReserveWorkMemory(const EngineOptions& options, int64_t max_model_len, ModelRunner* model) {
+  const int64_t budget = options.scheduler.max_num_batched_tokens;
+  int64_t rows = budget * kFullTokenCost / SkippingTokenCost(model->traits());
+  const bool takes_share = options.kv_cache_tokens == 0 && options.kv_cache_memory > 0;
+  const int64_t cache_tokens = options.kv_cache_tokens == 0 ? max_model_len : options.kv_cache_tokens;
+  if (!takes_share) rows = std::min(rows, cache_tokens + kKvBlockTokens);  // each row has a place in the cache
+  const Status reserved = model->Reserve(rows, std::min(rows, budget));
+  if (reserved) return Ok();
+  return MakeError(reserved.error().code, "{}; a step of fewer tokens (max_num_batched_tokens) needs less",
+                   reserved.error().message);
+}
+
+// Tokens that the cache is to hold where `available` bytes are free.
+int64_t CacheTokens(const EngineOptions& options, int64_t max_model_len, const KvLayout& layout, int64_t available) {
+  if (options.kv_cache_tokens != 0) return options.kv_cache_tokens;
+  constexpr double kMost = 1e15;  // beyond any memory, within int64_t
+  const double unit = options.kv_cache_memory <= 1 ? static_cast<double>(available) : 1;
+  const double tokens = options.kv_cache_memory * unit / static_cast<double>(layout.bytes_per_token());
+  return std::max(max_model_len, static_cast<int64_t>(std::min(tokens, kMost)));
+}
+
 }  // namespace
 
 // One of the n completions of a request.
@@ -104,11 +133,12 @@ Result<std::unique_ptr<Engine>> Engine::Create(std::unique_ptr<ModelRunner> mode
       options.scheduler.max_num_seqs < 1) {
     return InvalidInput("max_num_seqs must be at least 1, max_num_batched_tokens 1 to {}", kMaxBatchedTokens);
   }
-  const int64_t cache_tokens = options.kv_cache_tokens == 0 ? max_model_len : options.kv_cache_tokens;
-  const int64_t blocks = (cache_tokens + kKvBlockTokens - 1) / kKvBlockTokens;
+  SWIFTKV_RETURN_IF_ERROR(ReserveWorkMemory(options, max_model_len, model.get()));
   const KvLayout layout = model->traits().cache_layout;
   // Linux lends more memory than it has and later kills who uses it, so the cache is held against what there is.
   const int64_t available = AvailableBytes(*layout.memory);
+  const int64_t cache_tokens = CacheTokens(options, max_model_len, layout, available);
+  const int64_t blocks = (cache_tokens + kKvBlockTokens - 1) / kKvBlockTokens;
   if (available > 0 && blocks > available / std::max<int64_t>(layout.groups * layout.block_bytes, 1)) {
     return ResourceExhausted("the K/V cache for {} tokens does not fit into the {} MiB of {}memory available",
                              cache_tokens, available >> 20, layout.memory->is_host() ? "" : "the GPU's ");
@@ -208,9 +238,7 @@ std::unique_ptr<Engine::Choice> Engine::MakeChoice(int64_t id, std::shared_ptr<c
   if (sampling.prompt_logprobs && index == 0) {
     choice->shareable = sampling.prompt_logprobs_begin - 1;  // logits of what follows are wanted
   } else {
-    const ModelTraits& traits = model_->traits();
-    choice->skipping_token_cost = std::max<int64_t>(
-        std::llround(static_cast<double>(kFullTokenCost) * traits.skipping_token_flops / traits.token_flops), 1);
+    choice->skipping_token_cost = SkippingTokenCost(model_->traits());
   }
   choice->request_id = id;
   choice->index = index;

@@ -33,8 +33,11 @@
 namespace swiftkv {
 
 struct EngineOptions {
-  int64_t max_model_len = 0;                 // tokens of one sequence; 0: the model's max_position_embeddings
-  int64_t kv_cache_tokens = 0;               // tokens that the cache holds over all sequences; 0: max_model_len
+  int64_t max_model_len = 0;    // tokens of one sequence; 0: the model's max_position_embeddings
+  int64_t kv_cache_tokens = 0;  // tokens that the cache holds over all sequences; 0: as kv_cache_memory says
+  // Up to 1 a share of the memory that is free once the weights and a step's work memory are there, above it bytes; but
+  // at least max_model_len tokens.
+  double kv_cache_memory = 0;
   std::optional<DType> kv_cache_dtype = {};  // absent: the weights' type; kI8: half the memory of kBF16
   SchedulerOptions scheduler = {};
   double tpot_target_s = 0;  // what a step may take while answers run, kept by smaller prompt chunks; 0: see pace.h
@@ -100,7 +103,8 @@ struct GenerateResult {
 class Engine {
  public:
   // `weights` and `tokenizer` must outlive the engine; `tokenizer` may be null: no text, no stop strings.
-  // Errors: kInvalidInput (max_model_len beyond the model's), kResourceExhausted (cache memory).
+  // Errors: kInvalidInput (max_model_len beyond the model's), kResourceExhausted (memory of the cache or, on a device,
+  // of a step).
   static Result<std::unique_ptr<Engine>> Create(const Weights& weights, Mode mode, const Tokenizer* tokenizer,
                                                 const EngineOptions& options);
   static Result<std::unique_ptr<Engine>> Create(std::unique_ptr<ModelRunner> model, const Tokenizer* tokenizer,

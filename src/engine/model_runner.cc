@@ -24,6 +24,7 @@ class ForwardRunner final : public ModelRunner {
   }
 
   const ModelTraits& traits() const override { return traits_; }
+  Status Reserve(int64_t rows, int64_t logit_rows) override { return forward_.Reserve(rows, logit_rows); }
   Status Run(const Step& step, KvCache* cache) override { return forward_.Run(step, cache); }
   Status ReadLogits(int64_t begin, int64_t count, const LogitReads& reads) override {
     return forward_.ReadLogits(begin, count, reads);

@@ -34,6 +34,7 @@ class ModelRunner {
   virtual ~ModelRunner() = default;
   virtual const ModelTraits& traits() const = 0;
   // Forward's, with the same promises.
+  virtual Status Reserve(int64_t /*rows*/, int64_t /*logit_rows*/) { return Ok(); }
   virtual Status Run(const Step& step, KvCache* cache) = 0;
   virtual Status ReadLogits(int64_t begin, int64_t count, const LogitReads& reads) = 0;
 };
