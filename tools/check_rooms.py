@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Checks the tree's house rules: one-way room dependencies (by #include), the 800-line cap, header guards.
+"""Checks the tree's house rules: one-way room dependencies (by #include), the 800-line cap, header guards, and that no
+two headers define a type of the same name, whose members the linker would take for the same.
 
     tools/check_rooms.py            exits 1 and lists every breach
 """
@@ -54,10 +55,27 @@ def breaches(root, path):
             yield f"{path}: header guard should be {guard}"
 
 
+def namesakes(root, paths):
+    """Of types in namespaces that have a name, declarations aside. -inl.h files have a namespace for each instruction set."""
+    places = {}
+    for path in paths:
+        if path.suffix != ".h" or path.parts[0] != "src" or path.name.endswith("-inl.h"):
+            continue
+        namespace = ""
+        for line in (root / path).read_text(encoding="utf-8").splitlines():
+            opened = re.match(r"namespace ([\w:]+) {$", line)
+            namespace = opened[1] if opened else namespace
+            match = re.match(r"(?:class|struct|enum class) (\w+)(?: final)?(?: :.*)? {", line)
+            if match:
+                places.setdefault(f"{namespace}::{match[1]}", []).append(str(path))
+    return [f"{name} is defined in {' and '.join(found)}" for name, found in places.items() if len(found) > 1]
+
+
 def main():
     root = pathlib.Path(__file__).resolve().parent.parent
-    found = [breach for path in tracked_sources(root) for breach in breaches(root, path)]
-    print("\n".join(found) if found else "rooms, line cap and header guards: ok")
+    paths = tracked_sources(root)
+    found = [breach for path in paths for breach in breaches(root, path)] + namesakes(root, paths)
+    print("\n".join(found) if found else "rooms, line cap, header guards and names of types: ok")
     return 1 if found else 0
 
 

@@ -29,29 +29,30 @@ Status CheckOptions(const WorkloadOptions& options) {
     return InvalidInput("speed-up, request rate and burstiness must be above 0; they are {}, {} and {}",
                         options.speedup, options.arrivals.request_rate, options.arrivals.burstiness);
   }
-  if (options.dataset != Dataset::kRandom && options.path.empty()) {
+  if (options.dataset != WorkloadSource::kRandom && options.path.empty()) {
     return InvalidInput("this dataset needs a file: --dataset-path");
   }
-  if (options.dataset == Dataset::kCustom && options.max_model_len > 0) {
+  if (options.dataset == WorkloadSource::kCustom && options.max_model_len > 0) {
     return InvalidInput("--max-model-len is for lengths, and this dataset has prompts");
   }
   return Ok();
 }
 
 Result<std::vector<RequestLengths>> AllLengths(const WorkloadOptions& options) {
-  if (options.dataset == Dataset::kCustom) return ReadPromptsFile(options.path, options.output_tokens);
-  if (options.dataset != Dataset::kRandom) return ReadLengthsFile(options.path, options.dataset == Dataset::kTrace);
+  if (options.dataset == WorkloadSource::kCustom) return ReadPromptsFile(options.path, options.output_tokens);
+  if (options.dataset != WorkloadSource::kRandom)
+    return ReadLengthsFile(options.path, options.dataset == WorkloadSource::kTrace);
   return RandomLengths(options.num_prompts, options.prompt_tokens, options.output_tokens, options.range_ratio,
                        options.seed);
 }
 
 }  // namespace
 
-Result<Dataset> ParseDataset(const std::string& name) {
-  if (name == "random") return Dataset::kRandom;
-  if (name == "lengths-file") return Dataset::kLengthsFile;
-  if (name == "trace") return Dataset::kTrace;
-  if (name == "custom") return Dataset::kCustom;
+Result<WorkloadSource> ParseDataset(const std::string& name) {
+  if (name == "random") return WorkloadSource::kRandom;
+  if (name == "lengths-file") return WorkloadSource::kLengthsFile;
+  if (name == "trace") return WorkloadSource::kTrace;
+  if (name == "custom") return WorkloadSource::kCustom;
   return InvalidInput(
       "the dataset {} is not supported; there are random, lengths-file (a CSV of lengths), trace (a CSV of lengths and "
       "times) and custom (JSON lines of prompts)",
@@ -69,7 +70,7 @@ Result<Workload> MakeWorkload(const WorkloadOptions& options) {
     }));
     if (lengths.empty()) return InvalidInput("no request has at most {} tokens", options.max_model_len);
   }
-  if (options.dataset == Dataset::kLengthsFile) {
+  if (options.dataset == WorkloadSource::kLengthsFile) {
     std::vector<RequestLengths> drawn;
     std::mt19937_64 random(options.seed);
     std::sample(lengths.begin(), lengths.end(), std::back_inserter(drawn), options.num_prompts, random);
@@ -77,7 +78,7 @@ Result<Workload> MakeWorkload(const WorkloadOptions& options) {
   }
   lengths.resize(std::min(lengths.size(), count));
 
-  const bool is_trace = options.dataset == Dataset::kTrace;
+  const bool is_trace = options.dataset == WorkloadSource::kTrace;
   const std::vector<double> arrivals = ArrivalTimes(std::ssize(lengths), options.arrivals);
   for (size_t i = 0; i < lengths.size(); ++i) {
     LoadRequest request;

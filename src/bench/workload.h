@@ -16,19 +16,19 @@
 
 namespace swiftkv {
 
-enum class Dataset {
+enum class WorkloadSource {
   kRandom,       // lengths drawn around prompt_tokens and output_tokens
   kLengthsFile,  // lengths drawn without repetition from a file, in the file's order
   kTrace,        // a file's first requests with their own times of arrival
   kCustom,       // a file's first prompts
 };
 // "random", "lengths-file", "trace", "custom"
-Result<Dataset> ParseDataset(const std::string& name);
+Result<WorkloadSource> ParseDataset(const std::string& name);
 
 inline constexpr int64_t kMaxPrompts = 10'000'000;
 
 struct WorkloadOptions {
-  Dataset dataset = Dataset::kRandom;
+  WorkloadSource dataset = WorkloadSource::kRandom;
   std::string path = {};  // of the file
   int64_t num_prompts = 1000;
   int64_t prompt_tokens = 1024;

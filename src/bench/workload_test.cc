@@ -141,8 +141,8 @@ TEST(WorkloadTest, ATraceKeepsItsTimesSpedUp) {
   const std::string path = TestFile("trace.csv",
                                     "Timestamp,Request tokens,Response tokens\n"
                                     "100,10,1\n104,9000,1\n108,20,2\n112,30,3\n116,40,4\n");
-  const auto workload =
-      MakeWorkload({.dataset = Dataset::kTrace, .path = path, .num_prompts = 3, .speedup = 4, .max_model_len = 100});
+  const auto workload = MakeWorkload(
+      {.dataset = WorkloadSource::kTrace, .path = path, .num_prompts = 3, .speedup = 4, .max_model_len = 100});
   ASSERT_TRUE(workload.has_value()) << workload.error().message;
   ASSERT_EQ(workload->requests.size(), 3u);
   EXPECT_EQ(workload->left_out, 1);
@@ -156,7 +156,8 @@ TEST(WorkloadTest, ALengthsFileIsDrawnFromWithoutRepetition) {
   std::string text = "input_len,input_tokens,output_tokens\n";
   for (int i = 1; i <= 50; ++i) text += fmt::format("0,{},1\n", i);
   const std::string path = TestFile("many.csv", text);
-  const auto workload = MakeWorkload({.dataset = Dataset::kLengthsFile, .path = path, .num_prompts = 10, .seed = 5});
+  const auto workload =
+      MakeWorkload({.dataset = WorkloadSource::kLengthsFile, .path = path, .num_prompts = 10, .seed = 5});
   ASSERT_TRUE(workload.has_value());
   std::set<int64_t> lengths;
   for (const LoadRequest& request : workload->requests) lengths.insert(request.prompt_tokens);
@@ -168,7 +169,8 @@ TEST(WorkloadTest, PromptsOfAFileAreSentAsTheyStand) {
   const std::string path = TestFile("prompts.jsonl",
                                     "{\"prompt\": \"ab cd\"}\n\n{\"prompt\": \"d\\na\", \"output_tokens\": 7}\n"
                                     "{\"prompt\": \"a\"}");
-  auto workload = MakeWorkload({.dataset = Dataset::kCustom, .path = path, .num_prompts = 2, .output_tokens = 5});
+  auto workload =
+      MakeWorkload({.dataset = WorkloadSource::kCustom, .path = path, .num_prompts = 2, .output_tokens = 5});
   ASSERT_TRUE(workload.has_value()) << workload.error().message;
   ASSERT_EQ(workload->requests.size(), 2u);
   const auto tokenizer = WordTokenizer();
@@ -189,7 +191,7 @@ TEST(WorkloadTest, PromptsOfAFileAreSentAsTheyStand) {
     ASSERT_FALSE(wrong.has_value()) << line;
     EXPECT_THAT(wrong.error().message, HasSubstr(part));
   }
-  EXPECT_FALSE(MakeWorkload({.dataset = Dataset::kCustom, .path = path, .max_model_len = 100}));
+  EXPECT_FALSE(MakeWorkload({.dataset = WorkloadSource::kCustom, .path = path, .max_model_len = 100}));
 }
 
 TEST(WorkloadTest, NumbersOutOfRangeAreRefused) {
@@ -198,7 +200,7 @@ TEST(WorkloadTest, NumbersOutOfRangeAreRefused) {
   EXPECT_FALSE(MakeWorkload({.range_ratio = 1}));
   EXPECT_FALSE(MakeWorkload({.speedup = 0}));
   EXPECT_FALSE(MakeWorkload({.arrivals = {.burstiness = -1}}));
-  EXPECT_FALSE(MakeWorkload({.dataset = Dataset::kTrace}));
+  EXPECT_FALSE(MakeWorkload({.dataset = WorkloadSource::kTrace}));
   EXPECT_FALSE(MakeWorkload({.prompt_tokens = 100, .max_model_len = 50}));
 }
 

@@ -124,7 +124,7 @@ TEST_F(ModelFilesTest, OpensASnapshotOfTheHubCache) {
 }
 
 TEST_F(ModelFilesTest, RefusesWhatIsNoModel) {
-  for (const char* name : {"no-such-model", "a/b/c", "../x", "org/..", "/none", "org/", "a\nb/c"}) {
+  for (const char* name : {"no-such-model", "a/b/c", "../no-such-x", "org/..", "/none", "org/", "a\nb/c"}) {
     EXPECT_THAT(Message(name), HasSubstr("no such folder")) << name;
   }
   EXPECT_THAT(Message(""), HasSubstr("empty"));

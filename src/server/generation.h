@@ -20,7 +20,7 @@ namespace swiftkv {
 struct ServerContext {
   const LoadedModel* model = nullptr;
   AsyncEngine* engine = nullptr;
-  Metrics* metrics = nullptr;
+  ServerMetrics* metrics = nullptr;
   std::vector<std::string> model_names;  // the first is the one that answers bear
   double request_timeout_s = 0;          // after it a prompt's choices end with an error; 0: never
   // Runs work that may take long on a thread where it stalls no connection; `failed` there if memory is out.

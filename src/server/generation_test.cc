@@ -43,7 +43,7 @@ TEST(Generation, EndsOnceWhereItsLastPieceIsCutOff) {
   const auto logger = spdlog::default_logger();
   spdlog::set_default_logger(
       std::make_shared<spdlog::logger>("test", std::make_shared<spdlog::sinks::ostream_sink_mt>(log)));
-  Metrics metrics("tiny");
+  ServerMetrics metrics("tiny");
   const LoadedModel& model = TinyModel();
   AsyncEngineOptions options;
   options.engine.kv_cache_tokens = 1024;

@@ -34,7 +34,7 @@ double Seconds(RequestTimes::Time from, RequestTimes::Time to) {
 
 }  // namespace
 
-class Metrics::Impl {
+class ServerMetrics::Impl {
  public:
   explicit Impl(const std::string& model_name) : labels{{"model_name", model_name}} {
     // From the start, as with vLLM: a rate needs the 0 before the first 1.
@@ -89,14 +89,14 @@ class Metrics::Impl {
                                                          .Register(registry);
 };
 
-Metrics::Metrics(const std::string& model_name) : impl_(std::make_unique<Impl>(model_name)) {}
-Metrics::~Metrics() = default;
+ServerMetrics::ServerMetrics(const std::string& model_name) : impl_(std::make_unique<Impl>(model_name)) {}
+ServerMetrics::~ServerMetrics() = default;
 
-void Metrics::ObserveStep(int64_t tokens) { impl_->step_tokens.Observe(static_cast<double>(tokens)); }
-void Metrics::ObserveFirstToken(double seconds) { impl_->first_token.Observe(seconds); }
-void Metrics::ObserveNextToken(double seconds) { impl_->next_token.Observe(seconds); }
+void ServerMetrics::ObserveStep(int64_t tokens) { impl_->step_tokens.Observe(static_cast<double>(tokens)); }
+void ServerMetrics::ObserveFirstToken(double seconds) { impl_->first_token.Observe(seconds); }
+void ServerMetrics::ObserveNextToken(double seconds) { impl_->next_token.Observe(seconds); }
 
-void Metrics::ObserveFinished(const FinishedRequest& request) {
+void ServerMetrics::ObserveFinished(const FinishedRequest& request) {
   impl_->Ended(request.finished_reason).Increment();
   impl_->choices.Observe(request.n);
   impl_->prompt_tokens.Observe(static_cast<double>(request.prompt_tokens));
@@ -114,7 +114,7 @@ void Metrics::ObserveFinished(const FinishedRequest& request) {
   if (later > 0) impl_->token_time.Observe(Seconds(times.first_token, times.last_output) / later);
 }
 
-std::string Metrics::Text(const EngineStats& stats) const {
+std::string ServerMetrics::Text(const EngineStats& stats) const {
   std::vector<MetricFamily> families = impl_->registry.Collect();
   const auto counter = [&](const char* name, const char* help, auto value) {
     families.push_back(impl_->Family(MetricType::Counter, name, help, static_cast<double>(value)));

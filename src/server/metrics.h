@@ -1,6 +1,6 @@
 // What /metrics tells: vLLM's names behind our prefix, so that dashboards need one change, and what SwiftKV saved.
 //
-//   Metrics metrics("smollm2-135m");
+//   ServerMetrics metrics("smollm2-135m");
 //   metrics.ObserveFinished({.times = event.times, .prompt_tokens = 512, .finished_reason = "stop"});
 //   std::string text = metrics.Text(engine->stats());
 #ifndef SWIFTKV_SERVER_METRICS_H_
@@ -25,10 +25,10 @@ struct FinishedRequest {
 };
 
 // Thread-safe.
-class Metrics {
+class ServerMetrics {
  public:
-  explicit Metrics(const std::string& model_name);
-  ~Metrics();
+  explicit ServerMetrics(const std::string& model_name);
+  ~ServerMetrics();
 
   void ObserveStep(int64_t tokens);
   void ObserveFirstToken(double seconds);

@@ -398,7 +398,7 @@ class Server::Impl {
 
   ServerOptions options_;
   ApiKeys keys_;
-  Metrics metrics_;
+  ServerMetrics metrics_;
   boost::asio::thread_pool aside_;
   std::mutex grammars_mutex_;
   std::optional<GrammarCache> grammars_;  // guarded by grammars_mutex_
