@@ -73,19 +73,7 @@ void Device::Fail(Error error) {
 Status Device::TakeError() {
   Check(cudaGetLastError(), "kernel");
   const std::lock_guard lock(mutex_);
-  if (!error_ && RepeatsError()) lost_ = true;
   return std::exchange(error_, Ok());
-}
-
-// The first query may tell what another call has failed at, the second only what stays.
-bool Device::RepeatsError() const {
-  const auto fails = [&] {
-    const cudaError_t error = cudaStreamQuery(stream_);
-    return error != cudaSuccess && error != cudaErrorNotReady;
-  };
-  const bool repeats = fails() && fails();
-  cudaGetLastError();  // that the stream is still busy is no error
-  return repeats;
 }
 
 Result<std::byte*> Device::Allocate(int64_t bytes, const char* what) {

@@ -5,7 +5,6 @@
 #include <cuda_runtime_api.h>
 
 #include <array>
-#include <atomic>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -40,8 +39,6 @@ class Device final : public MemorySpace {
   void Fail(Error error);
   // What was remembered, once, and what launches have reported since. Not while operations are recorded.
   Status TakeError();
-  // A failure has been taken after which CUDA refuses everything until the process ends.
-  bool is_lost() const { return lost_; }
 
  private:
   // Host memory that copies can leave from while the host goes on.
@@ -54,11 +51,9 @@ class Device final : public MemorySpace {
 
   explicit Device(const cudaDeviceProp& properties) : properties_(properties) {}
   Status Init();
-  bool RepeatsError() const;
 
   cudaDeviceProp properties_;
   cudaStream_t stream_ = nullptr;
-  std::atomic<bool> lost_ = false;
   std::mutex mutex_;  // guards what follows
   std::array<Stage, kStages> stages_;
   size_t next_stage_ = 0;
