@@ -142,7 +142,9 @@ Result<bool> ResidentRows::PlaceOnDevice(std::span<const int32_t> ids) {
     sequence.positions = positions_ + (sequence.positions - host_.positions.data());
     sequence.block_table = at(tables.at(sequence.block_table));
   }
-  std::memcpy(staging_.data() + sequences_at, sequences.data(), sequences.size() * sizeof(AttentionSequence));
+  if (!sequences.empty()) {
+    std::memcpy(staging_.data() + sequences_at, sequences.data(), sequences.size() * sizeof(AttentionSequence));
+  }
   for (Tile& tile : host_.tiles) {
     tile.resident_sequences = resident;
     resident += tile.sequences.size();
