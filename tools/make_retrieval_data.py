@@ -59,13 +59,16 @@ TASKS = ("Read the text and answer the question.", "Answer from the document abo
 SHORT = ("", " Answer in a few words.", " Be brief.")
 
 
+def sentences_of(text):
+    return [part for part in re.split(r"(?<=[.!?])\s+(?=[A-Z\"“])|\n{2,}", text) if part.strip()]
+
+
 def passages(folder):
     """Sentences of each training text that is not a conversation."""
     texts = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.txt"))]
     with open(folder / "peps.jsonl", encoding="utf-8") as file:
         texts += [json.loads(line)["text"] for line in file]
-    found = ([part for part in re.split(r"(?<=[.!?])\s+(?=[A-Z\"“])|\n{2,}", text) if part.strip()] for text in texts)
-    return [sentences for sentences in found if len(sentences) >= 150]
+    return [sentences for sentences in map(sentences_of, texts) if len(sentences) >= 150]
 
 
 def draw_fact(draw):
@@ -88,8 +91,8 @@ def draw_facts(draw, count):
     return facts
 
 
-def conversation(draw, texts):
-    sentences, size = draw.choice(texts), draw.randrange(800, 5200)
+def hide_facts(draw, sentences, size):
+    """About `size` characters of a text, as sentences with facts between them, and the facts."""
     begin = draw.randrange(len(sentences) - 100)
     document = []
     for sentence in sentences[begin:]:
@@ -100,6 +103,12 @@ def conversation(draw, texts):
     facts = draw_facts(draw, draw.randrange(5, 11))
     for fact in facts:
         document.insert(draw.randrange(len(document) + 1), fact[0])
+    return document, facts
+
+
+def conversation(draw, texts):
+    sentences, size = draw.choice(texts), draw.randrange(800, 5200)
+    document, facts = hide_facts(draw, sentences, size)
     text = draw.choice((" ", "\n\n", "\n")).join(document)
     draw.shuffle(facts)
     short, messages = draw.random() < 0.4, []

@@ -12,23 +12,13 @@ import json
 import math
 import pathlib
 import random
-import re
 import urllib.request
 
 import make_retrieval_data
 
 
 def question(draw, sentences):
-    size, begin = draw.randrange(2000, 5000), draw.randrange(len(sentences) - 100)
-    document = []
-    for sentence in sentences[begin:]:
-        document.append(sentence)
-        size -= len(sentence)
-        if size <= 0:
-            break
-    facts = make_retrieval_data.draw_facts(draw, draw.randrange(5, 11))
-    for fact in facts:
-        document.insert(draw.randrange(len(document) + 1), fact[0])
+    document, facts = make_retrieval_data.hide_facts(draw, sentences, draw.randrange(2000, 5000))
     return " ".join(document) + "\n\nRead the text and answer the question. " + facts[0][1], facts[0][2]
 
 
@@ -45,8 +35,7 @@ def main():
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--count", type=int, default=200)
     flags = parser.parse_args()
-    text = flags.text.read_text(encoding="utf-8")
-    sentences = [part for part in re.split(r"(?<=[.!?])\s+(?=[A-Z\"“])|\n{2,}", text) if part.strip()]
+    sentences = make_retrieval_data.sentences_of(flags.text.read_text(encoding="utf-8"))
     draw = random.Random(2)
     questions = [question(draw, sentences) for _ in range(flags.count)]
     with concurrent.futures.ThreadPoolExecutor(4) as pool:

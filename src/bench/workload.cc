@@ -40,8 +40,9 @@ Status CheckOptions(const WorkloadOptions& options) {
 
 Result<std::vector<RequestLengths>> AllLengths(const WorkloadOptions& options) {
   if (options.dataset == WorkloadSource::kCustom) return ReadPromptsFile(options.path, options.output_tokens);
-  if (options.dataset != WorkloadSource::kRandom)
+  if (options.dataset != WorkloadSource::kRandom) {
     return ReadLengthsFile(options.path, options.dataset == WorkloadSource::kTrace);
+  }
   return RandomLengths(options.num_prompts, options.prompt_tokens, options.output_tokens, options.range_ratio,
                        options.seed);
 }

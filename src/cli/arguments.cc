@@ -38,8 +38,9 @@ Result<std::vector<std::string>> Texts(const YamlValue& value, const std::string
   for (const YamlValue& item : value.items) {
     if (value.kind == YamlValue::Kind::kList && item.kind == YamlValue::Kind::kScalar) texts.push_back(item.scalar);
   }
-  if (texts.empty() || texts.size() < value.items.size())
+  if (texts.empty() || texts.size() < value.items.size()) {
     return InvalidInput("{} needs a value, or a list of them", place);
+  }
   return texts;
 }
 

@@ -483,7 +483,8 @@ RunCommand AddDistillCommand(CLI::App* program) {
   CLI::App* command = program->add_subcommand("distill", "Train a SwiftKV model to answer as its base does");
   command->add_option("model,-m,--model,--model-name-or-path", flags->model.model,
                       "The base model; absent: the recipe's, or smollm2-135m");
-  command->add_option("--adapter", flags->model.adapter, "Start from this adapter instead of a fresh conversion");
+  TakesAdapter(
+      command->add_option("--adapter", flags->model.adapter, "Start from this adapter instead of a fresh conversion"));
   command->add_option("--recipe", flags->recipe, "paper, arctic, or a YAML file in ArcticTraining's keys")
       ->capture_default_str();
   command

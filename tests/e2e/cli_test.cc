@@ -203,9 +203,15 @@ TEST_F(CliTest, AnAdapterThatShipsHasAName) {
   const ProcessResult wrong_base = RunSwiftKv({"inspect", Path("base"), "--adapter", "smollm2-135m-swiftkv-33"});
   EXPECT_EQ(wrong_base.exit_code, 2);
   EXPECT_THAT(wrong_base.err, HasSubstr("models/smollm2-135m-swiftkv-33/config.json"));
-  const ProcessResult unknown = RunSwiftKv({"generate", Path("base"), "--adapter", "nobody", "--prompt", "a"});
-  EXPECT_EQ(unknown.exit_code, 2);
-  EXPECT_THAT(unknown.err, HasSubstr("swiftkv: --adapter: there is no folder nobody, and no adapter of that name in"));
+  for (const std::vector<std::string>& command :
+       std::vector<std::vector<std::string>>{{"generate"}, {"convert"}, {"distill"}, {"eval"}, {"bench", "latency"}}) {
+    std::vector<std::string> arguments = command;
+    arguments.insert(arguments.end(), {Path("base"), "--adapter", "nobody"});
+    const ProcessResult unknown = RunSwiftKv(arguments);
+    EXPECT_EQ(unknown.exit_code, 2) << command.front();
+    EXPECT_THAT(unknown.err,
+                HasSubstr("swiftkv: --adapter: there is no folder nobody, and no adapter of that name in"));
+  }
 }
 
 TEST_F(CliTest, WrongInputGetsASentence) {
