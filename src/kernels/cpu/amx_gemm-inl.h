@@ -234,7 +234,8 @@ inline Vec ValueOf(const GemmArgs& /*args*/, int64_t /*row*/, int64_t /*column*/
 }
 inline Vec ValueOf(const Int8Args& args, int64_t row, int64_t column, const float* sums, const float* exact) {
   const IntVec ints = LoadInts(reinterpret_cast<const int32_t*>(sums));
-  return ScaledSum(args, row, column, ints, exact == nullptr ? Zero() : Load(exact));
+  return ScaledSum(ints, Load(args.column_scales + column), Set(args.row_scales[row]),
+                   exact == nullptr ? Zero() : Load(exact));
 }
 
 // Bias, accumulation and store for rows of kColumns sums, all of them real columns. The same sums in the same order as

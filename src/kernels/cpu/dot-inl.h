@@ -80,12 +80,12 @@ inline void TileStep(const typename Dot::Input* x, int64_t x_stride, const typen
   }
 }
 
-template <int kRows, int kVectors>
-inline void SetZero(Vec (&sums)[kRows][kVectors]) {
+template <class Sum, int kRows, int kVectors>
+inline void SetZero(Sum (&sums)[kRows][kVectors]) {
   SWIFTKV_UNROLL
   for (int i = 0; i < kRows; ++i) {
     SWIFTKV_UNROLL
-    for (int j = 0; j < kVectors; ++j) sums[i][j] = Zero();
+    for (int j = 0; j < kVectors; ++j) sums[i][j] = Sum{};
   }
 }
 

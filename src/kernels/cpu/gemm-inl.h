@@ -18,15 +18,49 @@ inline void FinishVector(const GemmArgs& args, int64_t row, int64_t column, Vec 
   StoreUpTo(y, sum, columns);
 }
 
-// What sums in float32 have beside those in int32 (gemm_int8-inl.h): nothing.
-struct NoExactSums {};
+// What finishing a tile needs beside its sums in float32: nothing. Sums in int32: gemm_int8-inl.h.
+struct NoScales {};
 template <int kRows, int kVectors>
-NoExactSums ExactSums(const GemmArgs& /*args*/, int64_t /*row*/, int64_t /*column*/) {
+NoScales TileScales(const GemmArgs& /*args*/, int64_t /*row*/, int64_t /*column*/) {
   return {};
 }
-inline void FinishSum(const GemmArgs& args, int64_t row, int64_t column, Vec sum, const NoExactSums& /*exact*/,
-                      int /*i*/, int /*j*/) {
-  FinishVector(args, row, column, sum);
+inline Vec ValueOf(Vec sum, const NoScales& /*scales*/, int /*i*/, int /*j*/) { return sum; }
+
+// As FinishVector, for a tile that has nothing but real columns.
+template <class T, bool kAccumulate, int kRows, int kVectors, class Sum, class Scales>
+void FinishWholeTile(const GemmArgs& args, int64_t row, int64_t column, const Sum (&sums)[kRows][kVectors],
+                     const Scales& scales) {
+  Vec bias[kVectors];
+  for (int j = 0; j < kVectors; ++j) {
+    bias[j] = args.bias != nullptr ? Load(args.bias + column + j * kLanes) : Set(-0.0f);  // x + -0 = x for every x
+  }
+  T* y = static_cast<T*>(args.y) + row * args.y_stride + column;
+  SWIFTKV_UNROLL
+  for (int i = 0; i < kRows; ++i, y += args.y_stride) {
+    SWIFTKV_UNROLL
+    for (int j = 0; j < kVectors; ++j) {
+      Vec value = ValueOf(sums[i][j], scales, i, j) + bias[j];
+      if (kAccumulate) value = value + Load(y + j * kLanes);
+      Store(y + j * kLanes, value);
+    }
+  }
+}
+template <int kRows, int kVectors, class Args, class Sum>
+void FinishTile(const Args& args, int64_t row, int64_t column, const Sum (&sums)[kRows][kVectors]) {
+  const auto scales = TileScales<kRows, kVectors>(args, row, column);
+  if (column + kVectors * kLanes > args.w->n) {
+    for (int i = 0; i < kRows; ++i) {
+      for (int j = 0; j < kVectors; ++j) {
+        FinishVector(args, row + i, column + j * kLanes, ValueOf(sums[i][j], scales, i, j));
+      }
+    }
+  } else if (args.y_dtype == DType::kBF16) {
+    FinishWholeTile<BFloat16, false>(args, row, column, sums, scales);
+  } else if (args.accumulate) {
+    FinishWholeTile<float, true>(args, row, column, sums, scales);
+  } else {
+    FinishWholeTile<float, false>(args, row, column, sums, scales);
+  }
 }
 inline void LoadSum(const float* p, Vec* sum) { *sum = Load(p); }
 inline void StoreSum(float* p, Vec sum) { Store(p, sum); }
@@ -37,8 +71,10 @@ template <class Dot, int kRows, int kVectors>
 void GemmTile(const typename Dot::Args& args, const typename Dot::Input* x, int64_t x_stride,
               const typename Dot::Weight* w, int64_t steps, int64_t row, int64_t column, bool first, bool last,
               float* carry) {
-  typename Dot::Sum sums[kRows][kVectors] = {};
-  if (!first) {
+  typename Dot::Sum sums[kRows][kVectors];
+  if (first) {
+    SetZero(sums);
+  } else {
     SWIFTKV_UNROLL
     for (int i = 0; i < kRows; ++i) {
       SWIFTKV_UNROLL
@@ -57,10 +93,7 @@ void GemmTile(const typename Dot::Args& args, const typename Dot::Input* x, int6
     }
     return;
   }
-  const auto exact = ExactSums<kRows, kVectors>(args, row, column);
-  for (int i = 0; i < kRows; ++i) {
-    for (int j = 0; j < kVectors; ++j) FinishSum(args, row + i, column + j * kLanes, sums[i][j], exact, i, j);
-  }
+  FinishTile(args, row, column, sums);
 }
 
 // All 64 columns of kRows rows.

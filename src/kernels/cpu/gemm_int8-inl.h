@@ -2,7 +2,8 @@
 // The few exact features are a second product, in bf16, of one step of 32.
 namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE {
 
-// The product with quantized inputs: x is int8 [m, k] with zeros behind each row up to the end of its section.
+// The product with quantized inputs: x is int8 [m, k] with zeros behind each row up to the end of its section, all moved
+// up by 128 where kMovesInputsUp.
 struct Int8Args : GemmArgs {
   const float* row_scales = nullptr;     // [m]
   const BFloat16* exact_x = nullptr;     // [m, kMaxExactFeatures], zeros behind those that there are; null: none
@@ -28,52 +29,72 @@ struct DotInt8 {
 inline void LoadSum(const float* p, IntVec* sum) { *sum = LoadInts(reinterpret_cast<const int32_t*>(p)); }
 inline void StoreSum(float* p, IntVec sum) { StoreInts(reinterpret_cast<int32_t*>(p), sum); }
 
-// The products of the exact features with one tile of outputs.
+// `x` as DotBf16 reads it: in place, or widened into `copy`.
+inline const BFloat16* ExactInputs(const BFloat16* x, int64_t /*size*/, BFloat16* /*copy*/) { return x; }
+inline const float* ExactInputs(const BFloat16* x, int64_t size, float* copy) {
+  for (int64_t i = 0; i < size; i += kLanes) Store(copy + i, Load(x + i));
+  return copy;
+}
+
+// What finishes the sums of one tile of outputs.
 template <int kRows, int kVectors>
-struct ExactTile {
-  Vec sums[kRows][kVectors];
+struct Int8TileScales {
+  Vec exact[kRows][kVectors];  // products of the exact features
+  Vec rows[kRows];
+  Vec columns[kVectors];
+  IntVec excess[kVectors];
 };
 template <int kRows, int kVectors>
-ExactTile<kRows, kVectors> ExactSums(const Int8Args& args, int64_t row, int64_t column) {
-  ExactTile<kRows, kVectors> tile = {};
-  if (args.exact_x == nullptr) return tile;
-  DotBf16::Input x[kRows * kMaxExactFeatures];
-  for (int64_t i = 0; i < kRows * kMaxExactFeatures; i += kLanes) {
-    Store(x + i, Load(args.exact_x + row * kMaxExactFeatures + i));
+Int8TileScales<kRows, kVectors> TileScales(const Int8Args& args, int64_t row, int64_t column) {
+  Int8TileScales<kRows, kVectors> scales;
+  SetZero(scales.exact);
+  for (int i = 0; i < kRows; ++i) scales.rows[i] = Set(args.row_scales[row + i]);
+  for (int j = 0; j < kVectors; ++j) {
+    scales.columns[j] = Load(args.column_scales + column + j * kLanes);
+    scales.excess[j] = LoadInts(args.excess + column + j * kLanes);
   }
+  if (args.exact_x == nullptr) return scales;
+  DotBf16::Input copy[kRows * kMaxExactFeatures];
+  const DotBf16::Input* x = ExactInputs(args.exact_x + row * kMaxExactFeatures, kRows * kMaxExactFeatures, copy);
   const BFloat16* columns[kVectors];
   for (int j = 0; j < kVectors; ++j) {
     columns[j] = args.exact_w + column / kPanelColumns * kExactPanelElements +
                  (column % kPanelColumns + j * kLanes) * DotBf16::kDepth;
   }
   for (int64_t k = 0; k < kMaxExactFeatures; k += DotBf16::kDepth) {
-    TileStep<DotBf16>(x + k, kMaxExactFeatures, columns, k * kPanelColumns, tile.sums);
+    TileStep<DotBf16>(x + k, kMaxExactFeatures, columns, k * kPanelColumns, scales.exact);
   }
-  return tile;
+  return scales;
 }
 
 // sum * column scale * row scale + exact, rounded in one order on every instruction set.
-inline Vec ScaledSum(const Int8Args& args, int64_t row, int64_t column, IntVec sum, Vec exact) {
-  return MulAdd(ToFloat(sum) * Load(args.column_scales + column), Set(args.row_scales[row]), exact);
+inline Vec ScaledSum(IntVec sum, Vec column_scale, Vec row_scale, Vec exact) {
+  return MulAdd(ToFloat(sum) * column_scale, row_scale, exact);
 }
 template <int kRows, int kVectors>
-void FinishSum(const Int8Args& args, int64_t row, int64_t column, IntVec sum, const ExactTile<kRows, kVectors>& exact,
-               int i, int j) {
-  if (kMovesInputsUp) sum = sum - LoadInts(args.excess + column);
-  FinishVector(args, row, column, ScaledSum(args, row, column, sum, exact.sums[i][j]));
+Vec ValueOf(IntVec sum, const Int8TileScales<kRows, kVectors>& scales, int i, int j) {
+  if (kMovesInputsUp) sum = sum - scales.excess[j];
+  return ScaledSum(sum, scales.columns[j], scales.rows[i], scales.exact[i][j]);
 }
 
-// As QuantizeVector; `size` is a multiple of 32.
-inline float QuantizeRow(const BFloat16* x, int64_t size, int8_t* out) {
-  const BFloat16 largest = LargestMagnitude(x, size);
-  const float max = ToFloat(largest);
+// As QuantizeVector, the codes moved up by 128 on request; `size` is a multiple of 32.
+inline float QuantizeRow(const BFloat16* x, int64_t size, bool move_up, int8_t* out) {
+  const int8_t zero = move_up ? -128 : 0;
+  const float max = ToFloat(LargestMagnitude(x, size));
   if (!std::isfinite(max) || max < kLeastMagnitude) {
-    std::memset(out, 0, static_cast<size_t>(size));
+    std::memset(out, zero, static_cast<size_t>(size));
     return std::isfinite(max) ? 0 : std::numeric_limits<float>::quiet_NaN();
   }
   const Vec inverse = Set(127 / max);
-  for (int64_t k = 0; k < size; k += kLanes) StoreRounded(out + k, Load(x + k) * inverse);
+  for (int64_t k = 0; k < size; k += kLanes) StoreRounded(out + k, Load(x + k) * inverse, zero);
   return max / 127;
+}
+
+// out[k] = x[k] & keep[k]. Zeroing a few of `out` by themselves would make the vector loads that follow wait for them.
+inline void KeepBits(const BFloat16* x, const std::vector<uint16_t>& keep, BFloat16* __restrict out) {
+  const uint16_t* bits = keep.data();
+  const auto size = static_cast<int64_t>(keep.size());
+  for (int64_t k = 0; k < size; ++k) out[k].bits = static_cast<uint16_t>(x[k].bits & bits[k]);
 }
 
 inline Int8Args QuantizeInputs(const GemmArgs& args) {
@@ -89,19 +110,20 @@ inline Int8Args QuantizeInputs(const GemmArgs& args) {
   auto* scales = reinterpret_cast<float*>(scratch + code_bytes + exact_bytes);
   const std::vector<int32_t>& features = args.w->exact_features;
   const int64_t size = layout.padded_k();
+  std::vector<uint16_t> keep(static_cast<size_t>(args.w->k), 0xffff);  // all bits of the features that are not exact
+  for (const int32_t feature : features) keep[static_cast<size_t>(feature)] = 0;
   ParallelFor((args.m + kTaskRows - 1) / kTaskRows, [&](int64_t task) {
     auto* values = reinterpret_cast<BFloat16*>(ThreadScratch(size * static_cast<int64_t>(sizeof(BFloat16))));
     std::fill(values + args.w->k, values + size, BFloat16{});
     for (int64_t row = task * kTaskRows; row < std::min((task + 1) * kTaskRows, args.m); ++row) {
       const BFloat16* x = static_cast<const BFloat16*>(args.x) + row * args.x_stride;
-      std::memcpy(values, x, static_cast<size_t>(args.w->k) * sizeof(BFloat16));
+      KeepBits(x, keep, values);
       BFloat16* exact_row = exact + row * kMaxExactFeatures;
       std::fill_n(exact_row, kMaxExactFeatures, BFloat16{});
       for (size_t i = 0; i < features.size(); ++i) {
         exact_row[i] = x[features[i]];
-        values[features[i]] = BFloat16{};
       }
-      scales[row] = QuantizeRow(values, size, codes + row * stride);
+      scales[row] = QuantizeRow(values, size, kMovesInputsUp, codes + row * stride);
     }
   });
   Int8Args out;

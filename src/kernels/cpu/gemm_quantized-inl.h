@@ -69,7 +69,7 @@ QuantizedArgs QuantizeBlocks(const GemmArgs& args) {
       for (int64_t block = 0; block < out.blocks; ++block) {
         StripBlock& to = blocks[strip * out.blocks + block];
         int8_t* row_codes = codes + row * out.x_stride + block * kQuantizedBlock;
-        const float scale = QuantizeRow(x + block * kQuantizedBlock, kQuantizedBlock, row_codes);
+        const float scale = QuantizeRow(x + block * kQuantizedBlock, kQuantizedBlock, false, row_codes);
         const int32_t sum = FinishCodes<kBits>(row_codes);
         to.scales[row % kStripRows] = scale;
         to.totals[row % kStripRows] = static_cast<float>(sum) * scale;

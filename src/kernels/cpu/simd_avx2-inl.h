@@ -145,10 +145,11 @@ inline IntVec LoadInts(const int32_t* p) { return {_mm256_loadu_si256(reinterpre
 inline void StoreInts(int32_t* p, IntVec a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a.v); }
 inline IntVec operator-(IntVec a, IntVec b) { return {_mm256_sub_epi32(a.v, b.v)}; }
 inline Vec ToFloat(IntVec a) { return {_mm256_cvtepi32_ps(a.v)}; }
-inline void StoreRounded(int8_t* p, Vec a) {
+inline void StoreRounded(int8_t* p, Vec a, int8_t zero) {
   const __m256i ints = _mm256_cvtps_epi32(a.v);
   const __m128i shorts = _mm_packs_epi32(_mm256_castsi256_si128(ints), _mm256_extracti128_si256(ints, 1));
-  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(shorts, shorts));
+  const __m128i codes = _mm_xor_si128(_mm_packs_epi16(shorts, shorts), _mm_set1_epi8(zero));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), codes);
 }
 inline BFloat16 LargestMagnitude(const BFloat16* p, int64_t count) {
   const __m256i magnitude = _mm256_set1_epi16(0x7fff);

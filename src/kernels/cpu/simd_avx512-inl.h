@@ -146,9 +146,10 @@ inline IntVec LoadInts(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
 inline void StoreInts(int32_t* p, IntVec a) { _mm512_storeu_si512(p, a.v); }
 inline IntVec operator-(IntVec a, IntVec b) { return {_mm512_sub_epi32(a.v, b.v)}; }
 inline Vec ToFloat(IntVec a) { return {_mm512_cvtepi32_ps(a.v)}; }
-// The nearest whole numbers, even ones where two are as near; within int8.
-inline void StoreRounded(int8_t* p, Vec a) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(a.v)));
+// The nearest whole numbers, even ones where two are as near; within int8. `zero`, 0 or -128, is what 0 becomes.
+inline void StoreRounded(int8_t* p, Vec a, int8_t zero) {
+  const __m128i codes = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(a.v));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_xor_si128(codes, _mm_set1_epi8(zero)));
 }
 // The largest of |p[i]|, NaN above all; `count` is a multiple of 32.
 inline BFloat16 LargestMagnitude(const BFloat16* p, int64_t count) {
@@ -167,18 +168,22 @@ inline __m512i BroadcastCodes(const int8_t* p) {
   return _mm512_set1_epi32(four);
 }
 #if defined(SWIFTKV_HAS_DPBF16)
-// VPDPBUSD takes the inputs as unsigned, so they are moved up by 128.
+// VPDPBUSD takes the inputs as unsigned, so they are moved up by 128 when they are quantized; AMX's tiles take signed ones.
+#if defined(SWIFTKV_HAS_AMX)
+inline constexpr bool kMovesInputsUp = false;
+#else
 inline constexpr bool kMovesInputsUp = true;
+#endif
 struct FourVec {
   __m512i v;
 };
 inline FourVec LoadFours(const int8_t* p) { return {_mm512_loadu_si512(p)}; }
-inline FourVec BroadcastFour(const int8_t* p) {
-  uint32_t four;
-  std::memcpy(&four, p, sizeof(four));
-  return {_mm512_set1_epi32(static_cast<int>(four ^ 0x80808080u))};
+inline FourVec BroadcastFour(const int8_t* p) { return {BroadcastCodes(p)}; }
+inline IntVec DotFours(FourVec x, FourVec w, IntVec sum) {
+  // With the intrinsic GCC 12 moves and spills the sums of a tile, which takes more time than the products.
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(sum.v) : "v"(x.v), "v"(w.v));
+  return sum;
 }
-inline IntVec DotFours(FourVec x, FourVec w, IntVec sum) { return {_mm512_dpbusd_epi32(sum.v, x.v, w.v)}; }
 #else
 inline constexpr bool kMovesInputsUp = false;
 struct FourVec {
