@@ -17,6 +17,7 @@
 #include "kernels/cpu/gemm_int8-inl.h"
 #include "kernels/cpu/gemm_quantized-inl.h"
 #include "kernels/cpu/rowwise-inl.h"
+#include "kernels/cpu/gated_gemm-inl.h"
 #include "kernels/cpu/amx_gemm-inl.h"
 #include "kernels/cpu/amx_quantized-inl.h"
 #include "kernels/cpu/attention_blocks-inl.h"

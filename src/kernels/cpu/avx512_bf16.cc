@@ -15,6 +15,7 @@
 #include "kernels/cpu/gemm_int8-inl.h"
 #include "kernels/cpu/gemm_quantized-inl.h"
 #include "kernels/cpu/rowwise-inl.h"
+#include "kernels/cpu/gated_gemm-inl.h"
 #include "kernels/cpu/attention_blocks-inl.h"
 #include "kernels/cpu/kv_int8-inl.h"
 #include "kernels/cpu/attention-inl.h"

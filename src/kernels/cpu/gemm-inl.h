@@ -5,6 +5,9 @@
 namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE {
 
 inline constexpr int64_t kMaxRowBlock = 192;
+// Up to this many rows a product waits for its weights.
+inline constexpr int64_t kFewRows = 64;
+inline constexpr int64_t kRunsPerThread = 2;
 
 // Bias, accumulation and the store of one vector of finished sums; columns beyond n vanish.
 inline void FinishVector(const GemmArgs& args, int64_t row, int64_t column, Vec sum) {
@@ -18,18 +21,9 @@ inline void FinishVector(const GemmArgs& args, int64_t row, int64_t column, Vec 
   StoreUpTo(y, sum, columns);
 }
 
-// What finishing a tile needs beside its sums in float32: nothing. Sums in int32: gemm_int8-inl.h.
-struct NoScales {};
-template <int kRows, int kVectors>
-NoScales TileScales(const GemmArgs& /*args*/, int64_t /*row*/, int64_t /*column*/) {
-  return {};
-}
-inline Vec ValueOf(Vec sum, const NoScales& /*scales*/, int /*i*/, int /*j*/) { return sum; }
-
 // As FinishVector, for a tile that has nothing but real columns.
-template <class T, bool kAccumulate, int kRows, int kVectors, class Sum, class Scales>
-void FinishWholeTile(const GemmArgs& args, int64_t row, int64_t column, const Sum (&sums)[kRows][kVectors],
-                     const Scales& scales) {
+template <class T, bool kAccumulate, int kRows, int kVectors>
+void FinishWholeTile(const GemmArgs& args, int64_t row, int64_t column, const Vec (&sums)[kRows][kVectors]) {
   Vec bias[kVectors];
   for (int j = 0; j < kVectors; ++j) {
     bias[j] = args.bias != nullptr ? Load(args.bias + column + j * kLanes) : Set(-0.0f);  // x + -0 = x for every x
@@ -39,29 +33,27 @@ void FinishWholeTile(const GemmArgs& args, int64_t row, int64_t column, const Su
   for (int i = 0; i < kRows; ++i, y += args.y_stride) {
     SWIFTKV_UNROLL
     for (int j = 0; j < kVectors; ++j) {
-      Vec value = ValueOf(sums[i][j], scales, i, j) + bias[j];
-      if (kAccumulate) value = value + Load(y + j * kLanes);
-      Store(y + j * kLanes, value);
+      Vec sum = sums[i][j] + bias[j];
+      if (kAccumulate) sum = sum + Load(y + j * kLanes);
+      Store(y + j * kLanes, sum);
     }
   }
 }
-template <int kRows, int kVectors, class Args, class Sum>
-void FinishTile(const Args& args, int64_t row, int64_t column, const Sum (&sums)[kRows][kVectors]) {
-  const auto scales = TileScales<kRows, kVectors>(args, row, column);
+template <int kRows, int kVectors>
+void FinishTile(const GemmArgs& args, int64_t row, int64_t column, const Vec (&sums)[kRows][kVectors]) {
   if (column + kVectors * kLanes > args.w->n) {
     for (int i = 0; i < kRows; ++i) {
-      for (int j = 0; j < kVectors; ++j) {
-        FinishVector(args, row + i, column + j * kLanes, ValueOf(sums[i][j], scales, i, j));
-      }
+      for (int j = 0; j < kVectors; ++j) FinishVector(args, row + i, column + j * kLanes, sums[i][j]);
     }
   } else if (args.y_dtype == DType::kBF16) {
-    FinishWholeTile<BFloat16, false>(args, row, column, sums, scales);
+    FinishWholeTile<BFloat16, false>(args, row, column, sums);
   } else if (args.accumulate) {
-    FinishWholeTile<float, true>(args, row, column, sums, scales);
+    FinishWholeTile<float, true>(args, row, column, sums);
   } else {
-    FinishWholeTile<float, false>(args, row, column, sums, scales);
+    FinishWholeTile<float, false>(args, row, column, sums);
   }
 }
+inline void FetchFinish(const GemmArgs& /*args*/, int64_t /*panel*/) {}  // what FinishTile reads: nothing
 inline void LoadSum(const float* p, Vec* sum) { *sum = Load(p); }
 inline void StoreSum(float* p, Vec sum) { Store(p, sum); }
 
@@ -157,6 +149,7 @@ void ComputeItem(const typename Dot::Args& args, const PackedLayout& layout, int
     const int64_t steps = (k_size + Dot::kDepth - 1) / Dot::kDepth;
     const bool first = section == 0;
     const bool last = section + 1 == layout.sections();
+    if (last) FetchFinish(args, panel);
     for (int64_t r = 0; r < row_count; r += kTileRows) {
       const int64_t row = row_begin + r;
       const int64_t rows = std::min<int64_t>(kTileRows, row_count - r);
@@ -190,18 +183,32 @@ void ComputeItem(const typename Dot::Args& args, const PackedLayout& layout, int
   }
 }
 
-template <class Dot>
-void RunGemm(const typename Dot::Args& args) {
+// `parts` of w that lie one behind another, as many panels each: an item has a panel of all. Then finish_item(first row,
+// rows, panel of the first part).
+template <class Dot, class FinishItem>
+void RunGemm(const typename Dot::Args& args, int64_t parts, const FinishItem& finish_item) {
   const PackedLayout layout(*args.w);
+  const int64_t panels = layout.panels() / parts;
   // Enough items to balance the load, yet rows enough per item to use a panel while the cache holds it.
-  const int64_t wanted_blocks = (4 * Threads() + layout.panels() - 1) / layout.panels();
+  const int64_t wanted_blocks = (4 * Threads() + panels - 1) / panels;
   const int64_t row_block =
       std::clamp(RoundUp((args.m + wanted_blocks - 1) / wanted_blocks, kTileRows), int64_t{kTileRows}, kMaxRowBlock);
   const int64_t row_blocks = (args.m + row_block - 1) / row_block;
-  ParallelFor(row_blocks * layout.panels(), [&](int64_t index) {
-    const int64_t row = index / layout.panels() * row_block;
-    ComputeItem<Dot>(args, layout, row, std::min(row_block, args.m - row), index % layout.panels());
+  // Memory is quicker the fewer places it is read at.
+  const int64_t runs = args.m <= kFewRows ? std::min(panels, kRunsPerThread * Threads()) : panels;
+  ParallelFor(row_blocks * runs, [&](int64_t index) {
+    const int64_t row = index / runs * row_block;
+    const int64_t rows = std::min(row_block, args.m - row);
+    const int64_t run = index % runs;
+    for (int64_t panel = run * panels / runs; panel < (run + 1) * panels / runs; ++panel) {
+      for (int64_t part = 0; part < parts; ++part) ComputeItem<Dot>(args, layout, row, rows, part * panels + panel);
+      finish_item(row, rows, panel);
+    }
   });
+}
+template <class Dot>
+void RunGemm(const typename Dot::Args& args) {
+  RunGemm<Dot>(args, 1, [](int64_t /*row*/, int64_t /*rows*/, int64_t /*panel*/) {});
 }
 
 }  // namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE

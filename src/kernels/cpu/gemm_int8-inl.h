@@ -36,45 +36,48 @@ inline const float* ExactInputs(const BFloat16* x, int64_t size, float* copy) {
   return copy;
 }
 
-// What finishes the sums of one tile of outputs.
-template <int kRows, int kVectors>
-struct Int8TileScales {
-  Vec exact[kRows][kVectors];  // products of the exact features
-  Vec rows[kRows];
-  Vec columns[kVectors];
-  IntVec excess[kVectors];
-};
-template <int kRows, int kVectors>
-Int8TileScales<kRows, kVectors> TileScales(const Int8Args& args, int64_t row, int64_t column) {
-  Int8TileScales<kRows, kVectors> scales;
-  SetZero(scales.exact);
-  for (int i = 0; i < kRows; ++i) scales.rows[i] = Set(args.row_scales[row + i]);
-  for (int j = 0; j < kVectors; ++j) {
-    scales.columns[j] = Load(args.column_scales + column + j * kLanes);
-    scales.excess[j] = LoadInts(args.excess + column + j * kLanes);
-  }
-  if (args.exact_x == nullptr) return scales;
-  DotBf16::Input copy[kRows * kMaxExactFeatures];
-  const DotBf16::Input* x = ExactInputs(args.exact_x + row * kMaxExactFeatures, kRows * kMaxExactFeatures, copy);
-  const BFloat16* columns[kVectors];
-  for (int j = 0; j < kVectors; ++j) {
-    columns[j] = args.exact_w + column / kPanelColumns * kExactPanelElements +
-                 (column % kPanelColumns + j * kLanes) * DotBf16::kDepth;
-  }
-  for (int64_t k = 0; k < kMaxExactFeatures; k += DotBf16::kDepth) {
-    TileStep<DotBf16>(x + k, kMaxExactFeatures, columns, k * kPanelColumns, scales.exact);
-  }
-  return scales;
-}
-
 // sum * column scale * row scale + exact, rounded in one order on every instruction set.
 inline Vec ScaledSum(IntVec sum, Vec column_scale, Vec row_scale, Vec exact) {
   return MulAdd(ToFloat(sum) * column_scale, row_scale, exact);
 }
+
+// The products of the exact features with one tile of outputs are added to its sums before it is finished.
 template <int kRows, int kVectors>
-Vec ValueOf(IntVec sum, const Int8TileScales<kRows, kVectors>& scales, int i, int j) {
-  if (kMovesInputsUp) sum = sum - scales.excess[j];
-  return ScaledSum(sum, scales.columns[j], scales.rows[i], scales.exact[i][j]);
+void FinishTile(const Int8Args& args, int64_t row, int64_t column, const IntVec (&sums)[kRows][kVectors]) {
+  Vec values[kRows][kVectors];
+  SetZero(values);
+  if (args.exact_x != nullptr) {
+    DotBf16::Input copy[kRows * kMaxExactFeatures];
+    const DotBf16::Input* x = ExactInputs(args.exact_x + row * kMaxExactFeatures, kRows * kMaxExactFeatures, copy);
+    const BFloat16* columns[kVectors];
+    for (int j = 0; j < kVectors; ++j) {
+      columns[j] = args.exact_w + column / kPanelColumns * kExactPanelElements +
+                   (column % kPanelColumns + j * kLanes) * DotBf16::kDepth;
+    }
+    for (int64_t k = 0; k < kMaxExactFeatures; k += DotBf16::kDepth) {
+      TileStep<DotBf16>(x + k, kMaxExactFeatures, columns, k * kPanelColumns, values);
+    }
+  }
+  SWIFTKV_UNROLL
+  for (int j = 0; j < kVectors; ++j) {
+    const Vec scale = Load(args.column_scales + column + j * kLanes);
+    SWIFTKV_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      IntVec sum = sums[i][j];
+      if (kMovesInputsUp) sum = sum - LoadInts(args.excess + column + j * kLanes);
+      values[i][j] = ScaledSum(sum, scale, Set(args.row_scales[row + i]), values[i][j]);
+    }
+  }
+  FinishTile(static_cast<const GemmArgs&>(args), row, column, values);
+}
+
+inline void FetchFinish(const Int8Args& args, int64_t panel) {
+  constexpr int64_t kBytes = kPanelColumns * static_cast<int64_t>(sizeof(float));
+  FetchLines(args.column_scales + panel * kPanelColumns, kBytes);
+  FetchLines(args.excess + panel * kPanelColumns, kBytes);
+  if (args.exact_x == nullptr) return;
+  FetchLines(args.exact_w + panel * kExactPanelElements,
+             kExactPanelElements * static_cast<int64_t>(sizeof(BFloat16)));
 }
 
 // As QuantizeVector, the codes moved up by 128 on request; `size` is a multiple of 32.

@@ -2,7 +2,7 @@
 namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE {
 
 inline constexpr CpuKernels kKernels = {.gemm = Gemm,
-                                        .gated_gemm = [](const GatedGemmArgs& /*args*/) { return false; },
+                                        .gated_gemm = GatedGemm,
                                         .rms_norm = RmsNorm,
                                         .rope = Rope,
                                         .silu_mul = SiluMul,

@@ -110,19 +110,17 @@ inline Vec Silu(Vec gate, const BFloat16* /*type*/) {
 }
 
 template <class T>
-void SiluMulRow(const T* gate_up, int64_t size, T* out) {
+void SiluMulRow(const T* gate, const T* up, int64_t size, T* out) {
   for (int64_t i = 0; i < size; i += kLanes) {
-    const Vec gate = LoadUpTo(gate_up + i, size - i);
-    const Vec up = LoadUpTo(gate_up + size + i, size - i);
-    StoreUpTo(out + i, Silu(gate, out) * up, size - i);
+    StoreUpTo(out + i, Silu(LoadUpTo(gate + i, size - i), out) * LoadUpTo(up + i, size - i), size - i);
   }
 }
 
 template <class T>
 void RunSiluMul(const SiluMulArgs& args) {
   ForEachRow(args.rows, 4 * args.size, [&](int64_t row) {
-    SiluMulRow(static_cast<const T*>(args.gate_up) + row * args.gate_up_stride, args.size,
-               static_cast<T*>(args.out) + row * args.out_stride);
+    const T* gate = static_cast<const T*>(args.gate_up) + row * args.gate_up_stride;
+    SiluMulRow(gate, gate + args.size, args.size, static_cast<T*>(args.out) + row * args.out_stride);
   });
 }
 
