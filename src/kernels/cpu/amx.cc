@@ -24,6 +24,7 @@
 #include "kernels/cpu/kv_int8-inl.h"
 #include "kernels/cpu/amx_attention-inl.h"
 #include "kernels/cpu/attention-inl.h"
+#include "kernels/cpu/kv_int8_fours-inl.h"
 #include "kernels/cpu/amx_kv_int8-inl.h"
 #include "kernels/cpu/amx_block-inl.h"
 #include "kernels/cpu/block_product-inl.h"
@@ -42,7 +43,7 @@ const CpuKernels& AmxKernels() {
     };
     table.gated_gemm = amx::AmxGatedGemm;
     table.attend = amx::AmxAttend;
-    table.has_int8_tiles = true;
+    table.multiplies_int8_cache = true;
     table.attention_backward = amx::AttentionBackward;
     return table;
   }();

@@ -282,28 +282,36 @@ struct VectorProducts {
   }
 };
 
+// Calls run(first query, how many as an integral_constant) for all of them, as many at a time as registers hold.
+template <class Run>
+void ForQueryGroups(int64_t queries, const Run& run) {
+  for (int64_t query = 0; query < queries;) {
+    const auto run_next = [&](auto rows) {
+      run(query, rows);
+      query += rows.value;
+    };
+    const int64_t left = queries - query;
+    if (left >= kTileRows) {
+      run_next(std::integral_constant<int, kTileRows>());
+    } else if (left >= 4) {
+      run_next(std::integral_constant<int, 4>());
+    } else if (left == 3) {
+      run_next(std::integral_constant<int, 3>());
+    } else {
+      run_next(std::integral_constant<int, 1>());
+    }
+  }
+}
+
 // All queries of a tile against one partition, a few at a time.
 template <class Dot, class CacheType>
 void AttendInVectors(const AttentionArgs& args, const AttentionTile& tile, int64_t queries,
                      const PartitionBlocks<typename Dot::Weight>& blocks, const PartitionBlocks<CacheType>& cached,
                      const AttendBuffers<Dot>& buffers, float* states) {
-  const auto run = [&](int64_t query, auto rows) {
+  ForQueryGroups(queries, [&](int64_t query, auto rows) {
     constexpr int kRows = decltype(rows)::value;
     AttendPartition<Dot>(args, tile, query, kRows, blocks, cached, buffers, VectorProducts<Dot, kRows>(), states);
-    return query + kRows;
-  };
-  for (int64_t query = 0; query < queries;) {
-    const int64_t left = queries - query;
-    if (left >= kTileRows) {
-      query = run(query, std::integral_constant<int, kTileRows>());
-    } else if (left >= 4) {
-      query = run(query, std::integral_constant<int, 4>());
-    } else if (left == 3) {
-      query = run(query, std::integral_constant<int, 3>());
-    } else {
-      query = run(query, std::integral_constant<int, 1>());
-    }
-  }
+  });
 }
 
 #if defined(SWIFTKV_HAS_AMX)

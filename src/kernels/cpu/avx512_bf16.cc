@@ -19,6 +19,8 @@
 #include "kernels/cpu/attention_blocks-inl.h"
 #include "kernels/cpu/kv_int8-inl.h"
 #include "kernels/cpu/attention-inl.h"
+#include "kernels/cpu/kv_int8_fours-inl.h"
+#include "kernels/cpu/vnni_kv_int8-inl.h"
 #include "kernels/cpu/rowwise_backward-inl.h"
 #include "kernels/cpu/block_product-inl.h"
 #include "kernels/cpu/attention_backward-inl.h"
@@ -28,6 +30,14 @@
 
 namespace swiftkv::kernels::cpu {
 
-const CpuKernels& Avx512Bf16Kernels() { return avx512_bf16::kKernels; }
+const CpuKernels& Avx512Bf16Kernels() {
+  static const CpuKernels kernels = [] {
+    CpuKernels table = avx512_bf16::kKernels;
+    table.attend = avx512_bf16::VnniAttend;
+    table.multiplies_int8_cache = true;
+    return table;
+  }();
+  return kernels;
+}
 
 }  // namespace swiftkv::kernels::cpu

@@ -53,7 +53,7 @@ struct CpuKernels {
   void (*rope)(const RopeArgs& args);
   void (*silu_mul)(const SiluMulArgs& args);
   NarrowKernel narrow;
-  bool has_int8_tiles;  // attend reads INT8 caches in fours (kv_layout.h)
+  bool multiplies_int8_cache;  // attend reads INT8 caches in fours (kv_layout.h)
   void (*logit_stats)(const float* logits, int64_t rows, int64_t vocab, LogitStats* stats);
   void (*kl_divergence)(const float* p_logits, const float* q_logits, int64_t rows, int64_t vocab, float* kl);
   // Partial attention of a tile into `states` [rows * heads / kv_heads, AttentionStateFloats].

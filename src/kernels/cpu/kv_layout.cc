@@ -113,9 +113,9 @@ int64_t KvBlockBytes(int64_t kv_heads, int64_t head_dim, DType cache_dtype) {
   return 2 * kv_heads * HeadBlockElements(head_dim) * element_bytes;
 }
 
-void WriteKv(const KvWriteArgs& args, NarrowKernel narrow, bool has_int8_tiles) {
+void WriteKv(const KvWriteArgs& args, NarrowKernel narrow, bool multiplies_int8_cache) {
   constexpr int64_t kRowsPerItem = 16;
-  const int64_t int8_adjacent = Int8Adjacent(has_int8_tiles, args.head_dim);
+  const int64_t int8_adjacent = Int8Adjacent(multiplies_int8_cache, args.head_dim);
   ParallelFor((args.rows + kRowsPerItem - 1) / kRowsPerItem, [&](int64_t item) {
     const int64_t end = std::min(args.rows, (item + 1) * kRowsPerItem);
     for (int64_t row = item * kRowsPerItem; row < end; ++row) {

@@ -31,16 +31,16 @@ inline const float* Int8Scales(const int8_t* block, int64_t kv_heads, int64_t he
   return reinterpret_cast<const float*>(block + 2 * kv_heads * HeadBlockElements(head_dim));
 }
 
-// How many int8 values along the summed axis are adjacent: fours where a kernel multiplies them as they are, on tiles
-// that are 64 deep.
-inline int64_t Int8Adjacent(bool has_int8_tiles, int64_t head_dim) {
-  return has_int8_tiles && PaddedHeadDim(head_dim) % 64 == 0 ? 4 : 2;
+// How many int8 values along the summed axis are adjacent: fours where a kernel multiplies them as they are, 64 of a head
+// at a time.
+inline int64_t Int8Adjacent(bool multiplies_int8_cache, int64_t head_dim) {
+  return multiplies_int8_cache && PaddedHeadDim(head_dim) % 64 == 0 ? 4 : 2;
 }
 
 int64_t KvBlockBytes(int64_t kv_heads, int64_t head_dim, DType cache_dtype);
 // float32 to bf16, rounded as ToBFloat16 does.
 using NarrowKernel = void (*)(const float* values, int64_t size, BFloat16* out);
-void WriteKv(const KvWriteArgs& args, NarrowKernel narrow, bool has_int8_tiles);
+void WriteKv(const KvWriteArgs& args, NarrowKernel narrow, bool multiplies_int8_cache);
 
 }  // namespace swiftkv::kernels::cpu
 
