@@ -71,7 +71,9 @@ class CpuBackend final : public Backend {
   int64_t KvBlockBytes(int64_t kv_heads, int64_t head_dim, DType cache_dtype) const override {
     return cpu::KvBlockBytes(kv_heads, head_dim, cache_dtype);
   }
-  void WriteKv(const KvWriteArgs& args) const override { cpu::WriteKv(args, kernels_.narrow, kernels_.multiplies_int8_cache); }
+  void WriteKv(const KvWriteArgs& args) const override {
+    cpu::WriteKv(args, kernels_.narrow, kernels_.multiplies_int8_cache);
+  }
   void Attention(const AttentionArgs& args) const override { RunAttention(args, kernels_); }
 
   void ComputeLogitStats(const float* logits, int64_t rows, int64_t vocab, LogitStats* stats) const override {

@@ -183,8 +183,8 @@ void ComputeItem(const typename Dot::Args& args, const PackedLayout& layout, int
   }
 }
 
-// `parts` of w that lie one behind another, as many panels each: an item has a panel of all. Then finish_item(first row,
-// rows, panel of the first part).
+// `parts` of w that lie one behind another, as many panels each: an item has a panel of all. Then finish_item(first
+// row, rows, panel of the first part).
 template <class Dot, class FinishItem>
 void RunGemm(const typename Dot::Args& args, int64_t parts, const FinishItem& finish_item) {
   const PackedLayout layout(*args.w);

@@ -2,8 +2,8 @@
 // The few exact features are a second product, in bf16, of one step of 32.
 namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE {
 
-// The product with quantized inputs: x is int8 [m, k] with zeros behind each row up to the end of its section, all moved
-// up by 128 where kMovesInputsUp.
+// The product with quantized inputs: x is int8 [m, k] with zeros behind each row up to the end of its section, all
+// moved up by 128 where kMovesInputsUp.
 struct Int8Args : GemmArgs {
   const float* row_scales = nullptr;     // [m]
   const BFloat16* exact_x = nullptr;     // [m, kMaxExactFeatures], zeros behind those that there are; null: none
@@ -76,8 +76,7 @@ inline void FetchFinish(const Int8Args& args, int64_t panel) {
   FetchLines(args.column_scales + panel * kPanelColumns, kBytes);
   FetchLines(args.excess + panel * kPanelColumns, kBytes);
   if (args.exact_x == nullptr) return;
-  FetchLines(args.exact_w + panel * kExactPanelElements,
-             kExactPanelElements * static_cast<int64_t>(sizeof(BFloat16)));
+  FetchLines(args.exact_w + panel * kExactPanelElements, kExactPanelElements * static_cast<int64_t>(sizeof(BFloat16)));
 }
 
 // As QuantizeVector, the codes moved up by 128 on request; `size` is a multiple of 32.

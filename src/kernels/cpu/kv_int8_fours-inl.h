@@ -163,8 +163,8 @@ inline Softmax ScoresToInt8Weights(float* scores, int64_t first_token, int64_t t
 // Up to 16 queries against one partition, whose V is in buffers.values.
 template <class Products>
 void AttendInt8Partition(const AttentionArgs& args, const AttentionTile& tile, int64_t query, int64_t rows,
-                                const PartitionBlocks<int8_t>& blocks, const PartitionBlocks<int8_t>* next,
-                                const Int8Buffers& buffers, float* states) {
+                         const PartitionBlocks<int8_t>& blocks, const PartitionBlocks<int8_t>* next,
+                         const Int8Buffers& buffers, float* states) {
   const int64_t group = args.heads / args.kv_heads;
   const int64_t dim = PaddedHeadDim(args.head_dim);
   const int32_t* positions = tile.sequence->positions + tile.row;

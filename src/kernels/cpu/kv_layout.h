@@ -31,8 +31,8 @@ inline const float* Int8Scales(const int8_t* block, int64_t kv_heads, int64_t he
   return reinterpret_cast<const float*>(block + 2 * kv_heads * HeadBlockElements(head_dim));
 }
 
-// How many int8 values along the summed axis are adjacent: fours where a kernel multiplies them as they are, 64 of a head
-// at a time.
+// How many int8 values along the summed axis are adjacent: fours where a kernel multiplies them as they are, 64 of a
+// head at a time.
 inline int64_t Int8Adjacent(bool multiplies_int8_cache, int64_t head_dim) {
   return multiplies_int8_cache && PaddedHeadDim(head_dim) % 64 == 0 ? 4 : 2;
 }

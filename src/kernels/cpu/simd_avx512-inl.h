@@ -168,7 +168,8 @@ inline __m512i BroadcastCodes(const int8_t* p) {
   return _mm512_set1_epi32(four);
 }
 #if defined(SWIFTKV_HAS_DPBF16)
-// VPDPBUSD takes the inputs as unsigned, so they are moved up by 128 when they are quantized; AMX's tiles take signed ones.
+// VPDPBUSD takes the inputs as unsigned, so they are moved up by 128 when they are quantized; AMX's tiles take signed
+// ones.
 #if defined(SWIFTKV_HAS_AMX)
 inline constexpr bool kMovesInputsUp = false;
 #else
