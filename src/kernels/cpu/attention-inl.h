@@ -285,20 +285,20 @@ struct VectorProducts {
 // Calls run(first query, how many as an integral_constant) for all of them, as many at a time as registers hold.
 template <class Run>
 void ForQueryGroups(int64_t queries, const Run& run) {
+  const auto run_and_pass = [&](int64_t query, auto rows) {
+    run(query, rows);
+    return query + rows.value;
+  };
   for (int64_t query = 0; query < queries;) {
-    const auto run_next = [&](auto rows) {
-      run(query, rows);
-      query += rows.value;
-    };
     const int64_t left = queries - query;
     if (left >= kTileRows) {
-      run_next(std::integral_constant<int, kTileRows>());
+      query = run_and_pass(query, std::integral_constant<int, kTileRows>());
     } else if (left >= 4) {
-      run_next(std::integral_constant<int, 4>());
+      query = run_and_pass(query, std::integral_constant<int, 4>());
     } else if (left == 3) {
-      run_next(std::integral_constant<int, 3>());
+      query = run_and_pass(query, std::integral_constant<int, 3>());
     } else {
-      run_next(std::integral_constant<int, 1>());
+      query = run_and_pass(query, std::integral_constant<int, 1>());
     }
   }
 }
