@@ -93,10 +93,8 @@ inline float QuantizeRow(const BFloat16* x, int64_t size, bool move_up, int8_t* 
 }
 
 // out[k] = x[k] & keep[k]. Zeroing a few of `out` by themselves would make the vector loads that follow wait for them.
-inline void KeepBits(const BFloat16* x, const std::vector<uint16_t>& keep, BFloat16* __restrict out) {
-  const uint16_t* bits = keep.data();
-  const auto size = static_cast<int64_t>(keep.size());
-  for (int64_t k = 0; k < size; ++k) out[k].bits = static_cast<uint16_t>(x[k].bits & bits[k]);
+inline void KeepBits(const BFloat16* x, const uint16_t* keep, int64_t size, BFloat16* __restrict out) {
+  for (int64_t k = 0; k < size; ++k) out[k].bits = static_cast<uint16_t>(x[k].bits & keep[k]);
 }
 
 inline Int8Args QuantizeInputs(const GemmArgs& args) {
@@ -106,20 +104,23 @@ inline Int8Args QuantizeInputs(const GemmArgs& args) {
   const int64_t stride = layout.padded_k() | 64;  // an odd number of cache lines: rows share no sets of the L1 cache
   const int64_t code_bytes = args.m * stride;
   const int64_t exact_bytes = args.m * kMaxExactFeatures * static_cast<int64_t>(sizeof(BFloat16));
-  std::byte* scratch = CallScratch(code_bytes + exact_bytes + args.m * static_cast<int64_t>(sizeof(float)));
+  const int64_t scale_bytes = args.m * static_cast<int64_t>(sizeof(float));
+  const int64_t keep_bytes = args.w->k * static_cast<int64_t>(sizeof(uint16_t));
+  std::byte* scratch = CallScratch(code_bytes + exact_bytes + scale_bytes + keep_bytes);
   auto* codes = reinterpret_cast<int8_t*>(scratch);
   auto* exact = reinterpret_cast<BFloat16*>(scratch + code_bytes);
   auto* scales = reinterpret_cast<float*>(scratch + code_bytes + exact_bytes);
   const std::vector<int32_t>& features = args.w->exact_features;
   const int64_t size = layout.padded_k();
-  std::vector<uint16_t> keep(static_cast<size_t>(args.w->k), 0xffff);  // all bits of the features that are not exact
-  for (const int32_t feature : features) keep[static_cast<size_t>(feature)] = 0;
+  auto* keep = reinterpret_cast<uint16_t*>(scratch + code_bytes + exact_bytes + scale_bytes);
+  std::fill_n(keep, args.w->k, uint16_t{0xffff});  // all bits of the features that are not exact
+  for (const int32_t feature : features) keep[feature] = 0;
   ParallelFor((args.m + kTaskRows - 1) / kTaskRows, [&](int64_t task) {
     auto* values = reinterpret_cast<BFloat16*>(ThreadScratch(size * static_cast<int64_t>(sizeof(BFloat16))));
     std::fill(values + args.w->k, values + size, BFloat16{});
     for (int64_t row = task * kTaskRows; row < std::min((task + 1) * kTaskRows, args.m); ++row) {
       const BFloat16* x = static_cast<const BFloat16*>(args.x) + row * args.x_stride;
-      KeepBits(x, keep, values);
+      KeepBits(x, keep, args.w->k, values);
       BFloat16* exact_row = exact + row * kMaxExactFeatures;
       std::fill_n(exact_row, kMaxExactFeatures, BFloat16{});
       for (size_t i = 0; i < features.size(); ++i) {
