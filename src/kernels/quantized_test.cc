@@ -125,7 +125,7 @@ TEST_P(QuantizedTest, ProductsOfInt8InputsAreTheReferences) {
       const QuantizedProblem problem(shape.first, shape.second, dtype);
       const PackedMatrix w = WithInt8Inputs(problem.Pack(ops, dtype));
       const PackedMatrix reference = WithInt8Inputs(problem.Pack(RefBackend(), dtype));
-      for (const int64_t m : {1, 2, 7, 16, 17, 33, 70}) {
+      for (const int64_t m : {1, 2, 3, 4, 5, 7, 16, 17, 33, 70}) {
         const std::vector<BFloat16> x = ToBFloat16(RandomFloats(m * problem.k, 9));
         ASSERT_EQ(MultiplyInt8(ops, w, x, 0, m), MultiplyInt8(RefBackend(), reference, x, 0, m))
             << Name(dtype) << " m " << m << " n " << problem.n << " k " << problem.k;

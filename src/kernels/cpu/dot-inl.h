@@ -53,11 +53,12 @@ struct DotBf16 {
 // Blocks of the cache are short and scattered, which hardware prefetchers don't follow.
 inline void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
-// Into the L2 cache.
+// Into the L2 cache, or with _MM_HINT_T0 into the L1 cache.
 inline constexpr int64_t kCacheLineBytes = 64;
+template <_mm_hint kLevel = _MM_HINT_T1>
 inline void FetchLines(const void* data, int64_t bytes) {
   const auto* line = static_cast<const char*>(data);
-  for (int64_t i = 0; i < bytes; i += kCacheLineBytes) _mm_prefetch(line + i, _MM_HINT_T1);
+  for (int64_t i = 0; i < bytes; i += kCacheLineBytes) _mm_prefetch(line + i, kLevel);
   // GCC takes a function that does nothing but prefetch for one without effect, and drops the calls.
   __asm__ volatile("");
 }

@@ -5,6 +5,12 @@ namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE {
 
 inline constexpr int64_t kStripRows = 16;
 inline constexpr int64_t kUnitRows = 32;  // rows of inputs that pass over a unit of weights together
+// Vectors of a unit that they pass over at once: as many as registers hold.
+#if defined(SWIFTKV_HAS_DPBF16)
+inline constexpr int kVectorsAtOnce = 2;
+#else
+inline constexpr int kVectorsAtOnce = 1;
+#endif
 
 // One block of 16 rows of inputs.
 struct StripBlock {
@@ -80,31 +86,97 @@ QuantizedArgs QuantizeBlocks(const GemmArgs& args) {
   return out;
 }
 
-// Adds the products of one block of inputs to sums [rows, 64], columns [begin, end), both multiples of 16.
+// How many units ahead of the products weights are fetched.
+inline constexpr int64_t kProductUnitsAhead = 6;
+
+// Fetches what the same columns of a later unit have.
+template <int kBits>
+void FetchUnit(const std::byte* unit, int64_t column, int64_t columns) {
+  using Layout = QuantizedUnit<kBits>;
+  const std::byte* ahead = unit + kProductUnitsAhead * Layout::kBytes;
+  const auto fetch = [&](const std::byte* of_columns, int64_t bytes) {
+    FetchLines<_MM_HINT_T0>(of_columns + column * bytes / kPanelColumns, columns * bytes / kPanelColumns);
+  };
+  fetch(ahead, Layout::kCodeBytes);
+  fetch(ahead + Layout::kCodeBytes, Layout::kScaleBytes);
+  if (kBits == 4) fetch(ahead + Layout::kCodeBytes + Layout::kScaleBytes, Layout::kScaleBytes);
+}
+
+// A vector of columns of a unit.
+template <int kBits>
+struct UnitVector {
+  decltype(LoadBlock<kBits>(nullptr)) codes;
+  Vec scale;
+  Vec minimum;  // of 4 bits alone
+};
+template <int kBits>
+UnitVector<kBits> LoadUnitVector(const std::byte* unit, int64_t column) {
+  using Layout = QuantizedUnit<kBits>;
+  const auto* scales = reinterpret_cast<const uint16_t*>(unit + Layout::kCodeBytes) + column;
+  return {LoadBlock<kBits>(reinterpret_cast<const uint32_t*>(unit) + Layout::WordIndex(column, 0)), LoadHalf(scales),
+          kBits == 4 ? LoadHalf(scales + kPanelColumns) : Zero()};
+}
+// sum + the products with the block x of inputs, row i of its strip.
+template <int kBits>
+Vec AddProducts(const UnitVector<kBits>& w, const int8_t* x, const StripBlock& strip, int64_t i, Vec sum) {
+  const Vec products = ToFloat(DotBlock(w.codes, x, strip.excess[i])) * w.scale;
+  sum = MulAdd(products, Set(strip.scales[i]), sum);
+  return kBits == 4 ? MulAdd(w.minimum, Set(strip.totals[i]), sum) : sum;
+}
+
+// Calls add(unit, block of inputs) for all units of a panel.
+template <int kBits, class AddUnit>
+void ForUnits(const QuantizedArgs& args, const PackedLayout& layout, int64_t panel, const AddUnit& add) {
+  for (int64_t section = 0; section < layout.sections(); ++section) {
+    const std::byte* unit =
+        args.w->data.data() + layout.Offset(section, panel) / kUnitElements * QuantizedUnit<kBits>::kBytes;
+    const int64_t first = layout.SectionBegin(section) / kQuantizedBlock;
+    const int64_t blocks = layout.SectionSize(section) / kQuantizedBlock;
+    for (int64_t i = 0; i < blocks; ++i, unit += QuantizedUnit<kBits>::kBytes) add(unit, first + i);
+  }
+}
+
+// kRows rows from `row`, a multiple of 16, times kVectors vectors of columns from `begin`, with sums in registers: few
+// rows wait for weights, and for every instruction between two loads of them.
+template <int kBits, int kRows, int kVectors>
+void ComputeFewRows(const QuantizedArgs& args, const PackedLayout& layout, int64_t row, int64_t panel, int64_t begin) {
+  Vec sums[kRows][kVectors];
+  SetZero(sums);
+  ForUnits<kBits>(args, layout, panel, [&](const std::byte* unit, int64_t block) {
+    const StripBlock& strip = args.Strip(row, block);
+    const int8_t* x = args.Codes(row) + block * kQuantizedBlock;
+    SWIFTKV_UNROLL
+    for (int j = 0; j < kVectors; ++j) {
+      FetchUnit<kBits>(unit, begin + j * kLanes, kLanes);
+      const UnitVector<kBits> w = LoadUnitVector<kBits>(unit, begin + j * kLanes);
+      SWIFTKV_UNROLL
+      for (int i = 0; i < kRows; ++i) sums[i][j] = AddProducts(w, x + i * args.x_stride, strip, i, sums[i][j]);
+    }
+  });
+  FinishTile(static_cast<const GemmArgs&>(args), row, panel * kPanelColumns + begin, sums);
+}
+
+// Adds the products of one block of inputs to sums [rows, 64], columns [begin, end), both multiples of 32. All sums of a
+// row are stored after its last load, which a compiler can't know to be of other memory.
 template <int kBits>
 void AddUnit(const QuantizedArgs& args, const std::byte* unit, int64_t block, int64_t row, int64_t rows, int64_t begin,
              int64_t end, float* sums) {
-  using Layout = QuantizedUnit<kBits>;
-  const std::byte* ahead = unit + kUnitsAhead * Layout::kBytes;
-  for (int64_t column = begin; column < end; column += kLanes) {
-    constexpr int64_t kColumnBytes = Layout::kCodeBytes / kPanelColumns;
-    for (int64_t line = 0; line < kLanes * kColumnBytes; line += 64) Prefetch(ahead + column * kColumnBytes + line);
-    Prefetch(ahead + Layout::kCodeBytes + column * 2);
-    if (kBits == 4) Prefetch(ahead + Layout::kCodeBytes + Layout::kScaleBytes + column * 2);
-    const auto* scales = reinterpret_cast<const uint16_t*>(unit + Layout::kCodeBytes) + column;
-    const auto w = LoadBlock<kBits>(reinterpret_cast<const uint32_t*>(unit) + Layout::WordIndex(column, 0));
-    const Vec scale = LoadHalf(scales);
-    const Vec minimum = kBits == 4 ? LoadHalf(scales + kPanelColumns) : Zero();
+  for (int64_t column = begin; column < end; column += kVectorsAtOnce * kLanes) {
+    FetchUnit<kBits>(unit, column, kVectorsAtOnce * kLanes);
+    UnitVector<kBits> w[kVectorsAtOnce];
+    SWIFTKV_UNROLL
+    for (int j = 0; j < kVectorsAtOnce; ++j) w[j] = LoadUnitVector<kBits>(unit, column + j * kLanes);
     const int8_t* x = args.Codes(row) + block * kQuantizedBlock;
     float* sum = sums + column;
     for (int64_t strip_row = 0; strip_row < rows; strip_row += kStripRows) {
       const StripBlock& strip = args.Strip(row + strip_row, block);
       const int64_t strip_rows = std::min(kStripRows, rows - strip_row);
       for (int64_t i = 0; i < strip_rows; ++i, x += args.x_stride, sum += kPanelColumns) {
-        const Vec products = ToFloat(DotBlock(w, x, strip.excess[i])) * scale;
-        Vec total = MulAdd(products, Set(strip.scales[i]), Load(sum));
-        if (kBits == 4) total = MulAdd(minimum, Set(strip.totals[i]), total);
-        Store(sum, total);
+        Vec totals[kVectorsAtOnce];
+        SWIFTKV_UNROLL
+        for (int j = 0; j < kVectorsAtOnce; ++j) totals[j] = AddProducts(w[j], x, strip, i, Load(sum + j * kLanes));
+        SWIFTKV_UNROLL
+        for (int j = 0; j < kVectorsAtOnce; ++j) Store(sum + j * kLanes, totals[j]);
       }
     }
   }
@@ -114,17 +186,23 @@ void AddUnit(const QuantizedArgs& args, const std::byte* unit, int64_t block, in
 template <int kBits>
 void ComputeColumns(const QuantizedArgs& args, const PackedLayout& layout, int64_t row, int64_t rows, int64_t panel,
                     int64_t begin, int64_t end) {
+  constexpr int kVectors = kPanelColumns / kLanes;
+  const auto few_rows = [&](auto count) {
+    if (end - begin == kPanelColumns) {
+      ComputeFewRows<kBits, count.value, kVectors>(args, layout, row, panel, begin);
+    } else {
+      ComputeFewRows<kBits, count.value, kVectors / 2>(args, layout, row, panel, begin);
+    }
+  };
+  if (rows == 1) return few_rows(std::integral_constant<int, 1>());
+  if (rows == 2) return few_rows(std::integral_constant<int, 2>());
+  if (rows == 3) return few_rows(std::integral_constant<int, 3>());
+  if (rows == 4) return few_rows(std::integral_constant<int, 4>());
   alignas(64) float sums[kUnitRows * kPanelColumns];
   std::fill_n(sums, rows * kPanelColumns, 0.0f);
-  for (int64_t section = 0; section < layout.sections(); ++section) {
-    const std::byte* unit =
-        args.w->data.data() + layout.Offset(section, panel) / kUnitElements * QuantizedUnit<kBits>::kBytes;
-    const int64_t first = layout.SectionBegin(section) / kQuantizedBlock;
-    const int64_t blocks = layout.SectionSize(section) / kQuantizedBlock;
-    for (int64_t i = 0; i < blocks; ++i, unit += QuantizedUnit<kBits>::kBytes) {
-      AddUnit<kBits>(args, unit, first + i, row, rows, begin, end, sums);
-    }
-  }
+  ForUnits<kBits>(args, layout, panel, [&](const std::byte* unit, int64_t block) {
+    AddUnit<kBits>(args, unit, block, row, rows, begin, end, sums);
+  });
   for (int64_t i = 0; i < rows; ++i) {
     for (int64_t column = begin; column < end; column += kLanes) {
       FinishVector(args, row + i, panel * kPanelColumns + column, Load(sums + i * kPanelColumns + column));
