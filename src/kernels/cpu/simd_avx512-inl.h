@@ -111,12 +111,19 @@ inline void StoreSteps(float* p, int64_t columns, Vec even, Vec odd) {
   Store(p, even);
   Store(p + columns, odd);
 }
-inline void StoreSteps(BFloat16* p, int64_t /*columns*/, Vec even, Vec odd) {
 #if defined(SWIFTKV_HAS_DPBF16)
+struct PairVec {
+  __m512i v;
+};
+inline PairVec PairsOf(Vec even, Vec odd) {
   const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22,
                                               6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-  const auto rows = (__m512i)_mm512_cvtne2ps_pbh(odd.v, even.v);
-  _mm512_storeu_si512(p, _mm512_permutexvar_epi16(interleave, rows));
+  return {_mm512_permutexvar_epi16(interleave, (__m512i)_mm512_cvtne2ps_pbh(odd.v, even.v))};
+}
+#endif
+inline void StoreSteps(BFloat16* p, int64_t /*columns*/, Vec even, Vec odd) {
+#if defined(SWIFTKV_HAS_DPBF16)
+  _mm512_storeu_si512(p, PairsOf(even, odd).v);
 #else
   const __m512i low = _mm512_cvtepu16_epi32(NarrowBits(even));
   const __m512i high = _mm512_slli_epi32(_mm512_cvtepu16_epi32(NarrowBits(odd)), 16);
@@ -130,8 +137,9 @@ struct WordVec {
 };
 inline WordVec LoadWords(const uint32_t* p) { return {_mm512_loadu_si512(p)}; }
 inline Vec Nibble(WordVec a, int i) {
-  const __m512i shifted = _mm512_srlv_epi32(a.v, _mm512_set1_epi32(4 * i));
-  return {_mm512_cvtepi32_ps(_mm512_and_si512(shifted, _mm512_set1_epi32(15)))};
+  const __m512 numbers = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  // The permutation looks at the lowest four bits alone.
+  return {_mm512_permutexvar_ps(_mm512_srlv_epi32(a.v, _mm512_set1_epi32(4 * i)), numbers)};
 }
 inline Vec Byte(WordVec a, int i) {  // signed
   const __m512i shifted = _mm512_sllv_epi32(a.v, _mm512_set1_epi32(24 - 8 * i));
@@ -287,9 +295,6 @@ inline Vec OddOfPairs(const BFloat16* p) {
 }
 
 #if defined(SWIFTKV_HAS_DPBF16)
-struct PairVec {
-  __m512i v;
-};
 inline PairVec LoadPairs(const BFloat16* p) { return {_mm512_loadu_si512(p)}; }
 inline PairVec BroadcastPair(const BFloat16* p) {
   int32_t pair;
