@@ -77,6 +77,11 @@ inline void TileStep(const typename Dot::Input* x, int64_t x_stride, const typen
       const typename Dot::InputVec input = Dot::Broadcast(x + i * x_stride, pass);
       SWIFTKV_UNROLL
       for (int j = 0; j < kVectors; ++j) sums[i][j] = Dot::Accumulate(input, columns[j], sums[i][j]);
+      if constexpr (Dot::kPasses > 1 && kRows > 2) {
+        // Else GCC 12 broadcasts the next pass's inputs early and spills sums for them.
+        SWIFTKV_UNROLL
+        for (int j = 0; j < kVectors; ++j) __asm__("" : "+v"(sums[i][j].v));
+      }
     }
   }
 }

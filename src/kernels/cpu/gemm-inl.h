@@ -80,12 +80,21 @@ void GemmTile(const typename Dot::Args& args, const typename Dot::Input* x, int6
     TileStep<Dot>(x + step * Dot::kDepth, x_stride, columns, step * kPanelColumns * Dot::kDepth, sums);
   }
   if (!last) {
+    SWIFTKV_UNROLL
     for (int i = 0; i < kRows; ++i) {
+      SWIFTKV_UNROLL
       for (int j = 0; j < kVectors; ++j) StoreSum(carry + i * kPanelColumns + j * kLanes, sums[i][j]);
     }
     return;
   }
-  FinishTile(args, row, column, sums);
+  // GCC 12 keeps an array in memory, stored in every step, whose address another function gets.
+  typename Dot::Sum finished[kRows][kVectors];
+  SWIFTKV_UNROLL
+  for (int i = 0; i < kRows; ++i) {
+    SWIFTKV_UNROLL
+    for (int j = 0; j < kVectors; ++j) finished[i][j] = sums[i][j];
+  }
+  FinishTile(args, row, column, finished);
 }
 
 // All 64 columns of kRows rows.

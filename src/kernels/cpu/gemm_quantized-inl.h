@@ -5,12 +5,6 @@ namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE {
 
 inline constexpr int64_t kStripRows = 16;
 inline constexpr int64_t kUnitRows = 32;  // rows of inputs that pass over a unit of weights together
-// Vectors of a unit that they pass over at once: as many as registers hold.
-#if defined(SWIFTKV_HAS_DPBF16)
-inline constexpr int kVectorsAtOnce = 2;
-#else
-inline constexpr int kVectorsAtOnce = 1;
-#endif
 
 // One block of 16 rows of inputs.
 struct StripBlock {
@@ -116,6 +110,10 @@ UnitVector<kBits> LoadUnitVector(const std::byte* unit, int64_t column) {
   return {LoadBlock<kBits>(reinterpret_cast<const uint32_t*>(unit) + Layout::WordIndex(column, 0)), LoadHalf(scales),
           kBits == 4 ? LoadHalf(scales + kPanelColumns) : Zero()};
 }
+// Vectors of a unit that rows pass over at once: as many as registers hold.
+template <int kBits>
+inline constexpr int kVectorsAtOnce = kLanes == 16 && sizeof(UnitVector<kBits>::codes) == 8 * sizeof(Vec) ? 2 : 1;
+
 // sum + the products with the block x of inputs, row i of its strip.
 template <int kBits>
 Vec AddProducts(const UnitVector<kBits>& w, const int8_t* x, const StripBlock& strip, int64_t i, Vec sum) {
@@ -156,27 +154,28 @@ void ComputeFewRows(const QuantizedArgs& args, const PackedLayout& layout, int64
   FinishTile(static_cast<const GemmArgs&>(args), row, panel * kPanelColumns + begin, sums);
 }
 
-// Adds the products of one block of inputs to sums [rows, 64], columns [begin, end), both multiples of 32. All sums of a
-// row are stored after its last load, which a compiler can't know to be of other memory.
+// Adds the products of one block of inputs to sums [rows, 64], columns [begin, end), both multiples of 32. All sums of
+// a row are stored after its last load, which a compiler can't know to be of other memory.
 template <int kBits>
 void AddUnit(const QuantizedArgs& args, const std::byte* unit, int64_t block, int64_t row, int64_t rows, int64_t begin,
              int64_t end, float* sums) {
-  for (int64_t column = begin; column < end; column += kVectorsAtOnce * kLanes) {
-    FetchUnit<kBits>(unit, column, kVectorsAtOnce * kLanes);
-    UnitVector<kBits> w[kVectorsAtOnce];
+  constexpr int kVectors = kVectorsAtOnce<kBits>;
+  for (int64_t column = begin; column < end; column += kVectors * kLanes) {
+    FetchUnit<kBits>(unit, column, kVectors * kLanes);
+    UnitVector<kBits> w[kVectors];
     SWIFTKV_UNROLL
-    for (int j = 0; j < kVectorsAtOnce; ++j) w[j] = LoadUnitVector<kBits>(unit, column + j * kLanes);
+    for (int j = 0; j < kVectors; ++j) w[j] = LoadUnitVector<kBits>(unit, column + j * kLanes);
     const int8_t* x = args.Codes(row) + block * kQuantizedBlock;
     float* sum = sums + column;
     for (int64_t strip_row = 0; strip_row < rows; strip_row += kStripRows) {
       const StripBlock& strip = args.Strip(row + strip_row, block);
       const int64_t strip_rows = std::min(kStripRows, rows - strip_row);
       for (int64_t i = 0; i < strip_rows; ++i, x += args.x_stride, sum += kPanelColumns) {
-        Vec totals[kVectorsAtOnce];
+        Vec totals[kVectors];
         SWIFTKV_UNROLL
-        for (int j = 0; j < kVectorsAtOnce; ++j) totals[j] = AddProducts(w[j], x, strip, i, Load(sum + j * kLanes));
+        for (int j = 0; j < kVectors; ++j) totals[j] = AddProducts(w[j], x, strip, i, Load(sum + j * kLanes));
         SWIFTKV_UNROLL
-        for (int j = 0; j < kVectorsAtOnce; ++j) Store(sum + j * kLanes, totals[j]);
+        for (int j = 0; j < kVectors; ++j) Store(sum + j * kLanes, totals[j]);
       }
     }
   }
