@@ -4,7 +4,9 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 
 #include "base/parallel.h"
 #include "model_cases.h"
@@ -140,6 +142,59 @@ TEST(InvarianceTest, BatchesGiveTheSameBytesAsSequencesAlone) {
       ExpectSameBytes(Row(mixed, 3, vocab), Row(a_alone, 39, vocab));
     }
   });
+}
+
+struct Precision {
+  const char* name;
+  Quantization quantization;
+  std::optional<DType> cache;
+};
+constexpr Precision kPrecisions[] = {
+    {"q8_0", Quantization::kQ8_0, {}},
+    {"q4_1", Quantization::kQ4_1, {}},
+    {"int8", Quantization::kInt8, {}},
+    {"int4", Quantization::kInt4, {}},
+    {"bf16, int8 cache", Quantization::kNone, DType::kI8},
+    {"int8, int8 cache", Quantization::kInt8, DType::kI8},
+};
+
+// As OddConfig, but of whole blocks of 32 features.
+ModelConfig BlockConfig() {
+  ModelConfig config = OddConfig(Family::kLlama);
+  config.hidden_size = 96;
+  config.intermediate_size = 160;
+  config.head_dim = 32;
+  return config;
+}
+
+// Weights in 8 and 4 bits and a cache in 8: a whole prompt, chunks of it with and without logit rows, beside another
+// sequence, and on more threads.
+TEST(InvarianceTest, EveryPrecisionGivesTheSameBytes) {
+  for (const kernels::Backend* backend : kernels::AvailableBackends()) {
+    for (const Precision& precision : kPrecisions) {
+      SCOPED_TRACE(std::string(backend->name()) + " " + precision.name);
+      const Weights weights = *RandomWeights(
+          BlockConfig(), 7,
+          {.quantization = precision.quantization, .teacher = true, .student = true, .backend = backend});
+      const int64_t vocab = weights.config.vocab_size;
+      const std::vector<int32_t> tokens = RandomTokens(90, vocab, 8);
+      const std::vector<int32_t> others = RandomTokens(21, vocab, 9);
+      for (const Mode mode : {Mode::kTeacher, Mode::kStudent}) {
+        const std::vector<float> whole = RunAllRows(weights, mode, tokens, 0, precision.cache);
+        for (const auto& [chunk, thread_count] : {std::pair(1, 1), std::pair(5, 3), std::pair(40, 2)}) {
+          const ThreadCount threads(thread_count);
+          ExpectSameBytes(RunAllRows(weights, mode, tokens, chunk, precision.cache), whole);
+        }
+        Runner runner(weights, mode, 256, precision.cache);
+        runner.Step({{0, {tokens.begin(), tokens.begin() + 71}, {}}, {1, {others.begin(), others.begin() + 20}, {}}});
+        const std::vector<float> mixed =
+            runner.Step({{1, {others[20]}, {0}}, {0, {tokens.begin() + 71, tokens.end()}, {4, 18}}});
+        ExpectSameBytes(Row(mixed, 1, vocab), Row(whole, 75, vocab));
+        ExpectSameBytes(Row(mixed, 2, vocab), Row(whole, 89, vocab));
+        ExpectSameBytes(Row(mixed, 0, vocab), Row(RunAllRows(weights, mode, others, 0, precision.cache), 20, vocab));
+      }
+    }
+  }
 }
 
 TEST(InvarianceTest, TheTeacherOfAConvertedCheckpointIsTheBaseModel) {

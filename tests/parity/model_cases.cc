@@ -121,9 +121,10 @@ std::vector<float> Runner::Step(const std::vector<Feed>& feeds, ForwardObserver*
   return logits;
 }
 
-std::vector<float> RunAllRows(const Weights& weights, Mode mode, const std::vector<int32_t>& tokens, int64_t chunk) {
+std::vector<float> RunAllRows(const Weights& weights, Mode mode, const std::vector<int32_t>& tokens, int64_t chunk,
+                              std::optional<DType> cache_dtype) {
   const auto count = static_cast<int64_t>(tokens.size());
-  Runner runner(weights, mode, count + kKvBlockTokens);
+  Runner runner(weights, mode, count + kKvBlockTokens, cache_dtype);
   std::vector<float> logits;
   for (int64_t begin = 0; begin < count; begin += chunk) {
     if (chunk == 0) chunk = count;

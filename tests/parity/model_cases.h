@@ -63,7 +63,8 @@ class Runner {
 };
 
 // All tokens as one sequence in chunks of `chunk` (0: one chunk), logits of every row.
-std::vector<float> RunAllRows(const Weights& weights, Mode mode, const std::vector<int32_t>& tokens, int64_t chunk = 0);
+std::vector<float> RunAllRows(const Weights& weights, Mode mode, const std::vector<int32_t>& tokens, int64_t chunk = 0,
+                              std::optional<DType> cache_dtype = {});
 
 // The larger of two errors; NaN, which no bound lets pass, if one of them is.
 inline double Worse(double a, double b) { return std::isnan(a) || a > b ? a : b; }
