@@ -428,10 +428,13 @@ Status Distill(const Flags& asked) {
 }
 
 // --name and --no-name
-void AddSwitch(CLI::App* command, const std::string& name, std::optional<bool>* value, const std::string& description) {
+void AddSwitch(CLI::App* command, const std::vector<std::string>& names, std::optional<bool>* value,
+               const std::string& description) {
+  std::string flags;
+  for (const std::string& name : names) flags += fmt::format("{1}--{0},!--no-{0}", name, flags.empty() ? "" : ",");
   command
       ->add_flag_function(
-          fmt::format("--{0},!--no-{0}", name), [value](int64_t count) { *value = count > 0; }, description)
+          flags, [value](int64_t count) { *value = count > 0; }, description)
       ->check(CLI::TypeValidator<bool>());  // what the environment says may be no such word
 }
 
@@ -446,12 +449,12 @@ void AddRecipeFlags(CLI::App* command, Flags* flags) {
   command->add_option("--num-key-value-layers", flags->num_key_value_layers, "Layers that run for every token");
   command->add_option("--key-value-group-size", flags->key_value_group_size, "Layers above that share one K/V");
   command->add_option("--max-length", flags->max_length, "Tokens of a row");
-  AddSwitch(command, "mask-inputs", &flags->mask_inputs,
+  AddSwitch(command, {"mask-inputs"}, &flags->mask_inputs,
             "Whether of a conversation only what the assistant says counts in the loss");
   command->add_option("--micro-batch-size,--per-device-train-batch-size", flags->micro_batch_size,
                       "Rows of a forward and backward pass");
   command->add_option("--gradient-accumulation-steps", flags->gradient_accumulation_steps, "Passes of an update");
-  AddSwitch(command, "activation-checkpointing", &flags->activation_checkpointing,
+  AddSwitch(command, {"activation-checkpointing", "gradient-checkpointing"}, &flags->activation_checkpointing,
             "Keep only each layer's input and compute the rest again: less memory, more time");
   command->add_option("--epochs,--num-train-epochs", flags->epochs, "Times that all text is gone through");
   command->add_option("--train-iters,--max-steps", flags->train_iters, "Updates, instead of epochs");

@@ -6,8 +6,10 @@
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 #include <chrono>
+#include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <optional>
 #include <thread>
 
 #include "cli/arguments.h"
@@ -32,6 +34,7 @@ struct Flags {
   int64_t max_waiting = AsyncEngineOptions().max_waiting;
   int64_t max_num_seqs = 64;
   double kv_cache_memory = 0;
+  std::optional<uint64_t> seed;
   double tpot_target_ms = 0;
   bool prefix_caching = true;
   int64_t block_size = kKvBlockTokens;
@@ -43,6 +46,7 @@ AsyncEngineOptions MakeAsyncEngineOptions(const Flags& flags, const LoadedModel&
   AsyncEngineOptions options{.engine = MakeEngineOptions(flags.model, model), .max_waiting = flags.max_waiting};
   options.engine.scheduler.max_num_seqs = flags.max_num_seqs;
   options.engine.scheduler.enable_prefix_caching = flags.prefix_caching;
+  options.engine.seed = flags.seed;
   options.engine.tpot_target_s = flags.tpot_target_ms / 1000;
   const double share = model.weights.backend->memory().is_host() ? 0.25 : 0.85;  // a GPU is ours alone
   options.engine.kv_cache_memory = flags.kv_cache_memory == 0 ? share : flags.kv_cache_memory;
@@ -156,6 +160,9 @@ void AddEngineFlags(CLI::App* command, Flags* flags) {
                    "Milliseconds a token that running answers should keep; prompts are cut smaller for it. 0: none")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  command->add_option("-s,--seed", flags->seed,
+                      "Of requests that bring none: in the same order they get the same answers again. Absent: a new one "
+                      "for each request");
   command->add_flag("--enable-prefix-caching,!--no-enable-prefix-caching", flags->prefix_caching,
                     "Reuse K/V between requests (the default)");
   command->add_option("--block-size", flags->block_size, "Tokens of a block of K/V: 16")

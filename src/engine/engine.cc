@@ -214,8 +214,10 @@ int64_t Engine::LongestLength(const Request& request) const {
 
 Result<int64_t> Engine::Add(Request request) {
   SWIFTKV_RETURN_IF_ERROR(Check(request));
-  if (!request.sampling.seed) request.sampling.seed = NewSeed();
   const int64_t id = next_id_++;
+  if (!request.sampling.seed) {
+    request.sampling.seed = options_.seed ? *options_.seed + static_cast<uint64_t>(id) : NewSeed();
+  }
   Running running{.choices = {}, .times = {.arrival = request.arrival.value_or(now())}, .deadline = {}};
   if (request.timeout_s > 0) {
     running.deadline = Deadline(running.times.arrival, request.timeout_s);

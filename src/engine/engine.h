@@ -40,6 +40,8 @@ struct EngineOptions {
   double kv_cache_memory = 0;
   std::optional<DType> kv_cache_dtype = {};  // absent: the weights' type; kI8: half the memory of kBF16
   SchedulerOptions scheduler = {};
+  // Of requests that bring none: they draw from it and their place among all requests. Absent: anew each time.
+  std::optional<uint64_t> seed = {};
   double tpot_target_s = 0;  // what a step may take while answers run, kept by smaller prompt chunks; 0: see pace.h
   // The time of day for deadlines, pace and RequestTimes; a simulation brings its own.
   std::function<std::chrono::steady_clock::time_point()> now = std::chrono::steady_clock::now;

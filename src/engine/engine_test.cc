@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "model/tiny_model.h"
 #include "model/weights.h"
@@ -231,6 +232,20 @@ TEST_F(EngineTest, ChoicesShareThePromptAndDrawApart) {
   EXPECT_NE(result.completions[0].token_ids, result.completions[1].token_ids);
   EXPECT_NE(result.completions[1].token_ids, result.completions[2].token_ids);
   for (const Completion& completion : result.completions) EXPECT_EQ(completion.token_ids.size(), 10u);
+}
+
+TEST_F(EngineTest, ASeedOfTheEngineMakesRequestsWithoutOneDrawAgain) {
+  const Request request{.prompt_token_ids = Prompt(37, 1), .sampling = {.max_tokens = 10, .ignore_eos = true}};
+  const auto run_two = [&](const EngineOptions& options) {
+    auto results = MakeEngine(options)->Generate({request, request});
+    EXPECT_TRUE(results.has_value());
+    return std::pair((*results)[0].completions[0].token_ids, (*results)[1].completions[0].token_ids);
+  };
+  const auto [first, second] = run_two({.seed = 5});
+  EXPECT_NE(first, second) << "each request has draws of its own";
+  EXPECT_EQ(std::pair(first, second), run_two({.seed = 5}));
+  EXPECT_NE(first, run_two({.seed = 6}).first);
+  EXPECT_NE(first, run_two({}).first) << "a new seed each time";
 }
 
 TEST_F(EngineTest, APrefixIsNotComputedAgain) {

@@ -238,7 +238,7 @@ TEST_F(DistillTest, FlagsAndTheRecipesFolderHold) {
 }
 
 TEST_F(DistillTest, SwitchesOfARecipeAreFlagsToo) {
-  const std::vector<std::string> flags = {"--mask-inputs",       "--activation-checkpointing",
+  const std::vector<std::string> flags = {"--mask-inputs",       "--gradient-checkpointing",
                                           "--gradient-clipping", "0.5",
                                           "--weight-decay",      "0.01",
                                           "--hidden-loss-layer", "-3"};
