@@ -32,6 +32,10 @@ struct DotBf16 {
   static InputVec Broadcast(const Input* x, int /*pass*/) { return BroadcastPair(x); }
   static WeightVec LoadWeights(const Weight* w, int /*pass*/) { return LoadPairs(w); }
   static Vec Accumulate(InputVec x, WeightVec w, Vec sum) { return DotPairs(x, w, sum); }
+  // A step of float32 weights that are rounded here, finite ones.
+  using Step = PairVec;
+  static Step RoundStep(Vec even, Vec odd) { return PairsOf(even, odd); }
+  static Vec AccumulateStep(const Input* x, Step w, Vec sum) { return DotPairs(BroadcastPair(x), w, sum); }
 };
 #else
 // Without BF16 instructions: weights widen in registers, inputs (rounded to bf16) were widened beforehand.
@@ -47,6 +51,13 @@ struct DotBf16 {
   static InputVec Broadcast(const Input* x, int pass) { return Set(x[pass]); }
   static WeightVec LoadWeights(const Weight* w, int pass) { return pass == 0 ? EvenOfPairs(w) : OddOfPairs(w); }
   static Vec Accumulate(InputVec x, WeightVec w, Vec sum) { return MulAdd(x, w, sum); }
+  struct Step {
+    Vec even, odd;
+  };
+  static Step RoundStep(Vec even, Vec odd) { return {RoundToBf16(even), RoundToBf16(odd)}; }
+  static Vec AccumulateStep(const Input* x, const Step& w, Vec sum) {
+    return MulAdd(Set(x[1]), w.odd, MulAdd(Set(x[0]), w.even, sum));
+  }
 };
 #endif
 

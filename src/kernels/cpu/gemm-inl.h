@@ -134,26 +134,29 @@ const typename Dot::Input* TileInputs(const typename Dot::Args& args, int64_t ro
   return copy;
 }
 
-#if defined(SWIFTKV_HAS_DPBF16)
 // All rows of an item, kRows, times a panel of block-quantized weights, each of which is multiplied as soon as it is
 // converted: so few rows would spend more time on storing and loading bf16 than on products.
 template <class Unit, int kRows>
 void ComputeConverted(const GemmArgs& args, const PackedLayout& layout, int64_t row, int64_t panel) {
+  using Input = DotBf16::Input;
   constexpr int kVectors = kPanelColumns / kLanes;
+  auto* copy = reinterpret_cast<Input*>(ThreadScratch(kRows * kMaxSectionK * static_cast<int64_t>(sizeof(Input))));
   Vec sums[kRows][kVectors];
   SetZero(sums);
   for (int64_t section = 0; section < layout.sections(); ++section) {
     const std::byte* unit = args.w->data.data() + layout.Offset(section, panel) / kUnitElements * Unit::kBytes;
-    const auto* x = static_cast<const BFloat16*>(args.x) + row * args.x_stride + layout.SectionBegin(section);
-    for (int64_t k = 0; k < layout.SectionSize(section); k += kQuantizedBlock, unit += Unit::kBytes) {
+    const int64_t k_size = layout.SectionSize(section);
+    int64_t stride = 0;
+    const Input* x = TileInputs<DotBf16>(args, row, kRows, layout.SectionBegin(section), k_size, copy, &stride);
+    for (int64_t k = 0; k < k_size; k += kQuantizedBlock, unit += Unit::kBytes) {
       for (int j = 0; j < kVectors; ++j) {
         Vec block_sums[kRows];
         for (int i = 0; i < kRows; ++i) block_sums[i] = sums[i][j];
         ForPairs<Unit>(unit, j * kLanes, [&](int64_t pair, Vec even, Vec odd) {
-          const PairVec w = PairsOf(even, odd);
+          const DotBf16::Step w = DotBf16::RoundStep(even, odd);
           SWIFTKV_UNROLL
           for (int i = 0; i < kRows; ++i) {
-            block_sums[i] = DotPairs(BroadcastPair(x + i * args.x_stride + k + pair), w, block_sums[i]);
+            block_sums[i] = DotBf16::AccumulateStep(x + i * stride + k + pair, w, block_sums[i]);
           }
         });
         for (int i = 0; i < kRows; ++i) sums[i][j] = block_sums[i];
@@ -173,19 +176,16 @@ inline void ComputeConverted(const GemmArgs& args, const PackedLayout& layout, i
     ComputeConverted<Unit, 4>(args, layout, row, panel);
   });
 }
-#endif
 
 template <class Dot>
 void ComputeItem(const typename Dot::Args& args, const PackedLayout& layout, int64_t row_begin, int64_t row_count,
                  int64_t panel) {
   using Input = typename Dot::Input;
-#if defined(SWIFTKV_HAS_DPBF16)
   if constexpr (std::is_same_v<Dot, DotBf16>) {
     if (IsQuantized(args.w->dtype) && row_count <= kConvertedRows) {
       return ComputeConverted(args, layout, row_begin, row_count, panel);
     }
   }
-#endif
   constexpr int64_t kCarryBytes = kMaxRowBlock * kPanelColumns * static_cast<int64_t>(sizeof(float));
   constexpr int64_t kCopyBytes = kTileRows * kMaxSectionK * static_cast<int64_t>(sizeof(Input));
   constexpr int64_t kPanelBytes = kMaxSectionK * kPanelColumns * static_cast<int64_t>(sizeof(BFloat16));

@@ -29,6 +29,13 @@ inline __m128i NarrowBits(Vec a) {
   return _mm_packus_epi32(_mm256_castsi256_si128(upper), _mm256_extracti128_si256(upper, 1));
 }
 
+inline Vec RoundToBf16(Vec a) {
+  const __m256i bits = _mm256_castps_si256(a.v);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+  return {_mm256_castsi256_ps(_mm256_and_si256(rounded, _mm256_set1_epi32(-65536)))};
+}
+
 inline Vec Load(const float* p) { return {_mm256_loadu_ps(p)}; }
 inline Vec Load(const BFloat16* p) { return WidenBits(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
 inline Vec Load(const int8_t* p) {

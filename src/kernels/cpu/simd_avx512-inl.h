@@ -33,6 +33,14 @@ inline __m256i NarrowBits(Vec a) {
 #endif
 }
 
+// As NarrowBits, but for a NaN, and widened.
+inline Vec RoundToBf16(Vec a) {
+  const __m512i bits = _mm512_castps_si512(a.v);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+  return {_mm512_castsi512_ps(_mm512_and_si512(rounded, _mm512_set1_epi32(-65536)))};
+}
+
 inline Vec Load(const float* p) { return {_mm512_loadu_ps(p)}; }
 inline Vec Load(const BFloat16* p) { return WidenBits(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
 inline Vec Load(const int8_t* p) {
