@@ -160,9 +160,10 @@ void AddEngineFlags(CLI::App* command, Flags* flags) {
                    "Milliseconds a token that running answers should keep; prompts are cut smaller for it. 0: none")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  command->add_option("-s,--seed", flags->seed,
-                      "Of requests that bring none: in the same order they get the same answers again. Absent: a new one "
-                      "for each request");
+  command->add_option(
+      "-s,--seed", flags->seed,
+      "Of requests that bring none: in the same order they get the same answers again. Absent: a new one "
+      "for each request");
   command->add_flag("--enable-prefix-caching,!--no-enable-prefix-caching", flags->prefix_caching,
                     "Reuse K/V between requests (the default)");
   command->add_option("--block-size", flags->block_size, "Tokens of a block of K/V: 16")
