@@ -54,7 +54,8 @@ CpuFeatures Detect() {
   cpu.avx2 = (enabled & kAvxState) == kAvxState && Bit(leaf7.ebx, 5) && fma && f16c;
   const bool f_dq_bw_vl = Bit(leaf7.ebx, 16) && Bit(leaf7.ebx, 17) && Bit(leaf7.ebx, 30) && Bit(leaf7.ebx, 31);
   cpu.avx512 = cpu.avx2 && (enabled & kAvx512State) == kAvx512State && f_dq_bw_vl;
-  cpu.avx512_bf16 = cpu.avx512 && Bit(leaf7_1.eax, 5) && Bit(leaf7.ecx, 11);  // and VNNI: no CPU has the one alone
+  cpu.avx512_vnni = cpu.avx512 && Bit(leaf7.ecx, 11);
+  cpu.avx512_bf16 = cpu.avx512_vnni && Bit(leaf7_1.eax, 5);
   const bool amx_bf16_tile_int8 = Bit(leaf7.edx, 22) && Bit(leaf7.edx, 24) && Bit(leaf7.edx, 25);
   cpu.amx_bf16 = cpu.avx512_bf16 && amx_bf16_tile_int8 && (enabled & kAmxState) == kAmxState && RequestAmxPermission();
   return cpu;

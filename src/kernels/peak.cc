@@ -123,7 +123,7 @@ std::vector<PeakLoop> AvailablePeakLoops() {
   if (Cpu().avx2) loops.push_back({"avx2_f32", DType::kF32, kSteps * kAvx2Chains * 8.0 * 2, Avx2Loop});
   if (Cpu().avx512) loops.push_back({"avx512_f32", DType::kF32, kSteps * kChains * 16.0 * 2, Avx512Loop});
   if (Cpu().avx512_bf16) loops.push_back({"avx512_bf16", DType::kBF16, kSteps * kChains * 16.0 * 4, Avx512Bf16Loop});
-  if (Cpu().avx512_bf16) loops.push_back({"avx512_vnni", DType::kI8, kSteps * kChains * 16.0 * 8, Avx512VnniLoop});
+  if (Cpu().avx512_vnni) loops.push_back({"avx512_vnni", DType::kI8, kSteps * kChains * 16.0 * 8, Avx512VnniLoop});
   if (Cpu().amx_bf16) loops.push_back({"amx_bf16", DType::kBF16, kTileSteps * 4.0 * 16 * 16 * 32 * 2, TileLoop});
   if (Cpu().amx_bf16) loops.push_back({"amx_int8", DType::kI8, kTileSteps * 4.0 * 16 * 16 * 64 * 2, Int8TileLoop});
   return loops;

@@ -6,6 +6,7 @@
 #define SWIFTKV_TARGET \
   "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,amx-tile,amx-bf16,amx-int8"
 #define SWIFTKV_HAS_DPBF16
+#define SWIFTKV_HAS_VNNI
 #define SWIFTKV_HAS_AMX
 // The order matters.
 // clang-format off

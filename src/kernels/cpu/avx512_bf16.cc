@@ -5,6 +5,7 @@
 #define SWIFTKV_SIMD_NAMESPACE avx512_bf16
 #define SWIFTKV_TARGET "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16"
 #define SWIFTKV_HAS_DPBF16
+#define SWIFTKV_HAS_VNNI
 // The order matters.
 // clang-format off
 #include "kernels/cpu/begin_target-inl.h"

@@ -102,6 +102,10 @@ const Backend& Avx512Backend() {
   static const CpuBackend backend("avx512", Avx512Kernels());
   return backend;
 }
+const Backend& Avx512VnniBackend() {
+  static const CpuBackend backend("avx512_vnni", Avx512VnniKernels());
+  return backend;
+}
 const Backend& Avx512Bf16Backend() {
   static const CpuBackend backend("avx512_bf16", Avx512Bf16Kernels());
   return backend;

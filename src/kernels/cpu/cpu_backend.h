@@ -8,6 +8,7 @@ namespace swiftkv::kernels::cpu {
 
 const Backend& Avx2Backend();
 const Backend& Avx512Backend();
+const Backend& Avx512VnniBackend();
 const Backend& Avx512Bf16Backend();
 // Avx512Bf16Backend with bf16 products on AMX tiles.
 const Backend& AmxBackend();

@@ -1,5 +1,5 @@
 // The vector vocabulary of the kernels, in AVX-512: sixteen float32 lanes. Included inside a target region; no guard,
-// because two instruction sets (with and without BF16) include it, each into its own namespace.
+// because several instruction sets (with and without BF16 and VNNI) include it, each into its own namespace.
 namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE {
 
 inline constexpr int kLanes = 16;
@@ -183,7 +183,7 @@ inline __m512i BroadcastCodes(const int8_t* p) {
   std::memcpy(&four, p, sizeof(four));
   return _mm512_set1_epi32(four);
 }
-#if defined(SWIFTKV_HAS_DPBF16)
+#if defined(SWIFTKV_HAS_VNNI)
 // VPDPBUSD takes the inputs as unsigned, so they are moved up by 128 when they are quantized; AMX's tiles take signed
 // ones.
 #if defined(SWIFTKV_HAS_AMX)
@@ -220,7 +220,7 @@ inline IntVec DotFours(FourVec x, FourVec w, IntVec sum) {
 // The codes of a block of 32 input features (quantized_layout.h) of one vector of output features, and the sum of their
 // products with a row of inputs x. Nibbles want each eight inputs in the order 0 2 4 6 1 3 5 7. `excess`: 128 times the
 // sum of x.
-#if defined(SWIFTKV_HAS_DPBF16)
+#if defined(SWIFTKV_HAS_VNNI)
 struct NibbleBlock {
   __m512i fours[8];  // without sign
 };
