@@ -14,6 +14,7 @@ namespace {
 std::vector<const Backend*> MakeAvailable() {
   std::vector<const Backend*> backends = {&RefBackend()};
   if (Cpu().avx2) backends.push_back(&cpu::Avx2Backend());
+  if (Cpu().avx2_vnni) backends.push_back(&cpu::Avx2VnniBackend());
   if (Cpu().avx512) backends.push_back(&cpu::Avx512Backend());
   if (Cpu().avx512_vnni) backends.push_back(&cpu::Avx512VnniBackend());
   if (Cpu().avx512_bf16) backends.push_back(&cpu::Avx512Bf16Backend());

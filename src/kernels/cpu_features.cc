@@ -52,6 +52,7 @@ CpuFeatures Detect() {
   const bool fma = Bit(leaf1.ecx, 12);
   const bool f16c = Bit(leaf1.ecx, 29);
   cpu.avx2 = (enabled & kAvxState) == kAvxState && Bit(leaf7.ebx, 5) && fma && f16c;
+  cpu.avx2_vnni = cpu.avx2 && Bit(leaf7_1.eax, 4);
   const bool f_dq_bw_vl = Bit(leaf7.ebx, 16) && Bit(leaf7.ebx, 17) && Bit(leaf7.ebx, 30) && Bit(leaf7.ebx, 31);
   cpu.avx512 = cpu.avx2 && (enabled & kAvx512State) == kAvx512State && f_dq_bw_vl;
   cpu.avx512_vnni = cpu.avx512 && Bit(leaf7.ecx, 11);

@@ -6,6 +6,7 @@ namespace swiftkv::kernels {
 
 struct CpuFeatures {
   bool avx2 = false;         // AVX2, FMA, F16C
+  bool avx2_vnni = false;    // VPDPBUSD without AVX-512 (AVX-VNNI), and avx2
   bool avx512 = false;       // AVX-512 F, BW, DQ, VL, and avx2
   bool avx512_vnni = false;  // VPDPBUSD, and avx512
   bool avx512_bf16 = false;  // VDPBF16PS, and avx512_vnni: no CPU has the one without the other

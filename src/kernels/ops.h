@@ -1,5 +1,5 @@
-// Every operation that the model needs, as one interface with twins: ref (oracle and documentation), avx2, avx512,
-// avx512_vnni, avx512_bf16, amx, and cuda for a GPU. The best twin for this CPU is chosen at run time;
+// Every operation that the model needs, as one interface with twins: ref (oracle and documentation), avx2, avx2_vnni,
+// avx512, avx512_vnni, avx512_bf16, amx, and cuda for a GPU. The best twin for this CPU is chosen at run time;
 // SWIFTKV_ISA=<name> forces one.
 //
 //   const kernels::Backend& ops = kernels::DefaultBackend();

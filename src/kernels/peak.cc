@@ -29,6 +29,20 @@ __attribute__((target("avx2,fma"))) void Avx2Loop() {
   }
 }
 
+__attribute__((target("avx2,avxvnni"))) void Avx2VnniLoop() {
+  __m256i sums[kAvx2Chains];
+#pragma GCC unroll 12
+  for (int i = 0; i < kAvx2Chains; ++i) sums[i] = _mm256_setzero_si256();
+  const __m256i x = _mm256_set1_epi32(0x01010101);
+  for (int64_t step = 0; step < kSteps; ++step) {
+#pragma GCC unroll 12
+    for (int i = 0; i < kAvx2Chains; ++i) {
+      sums[i] = _mm256_dpbusd_avx_epi32(sums[i], x, x);
+      __asm__ volatile("" : "+x"(sums[i]));
+    }
+  }
+}
+
 __attribute__((target("avx512f"))) void Avx512Loop() {
   __m512 sums[kChains];
 #pragma GCC unroll 24
@@ -121,6 +135,7 @@ __attribute__((target("amx-tile,amx-int8"))) void Int8TileLoop() {
 std::vector<PeakLoop> AvailablePeakLoops() {
   std::vector<PeakLoop> loops;
   if (Cpu().avx2) loops.push_back({"avx2_f32", DType::kF32, kSteps * kAvx2Chains * 8.0 * 2, Avx2Loop});
+  if (Cpu().avx2_vnni) loops.push_back({"avx2_vnni", DType::kI8, kSteps * kAvx2Chains * 8.0 * 8, Avx2VnniLoop});
   if (Cpu().avx512) loops.push_back({"avx512_f32", DType::kF32, kSteps * kChains * 16.0 * 2, Avx512Loop});
   if (Cpu().avx512_bf16) loops.push_back({"avx512_bf16", DType::kBF16, kSteps * kChains * 16.0 * 4, Avx512Bf16Loop});
   if (Cpu().avx512_vnni) loops.push_back({"avx512_vnni", DType::kI8, kSteps * kChains * 16.0 * 8, Avx512VnniLoop});

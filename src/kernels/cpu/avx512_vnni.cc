@@ -1,5 +1,5 @@
-// The kernels for AVX-512 with VNNI but without BF16 instructions. This file is a list: see docs/decisions/0002-simd.md for why it looks like
-// this.
+// The kernels for AVX-512 with VNNI but without BF16 instructions. This file is a list: see docs/decisions/0002-simd.md
+// for why it looks like this.
 #include "kernels/cpu/cpu_kernels.h"
 
 #define SWIFTKV_SIMD_NAMESPACE avx512_vnni

@@ -98,6 +98,10 @@ const Backend& Avx2Backend() {
   static const CpuBackend backend("avx2", Avx2Kernels());
   return backend;
 }
+const Backend& Avx2VnniBackend() {
+  static const CpuBackend backend("avx2_vnni", Avx2VnniKernels());
+  return backend;
+}
 const Backend& Avx512Backend() {
   static const CpuBackend backend("avx512", Avx512Kernels());
   return backend;

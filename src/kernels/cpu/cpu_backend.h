@@ -7,6 +7,7 @@
 namespace swiftkv::kernels::cpu {
 
 const Backend& Avx2Backend();
+const Backend& Avx2VnniBackend();
 const Backend& Avx512Backend();
 const Backend& Avx512VnniBackend();
 const Backend& Avx512Bf16Backend();

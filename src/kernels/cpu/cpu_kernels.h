@@ -73,6 +73,7 @@ struct CpuKernels {
 };
 
 const CpuKernels& Avx2Kernels();
+const CpuKernels& Avx2VnniKernels();
 const CpuKernels& Avx512Kernels();
 const CpuKernels& Avx512VnniKernels();
 const CpuKernels& Avx512Bf16Kernels();

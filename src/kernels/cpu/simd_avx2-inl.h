@@ -1,5 +1,6 @@
 // The vector vocabulary of the kernels, in AVX2: eight float32 lanes. The meaning of each name stands in
-// simd_avx512-inl.h. Included inside a target region, once.
+// simd_avx512-inl.h. Included inside a target region; no guard, because two instruction sets (with and without VNNI)
+// include it, each into its own namespace.
 namespace swiftkv::kernels::cpu::SWIFTKV_SIMD_NAMESPACE {
 
 inline constexpr int kLanes = 8;
@@ -170,6 +171,24 @@ inline BFloat16 LargestMagnitude(const BFloat16* p, int64_t count) {
   const __m128i missing = _mm_minpos_epu16(_mm_sub_epi16(_mm_set1_epi16(0x7fff), half));
   return {static_cast<uint16_t>(0x7fff - _mm_extract_epi16(missing, 0))};
 }
+inline __m256i BroadcastCodes(const int8_t* p) {
+  int32_t four;
+  std::memcpy(&four, p, sizeof(four));
+  return _mm256_set1_epi32(four);
+}
+#if defined(SWIFTKV_HAS_VNNI)
+inline constexpr bool kMovesInputsUp = true;
+struct FourVec {
+  __m256i v;
+};
+inline FourVec LoadFours(const int8_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
+inline FourVec BroadcastFour(const int8_t* p) { return {BroadcastCodes(p)}; }
+inline IntVec DotFours(FourVec x, FourVec w, IntVec sum) {
+  // As in simd_avx512-inl.h.
+  __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum.v) : "x"(x.v), "x"(w.v));
+  return sum;
+}
+#else
 inline constexpr bool kMovesInputsUp = false;
 struct FourVec {
   __m256i even, odd;  // as int16
@@ -180,16 +199,12 @@ inline FourVec WidenFours(__m256i fours) {
 inline FourVec LoadFours(const int8_t* p) {
   return WidenFours(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
-inline __m256i BroadcastCodes(const int8_t* p) {
-  int32_t four;
-  std::memcpy(&four, p, sizeof(four));
-  return _mm256_set1_epi32(four);
-}
 inline FourVec BroadcastFour(const int8_t* p) { return WidenFours(BroadcastCodes(p)); }
 inline IntVec DotFours(FourVec x, FourVec w, IntVec sum) {
   const __m256i pairs = _mm256_add_epi32(_mm256_madd_epi16(x.even, w.even), _mm256_madd_epi16(x.odd, w.odd));
   return {_mm256_add_epi32(sum.v, pairs)};
 }
+#endif
 
 struct NibbleBlock {
   __m256i fours[8];
@@ -205,6 +220,39 @@ inline NibbleBlock LoadNibbleBlock(const uint32_t* words, int64_t stride) {
   }
   return w;
 }
+#if defined(SWIFTKV_HAS_VNNI)
+inline IntVec DotBlock(const NibbleBlock& w, const int8_t* x, int32_t /*excess*/) {
+  __m256i even = _mm256_setzero_si256();
+  __m256i odd = even;
+  SWIFTKV_UNROLL
+  for (int i = 0; i < 8; i += 2) {
+    even = _mm256_dpbusd_avx_epi32(even, w.fours[i], BroadcastCodes(x + 4 * i));
+    odd = _mm256_dpbusd_avx_epi32(odd, w.fours[i + 1], BroadcastCodes(x + 4 * i + 4));
+  }
+  return {_mm256_add_epi32(even, odd)};
+}
+struct ByteBlock {
+  __m256i fours[8];  // moved up by 128
+};
+inline ByteBlock LoadByteBlock(const uint32_t* words, int64_t stride) {
+  ByteBlock w;
+  for (int i = 0; i < 8; ++i) {
+    w.fours[i] = _mm256_xor_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(words + i * stride)),
+                                  _mm256_set1_epi8(-128));
+  }
+  return w;
+}
+inline IntVec DotBlock(const ByteBlock& w, const int8_t* x, int32_t excess) {
+  __m256i even = _mm256_set1_epi32(-excess);
+  __m256i odd = _mm256_setzero_si256();
+  SWIFTKV_UNROLL
+  for (int i = 0; i < 8; i += 2) {
+    even = _mm256_dpbusd_avx_epi32(even, w.fours[i], BroadcastCodes(x + 4 * i));
+    odd = _mm256_dpbusd_avx_epi32(odd, w.fours[i + 1], BroadcastCodes(x + 4 * i + 4));
+  }
+  return {_mm256_add_epi32(even, odd)};
+}
+#else
 inline IntVec DotBlock(const NibbleBlock& w, const int8_t* x, int32_t /*excess*/) {
   __m256i pairs = _mm256_setzero_si256();  // at most 16 products of 15 and 127: they fit int16
   SWIFTKV_UNROLL
@@ -227,6 +275,7 @@ inline IntVec DotBlock(const ByteBlock& w, const int8_t* x, int32_t /*excess*/) 
   for (int i = 0; i < 8; ++i) sum = DotFours(BroadcastFour(x + 4 * i), w.fours[i], sum);
   return sum;
 }
+#endif
 
 inline Vec EvenOfPairs(const BFloat16* p) {
   return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), 16))};

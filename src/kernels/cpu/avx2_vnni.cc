@@ -1,0 +1,34 @@
+// The kernels for AVX2 with FMA and AVX-VNNI (clients since Alder Lake). This file is a list: see
+// docs/decisions/0002-simd.md for why it looks like this.
+#include "kernels/cpu/cpu_kernels.h"
+
+#define SWIFTKV_SIMD_NAMESPACE avx2_vnni
+#define SWIFTKV_TARGET "avx2,fma,f16c,avxvnni"
+#define SWIFTKV_HAS_VNNI
+
+// The order matters.
+// clang-format off
+#include "kernels/cpu/begin_target-inl.h"
+#include "kernels/cpu/simd_avx2-inl.h"
+#include "kernels/cpu/dot-inl.h"
+#include "kernels/cpu/dequantize-inl.h"
+#include "kernels/cpu/gemm-inl.h"
+#include "kernels/cpu/gemm_int8-inl.h"
+#include "kernels/cpu/gemm_quantized-inl.h"
+#include "kernels/cpu/rowwise-inl.h"
+#include "kernels/cpu/gated_gemm-inl.h"
+#include "kernels/cpu/attention_blocks-inl.h"
+#include "kernels/cpu/kv_int8-inl.h"
+#include "kernels/cpu/attention-inl.h"
+#include "kernels/cpu/rowwise_backward-inl.h"
+#include "kernels/cpu/block_product-inl.h"
+#include "kernels/cpu/attention_backward-inl.h"
+#include "kernels/cpu/kernel_table-inl.h"
+#include "kernels/cpu/end_target-inl.h"
+// clang-format on
+
+namespace swiftkv::kernels::cpu {
+
+const CpuKernels& Avx2VnniKernels() { return avx2_vnni::kKernels; }
+
+}  // namespace swiftkv::kernels::cpu
