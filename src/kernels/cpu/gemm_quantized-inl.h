@@ -103,6 +103,7 @@ struct UnitVector {
   Vec scale;
   Vec minimum;  // of 4 bits alone
 };
+
 template <int kBits>
 UnitVector<kBits> LoadUnitVector(const std::byte* unit, int64_t column) {
   using Layout = QuantizedUnit<kBits>;
@@ -110,6 +111,7 @@ UnitVector<kBits> LoadUnitVector(const std::byte* unit, int64_t column) {
   return {LoadBlock<kBits>(reinterpret_cast<const uint32_t*>(unit) + Layout::WordIndex(column, 0)), LoadHalf(scales),
           kBits == 4 ? LoadHalf(scales + kPanelColumns) : Zero()};
 }
+
 // Vectors of a unit that rows pass over at once: as many as registers hold.
 template <int kBits>
 inline constexpr int kVectorsAtOnce = kLanes == 16 && sizeof(UnitVector<kBits>::codes) == 8 * sizeof(Vec) ? 2 : 1;
@@ -123,8 +125,8 @@ Vec AddProducts(const UnitVector<kBits>& w, const int8_t* x, const StripBlock& s
 }
 
 // Calls add(unit, block of inputs) for all units of a panel.
-template <int kBits, class AddUnit>
-void ForUnits(const QuantizedArgs& args, const PackedLayout& layout, int64_t panel, const AddUnit& add) {
+template <int kBits, class Add>
+void ForUnits(const QuantizedArgs& args, const PackedLayout& layout, int64_t panel, const Add& add) {
   for (int64_t section = 0; section < layout.sections(); ++section) {
     const std::byte* unit =
         args.w->data.data() + layout.Offset(section, panel) / kUnitElements * QuantizedUnit<kBits>::kBytes;
