@@ -35,8 +35,9 @@ inline void Int8ScoresOnTiles(const int8_t* q_upper, const int8_t* q_lower, int6
       _tile_dpbssd(3, 5, 7);
     }
     if (next != nullptr) {
-      FetchKThenV(blocks, *next, b + kBlocksAhead, dim);
-      FetchKThenV(blocks, *next, b + 1 + kBlocksAhead, dim);
+      for (int64_t ahead = b + kBlocksAhead; ahead < b + kBlocksAhead + 2; ++ahead) {
+        FetchInOrder(PartK(blocks), PartV(*next), ahead, dim);
+      }
     }
     _tile_stored(0, upper + b * kBlockTokens, kSumBytes);
     _tile_stored(1, lower + b * kBlockTokens, kSumBytes);
@@ -72,17 +73,20 @@ inline void WeighInt8ValuesOnTiles(const uint8_t* upper_weights, const uint8_t* 
 struct Int8TileProducts {
   int64_t queries;
 
-  void Scores(const int8_t* q_upper, const int8_t* q_lower, int64_t dim, const PartitionBlocks<int8_t>& blocks,
-              int64_t count, const PartitionBlocks<int8_t>* next, int32_t* upper, int32_t* lower) const {
+  static constexpr bool kGathersValues = true;
+  void Scores(const Int8Buffers& buffers, int64_t query, int64_t dim, const PartitionBlocks<int8_t>& blocks,
+              int64_t count, const PartitionBlocks<int8_t>* next) const {
     ConfigureInt8Tiles(queries);
     __asm__ volatile("" ::: "memory");
-    Int8ScoresOnTiles(q_upper, q_lower, dim, blocks, count, next, upper, lower);
+    Int8ScoresOnTiles(buffers.q_upper + query * dim, buffers.q_lower + query * dim, dim, blocks, count, next,
+                      buffers.upper_sums, buffers.lower_sums);
     __asm__ volatile("" ::: "memory");
   }
-  void Values(const uint8_t* upper_weights, const uint8_t* lower_weights, const int8_t* values, int64_t groups,
-              int64_t dim, int32_t* upper, int32_t* lower) const {
+  void Values(const Int8Buffers& buffers, int64_t dim, const PartitionBlocks<int8_t>& /*blocks*/, int64_t count,
+              const PartitionBlocks<int8_t>* /*next*/) const {
     __asm__ volatile("" ::: "memory");
-    WeighInt8ValuesOnTiles(upper_weights, lower_weights, values, groups, dim, upper, lower);
+    WeighInt8ValuesOnTiles(buffers.upper_weights, buffers.lower_weights, buffers.values,
+                           (count + kGroupBlocks - 1) / kGroupBlocks, dim, buffers.upper_sums, buffers.lower_sums);
     __asm__ volatile("" ::: "memory");
   }
 };

@@ -66,23 +66,23 @@ inline float SplitQuery(const float* q, int64_t head_dim, int64_t dim, int8_t* u
   return is_zero ? check + 1 : magnitude / kQueryLevels;
 }
 
-// Fetches V of block b, or if it is beyond the last, K of the block as far from the first.
-inline void FetchVThenK(const PartitionBlocks<int8_t>& blocks, int64_t b, int64_t dim) {
-  const bool is_k = b >= blocks.count;
-  const int64_t i = std::min(is_k ? b - blocks.count : b, blocks.count - 1);
-  FetchLines(is_k ? blocks.k[i] : blocks.v[i], dim * kBlockTokens);
-  FetchLines(is_k ? blocks.k_scales[i] : blocks.v_scales[i], kCacheLineBytes);
-}
-// The same of K, and then V of the next partition.
-inline void FetchKThenV(const PartitionBlocks<int8_t>& blocks, const PartitionBlocks<int8_t>& next, int64_t b,
-                        int64_t dim) {
-  if (b < blocks.count) {
-    FetchLines(blocks.k[b], dim * kBlockTokens);
-    FetchLines(blocks.k_scales[b], kCacheLineBytes);
-  } else if (b - blocks.count < next.count) {
-    FetchLines(next.v[b - blocks.count], dim * kBlockTokens);
-    FetchLines(next.v_scales[b - blocks.count], kCacheLineBytes);
-  }
+// K or V of a partition's blocks.
+struct Int8Part {
+  const int8_t* const* codes;
+  const float* const* scales;
+  int64_t count;
+};
+inline Int8Part PartK(const PartitionBlocks<int8_t>& blocks) { return {blocks.k, blocks.k_scales, blocks.count}; }
+inline Int8Part PartV(const PartitionBlocks<int8_t>& blocks) { return {blocks.v, blocks.v_scales, blocks.count}; }
+
+// Fetches block b of what is read now, or if it is beyond the last, the block as far from the first of what is read
+// then.
+inline void FetchInOrder(const Int8Part& now, const Int8Part& then, int64_t b, int64_t dim) {
+  const Int8Part& part = b < now.count ? now : then;
+  const int64_t i = b < now.count ? b : b - now.count;
+  if (i >= part.count) return;
+  FetchLines(part.codes[i], dim * kBlockTokens);
+  FetchLines(part.scales[i], kCacheLineBytes);
 }
 
 // V of a partition as tiles of 64 tokens, ending with its first K on their way. Rows of blocks that are not there keep
@@ -90,7 +90,7 @@ inline void FetchKThenV(const PartitionBlocks<int8_t>& blocks, const PartitionBl
 inline void GatherValues(const PartitionBlocks<int8_t>& blocks, int64_t dim, int8_t* tiles) {
   constexpr int64_t kBlockRows = kBlockTokens / 4;
   for (int64_t b = 0; b < blocks.count; ++b) {
-    FetchVThenK(blocks, b + kBlocksAhead, dim);
+    FetchInOrder(PartV(blocks), PartK(blocks), b + kBlocksAhead, dim);
     int8_t* out = tiles + b / kGroupBlocks * dim * kInt8Depth + b % kGroupBlocks * kBlockRows * kInt8Depth;
     for (int64_t row = 0; row < kBlockRows; ++row) {
       const int8_t* v = blocks.v[b] + row * dim * 4;
@@ -160,7 +160,8 @@ inline Softmax ScoresToInt8Weights(float* scores, int64_t first_token, int64_t t
   return result;
 }
 
-// Up to 16 queries against one partition, whose V is in buffers.values.
+// Up to 16 queries against one partition, whose V is in buffers.values if Products wants it there. `next` is null but
+// for the first of them: what comes after this partition is fetched once.
 template <class Products>
 void AttendInt8Partition(const AttentionArgs& args, const AttentionTile& tile, int64_t query, int64_t rows,
                          const PartitionBlocks<int8_t>& blocks, const PartitionBlocks<int8_t>* next,
@@ -171,8 +172,7 @@ void AttendInt8Partition(const AttentionArgs& args, const AttentionTile& tile, i
   const int64_t count = NeededBlocks(blocks, positions[(query + rows - 1) / group]);
   if (count <= 0) return;
   const Products products{rows};
-  products.Scores(buffers.q_upper + query * dim, buffers.q_lower + query * dim, dim, blocks, count, next,
-                  buffers.upper_sums, buffers.lower_sums);
+  products.Scores(buffers, query, dim, blocks, count, next);
   Softmax parts[kInt8Queries];
   float weight_scales[kInt8Queries];
   for (int64_t i = 0; i < rows; ++i) {
@@ -184,8 +184,7 @@ void AttendInt8Partition(const AttentionArgs& args, const AttentionTile& tile, i
                                    Visible(args, positions[(query + i) / group]), blocks.v_scales, &weights);
     weight_scales[i] = weights.scale;
   }
-  products.Values(buffers.upper_weights, buffers.lower_weights, buffers.values,
-                  (count + kGroupBlocks - 1) / kGroupBlocks, dim, buffers.upper_sums, buffers.lower_sums);
+  products.Values(buffers, dim, blocks, count, next);
   for (int64_t i = 0; i < rows; ++i) {
     for (int64_t d = 0; d < dim; d += kLanes) {
       const Vec sums = JoinSums(buffers.upper_sums + i * dim + d, buffers.lower_sums + i * dim + d);
@@ -210,7 +209,7 @@ void AttendInt8Tile(const AttentionArgs& args, const AttentionTile& tile, float*
   for (int64_t partition = tile.partition_begin; partition < tile.partition_end; ++partition) {
     PartitionBlocks<int8_t> next;
     if (partition + 1 < tile.partition_end) next = FindBlocks<int8_t>(args, tile, partition + 1, visible);
-    GatherValues(blocks, dim, buffers.values);
+    if (Products::kGathersValues) GatherValues(blocks, dim, buffers.values);
     for (int64_t query = 0; query < queries; query += kInt8Queries) {
       AttendInt8Partition<Products>(args, tile, query, std::min(kInt8Queries, queries - query), blocks,
                                     query == 0 ? &next : nullptr, buffers, states);

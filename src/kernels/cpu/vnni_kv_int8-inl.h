@@ -12,7 +12,7 @@ inline IntVec LessExcess(const int8_t* q, int64_t dim) {
   return {_mm512_set1_epi32(-_mm512_reduce_add_epi32(sum.v))};
 }
 
-// The sums of q[i] . k[t], as Int8ScoresOnTiles.
+// The sums of q[i] . k[t], as Int8ScoresOnTiles. Where `next` is given, K and then V are fetched ahead.
 template <int kRows>
 void Int8ScoresInVectors(const int8_t* q_upper, const int8_t* q_lower, int64_t dim,
                          const PartitionBlocks<int8_t>& blocks, int64_t count, const PartitionBlocks<int8_t>* next,
@@ -41,10 +41,13 @@ void Int8ScoresInVectors(const int8_t* q_upper, const int8_t* q_lower, int64_t d
       }
     }
     if (next != nullptr) {
-      FetchKThenV(blocks, *next, b + kBlocksAhead, dim);
-      FetchKThenV(blocks, *next, b + 1 + kBlocksAhead, dim);
+      for (int64_t ahead = b + kBlocksAhead; ahead < b + kBlocksAhead + 2; ++ahead) {
+        FetchInOrder(PartK(blocks), PartV(blocks), ahead, dim);
+      }
     }
+    SWIFTKV_UNROLL
     for (int r = 0; r < kRows; ++r) {
+      SWIFTKV_UNROLL
       for (int j = 0; j < 4; ++j) {
         StoreInts((j % 2 == 0 ? upper : lower) + r * kScoreStride + (b + j / 2) * kBlockTokens, sums[r][j]);
       }
@@ -52,27 +55,34 @@ void Int8ScoresInVectors(const int8_t* q_upper, const int8_t* q_lower, int64_t d
   }
 }
 
-// The sums of weights[i, t] v[t, d], as WeighInt8ValuesOnTiles.
+// The sums of weights[i, t] v[t, d] over the first `count` blocks. Where `next` is given, V and then its K are fetched
+// ahead.
 template <int kRows>
-void WeighInt8ValuesInVectors(const uint8_t* upper_weights, const uint8_t* lower_weights, const int8_t* values,
-                              int64_t groups, int64_t dim, int32_t* upper, int32_t* lower) {
+void WeighInt8ValuesInVectors(const uint8_t* upper_weights, const uint8_t* lower_weights, int64_t dim,
+                              const PartitionBlocks<int8_t>& blocks, int64_t count, const PartitionBlocks<int8_t>* next,
+                              int32_t* upper, int32_t* lower) {
   for (int64_t d = 0; d < dim; d += 2 * kLanes) {
     IntVec sums[kRows][4];  // upper and lower of the first vector of dimensions, then of the second
     SetZero(sums);
-    for (int64_t t = 0; t < groups * kInt8Depth; t += 4) {
-      const int8_t* tile = values + t / kInt8Depth * dim * kInt8Depth + d / kLanes * kInt8TileBytes;
-      const int8_t* row = tile + t % kInt8Depth / 4 * kInt8Depth;
-      const FourVec v[2] = {LoadFours(row), LoadFours(row + kInt8TileBytes)};
-      SWIFTKV_UNROLL
-      for (int r = 0; r < kRows; ++r) {
-        const FourVec weights[2] = {
-            BroadcastFour(reinterpret_cast<const int8_t*>(upper_weights) + r * kInt8WeightStride + t),
-            BroadcastFour(reinterpret_cast<const int8_t*>(lower_weights) + r * kInt8WeightStride + t)};
+    for (int64_t b = 0; b < count; ++b) {
+      if (next != nullptr && d == 0) FetchInOrder(PartV(blocks), PartK(*next), b + kBlocksAhead, dim);
+      for (int64_t t = 0; t < kBlockTokens; t += 4) {
+        const int8_t* row = blocks.v[b] + t * dim + d * 4;
+        const FourVec v[2] = {LoadFours(row), LoadFours(row + kLanes * 4)};
+        const int64_t token = b * kBlockTokens + t;
         SWIFTKV_UNROLL
-        for (int j = 0; j < 4; ++j) sums[r][j] = DotFours(weights[j % 2], v[j / 2], sums[r][j]);
+        for (int r = 0; r < kRows; ++r) {
+          const FourVec weights[2] = {
+              BroadcastFour(reinterpret_cast<const int8_t*>(upper_weights) + r * kInt8WeightStride + token),
+              BroadcastFour(reinterpret_cast<const int8_t*>(lower_weights) + r * kInt8WeightStride + token)};
+          SWIFTKV_UNROLL
+          for (int j = 0; j < 4; ++j) sums[r][j] = DotFours(weights[j % 2], v[j / 2], sums[r][j]);
+        }
       }
     }
+    SWIFTKV_UNROLL
     for (int r = 0; r < kRows; ++r) {
+      SWIFTKV_UNROLL
       for (int j = 0; j < 4; ++j) StoreInts((j % 2 == 0 ? upper : lower) + r * dim + d + j / 2 * kLanes, sums[r][j]);
     }
   }
@@ -82,20 +92,21 @@ void WeighInt8ValuesInVectors(const uint8_t* upper_weights, const uint8_t* lower
 struct Int8VectorProducts {
   int64_t queries;
 
-  void Scores(const int8_t* q_upper, const int8_t* q_lower, int64_t dim, const PartitionBlocks<int8_t>& blocks,
-              int64_t count, const PartitionBlocks<int8_t>* next, int32_t* upper, int32_t* lower) const {
+  static constexpr bool kGathersValues = false;
+  void Scores(const Int8Buffers& buffers, int64_t query, int64_t dim, const PartitionBlocks<int8_t>& blocks,
+              int64_t count, const PartitionBlocks<int8_t>* next) const {
     ForQueryGroups(queries, [&](int64_t i, auto rows) {
-      Int8ScoresInVectors<decltype(rows)::value>(q_upper + i * dim, q_lower + i * dim, dim, blocks, count,
-                                                 i == 0 ? next : nullptr, upper + i * kScoreStride,
-                                                 lower + i * kScoreStride);
+      Int8ScoresInVectors<decltype(rows)::value>(
+          buffers.q_upper + (query + i) * dim, buffers.q_lower + (query + i) * dim, dim, blocks, count,
+          i == 0 ? next : nullptr, buffers.upper_sums + i * kScoreStride, buffers.lower_sums + i * kScoreStride);
     });
   }
-  void Values(const uint8_t* upper_weights, const uint8_t* lower_weights, const int8_t* values, int64_t groups,
-              int64_t dim, int32_t* upper, int32_t* lower) const {
+  void Values(const Int8Buffers& buffers, int64_t dim, const PartitionBlocks<int8_t>& blocks, int64_t count,
+              const PartitionBlocks<int8_t>* next) const {
     ForQueryGroups(queries, [&](int64_t i, auto rows) {
-      WeighInt8ValuesInVectors<decltype(rows)::value>(upper_weights + i * kInt8WeightStride,
-                                                      lower_weights + i * kInt8WeightStride, values, groups, dim,
-                                                      upper + i * dim, lower + i * dim);
+      WeighInt8ValuesInVectors<decltype(rows)::value>(
+          buffers.upper_weights + i * kInt8WeightStride, buffers.lower_weights + i * kInt8WeightStride, dim, blocks,
+          count, i == 0 ? next : nullptr, buffers.upper_sums + i * dim, buffers.lower_sums + i * dim);
     });
   }
 };
