@@ -66,7 +66,7 @@ inline void Prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), 
 
 // Into the L2 cache, or with _MM_HINT_T0 into the L1 cache.
 inline constexpr int64_t kCacheLineBytes = 64;
-template <_mm_hint kLevel = _MM_HINT_T1>
+template <auto kLevel = _MM_HINT_T1>  // an enum for GCC, an int for Clang
 inline void FetchLines(const void* data, int64_t bytes) {
   const auto* line = static_cast<const char*>(data);
   for (int64_t i = 0; i < bytes; i += kCacheLineBytes) _mm_prefetch(line + i, kLevel);
