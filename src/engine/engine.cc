@@ -12,6 +12,7 @@
 
 #include "base/parallel.h"
 #include "engine/memory.h"
+#include "engine/random.h"
 #include "engine/sampler.h"
 #include "engine/stop_matcher.h"
 
@@ -216,7 +217,8 @@ Result<int64_t> Engine::Add(Request request) {
   SWIFTKV_RETURN_IF_ERROR(Check(request));
   const int64_t id = next_id_++;
   if (!request.sampling.seed) {
-    request.sampling.seed = options_.seed ? *options_.seed + static_cast<uint64_t>(id) : NewSeed();
+    // Not the sum of both: a seed's second request would draw as the next seed's first.
+    request.sampling.seed = options_.seed ? RandomBits(*options_.seed, static_cast<uint64_t>(id), 0) : NewSeed();
   }
   Running running{.choices = {}, .times = {.arrival = request.arrival.value_or(now())}, .deadline = {}};
   if (request.timeout_s > 0) {

@@ -244,7 +244,12 @@ TEST_F(EngineTest, ASeedOfTheEngineMakesRequestsWithoutOneDrawAgain) {
   const auto [first, second] = run_two({.seed = 5});
   EXPECT_NE(first, second) << "each request has draws of its own";
   EXPECT_EQ(std::pair(first, second), run_two({.seed = 5}));
-  EXPECT_NE(first, run_two({.seed = 6}).first);
+  for (const uint64_t neighbour : {4, 6}) {
+    const auto others = run_two({.seed = neighbour});
+    EXPECT_NE(first, others.first);
+    EXPECT_NE(first, others.second) << "of another seed";
+    EXPECT_NE(second, others.first) << "of another seed";
+  }
   EXPECT_NE(first, run_two({}).first) << "a new seed each time";
 }
 

@@ -20,12 +20,16 @@ inline std::array<uint32_t, 4> Philox4x32(std::array<uint32_t, 4> counter, std::
   return counter;
 }
 
-// Uniform in [0, 1), 53 bits: draw number `position` of stream `stream`.
-inline double UniformDraw(uint64_t seed, uint64_t position, uint32_t stream) {
+// 64 random bits: number `position` of stream `stream`.
+inline uint64_t RandomBits(uint64_t seed, uint64_t position, uint32_t stream) {
   const auto bits = Philox4x32({static_cast<uint32_t>(position), static_cast<uint32_t>(position >> 32), stream, 0},
                                {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
-  const uint64_t joined = (uint64_t{bits[1]} << 32) | bits[0];
-  return static_cast<double>(joined >> 11) * 0x1.0p-53;
+  return (uint64_t{bits[1]} << 32) | bits[0];
+}
+
+// Uniform in [0, 1), 53 bits.
+inline double UniformDraw(uint64_t seed, uint64_t position, uint32_t stream) {
+  return static_cast<double>(RandomBits(seed, position, stream) >> 11) * 0x1.0p-53;
 }
 
 }  // namespace swiftkv

@@ -158,12 +158,12 @@ constexpr Precision kPrecisions[] = {
     {"int8, int8 cache", Quantization::kInt8, DType::kI8},
 };
 
-// As OddConfig, but of whole blocks of 32 features.
+// As OddConfig, but of whole blocks of 32 features, and with heads of 64, which an INT8 cache in fours wants.
 ModelConfig BlockConfig() {
   ModelConfig config = OddConfig(Family::kLlama);
   config.hidden_size = 96;
   config.intermediate_size = 160;
-  config.head_dim = 32;
+  config.head_dim = 64;
   return config;
 }
 
@@ -177,20 +177,24 @@ TEST(InvarianceTest, EveryPrecisionGivesTheSameBytes) {
           BlockConfig(), 7,
           {.quantization = precision.quantization, .teacher = true, .student = true, .backend = backend});
       const int64_t vocab = weights.config.vocab_size;
-      const std::vector<int32_t> tokens = RandomTokens(90, vocab, 8);
+      // Over a cache in 8 bits more than one partition of attention.
+      const int64_t length = precision.cache ? 270 : 90;
+      const int64_t fewest = precision.cache ? 3 : 1;
+      const std::vector<int32_t> tokens = RandomTokens(length, vocab, 8);
       const std::vector<int32_t> others = RandomTokens(21, vocab, 9);
       for (const Mode mode : {Mode::kTeacher, Mode::kStudent}) {
         const std::vector<float> whole = RunAllRows(weights, mode, tokens, 0, precision.cache);
-        for (const auto& [chunk, thread_count] : {std::pair(1, 1), std::pair(5, 3), std::pair(40, 2)}) {
+        for (const auto& [chunk, thread_count] :
+             {std::pair(fewest, 1), std::pair(int64_t{5}, 3), std::pair(int64_t{40}, 2)}) {
           const ThreadCount threads(thread_count);
           ExpectSameBytes(RunAllRows(weights, mode, tokens, chunk, precision.cache), whole);
         }
-        Runner runner(weights, mode, 256, precision.cache);
-        runner.Step({{0, {tokens.begin(), tokens.begin() + 71}, {}}, {1, {others.begin(), others.begin() + 20}, {}}});
+        Runner runner(weights, mode, 512, precision.cache);
+        runner.Step({{0, {tokens.begin(), tokens.end() - 19}, {}}, {1, {others.begin(), others.begin() + 20}, {}}});
         const std::vector<float> mixed =
-            runner.Step({{1, {others[20]}, {0}}, {0, {tokens.begin() + 71, tokens.end()}, {4, 18}}});
-        ExpectSameBytes(Row(mixed, 1, vocab), Row(whole, 75, vocab));
-        ExpectSameBytes(Row(mixed, 2, vocab), Row(whole, 89, vocab));
+            runner.Step({{1, {others[20]}, {0}}, {0, {tokens.end() - 19, tokens.end()}, {4, 18}}});
+        ExpectSameBytes(Row(mixed, 1, vocab), Row(whole, length - 15, vocab));
+        ExpectSameBytes(Row(mixed, 2, vocab), Row(whole, length - 1, vocab));
         ExpectSameBytes(Row(mixed, 0, vocab), Row(RunAllRows(weights, mode, others, 0, precision.cache), 20, vocab));
       }
     }
