@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Writes tests/golden/model/ridge_fit.txt: weighted ridge regression by numpy's own solver, in float64.
 
     python tools/make_ridge_goldens.py     # numpy 2.4.6
