@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "engine/stub_model.h"
 #include "model/tiny_model.h"
 #include "model/weights.h"
 
@@ -314,6 +315,16 @@ TEST_F(EngineTest, APreemptedAnswersPromptIsNotScoredAgain) {
     EXPECT_EQ(engine->stats().num_preemptions, preemption);
     EXPECT_EQ(engine->stats().computed_tokens - before, 40 + preemption - 32);
   }
+}
+
+// Of the stub's arithmetic a skipping token has half; a sixteenth of the other half is counted, too.
+TEST(EngineBudgetTest, ATokenThatSkipsLayersCostsMoreThanItsArithmetic) {
+  const auto engine = *Engine::Create(std::make_unique<StubModel>(), nullptr,
+                                      {.kv_cache_tokens = 2048, .scheduler = {.max_num_batched_tokens = 272}});
+  ASSERT_TRUE(
+      engine->Add({.prompt_token_ids = std::vector<int32_t>(1000, 1), .sampling = {.max_tokens = 1}}).has_value());
+  engine->Step();
+  EXPECT_EQ(engine->stats().computed_tokens, 512);
 }
 
 TEST_F(EngineTest, ABetterPriorityGoesFirst) {
