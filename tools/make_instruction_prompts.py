@@ -14,6 +14,8 @@ import random
 import re
 import sys
 
+from held_out_rows import training_rows
+
 OPTION_LINE = re.compile(r"^\s*-\s+(?:[A-E]:\s*)?(\S.*?)\s*$", re.MULTILINE)
 MARKS = ("{letter}. {option}", "{letter}) {option}", "({letter}) {option}", "{letter}: {option}", "[{letter}] {option}")
 NAMES = ("letter", "option", "your letter", "your choice", "A, B, C, ...", "letter_of_the_option", "the right letter")
@@ -76,9 +78,8 @@ MAX_CHARACTERS = 1500
 
 
 def read_prompts(path):
-    with open(path, encoding="utf-8") as file:
-        prompts = (json.loads(line)["messages"][0]["content"].strip() for line in file)
-        return [prompt for prompt in prompts if len(prompt) <= MAX_CHARACTERS]
+    prompts = (row["messages"][0]["content"].strip() for row in training_rows(path))
+    return [prompt for prompt in prompts if len(prompt) <= MAX_CHARACTERS]
 
 
 def choices(prompts):

@@ -14,6 +14,8 @@ import random
 import re
 import sys
 
+from held_out_rows import training_rows
+
 FIRST = ("Ada Omar Lena Jakob Mira Tomas Ingrid Pavel Noor Felix Greta Hugo Amina Viktor Celia Bruno Dalia Anton Freya Karim "
          "Stella Matteo Yuki Leon Priya Oskar Rosa Samuel Thea Ivan Helen George Mary Peter Alice Robert Susan Daniel").split()
 LAST = ("Keller Okafor Lindqvist Moreau Tanaka Petrov Hansen Ferrari Novak Silva Weber Costa Ibrahim Olsen Varga Murray "
@@ -66,8 +68,7 @@ def sentences_of(text):
 def passages(folder):
     """Sentences of each training text that is not a conversation."""
     texts = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.txt"))]
-    with open(folder / "peps.jsonl", encoding="utf-8") as file:
-        texts += [json.loads(line)["text"] for line in file]
+    texts += [row["text"] for row in training_rows(folder / "peps.jsonl")]
     return [sentences for sentences in map(sentences_of, texts) if len(sentences) >= 150]
 
 

@@ -87,6 +87,7 @@ void Override(const Flags& flags, Recipe* recipe) {
   Override(flags.gradient_clipping, &recipe->gradient_clipping);
   Override(flags.activation_checkpointing, &recipe->activation_checkpointing);
   Override(flags.epochs, &recipe->epochs);
+  if (flags.epochs) recipe->train_iters = 0;  // which would beat them
   Override(flags.train_iters, &recipe->train_iters);
   Override(flags.seed, &recipe->seed);
   Override(flags.save_every_n_steps, &recipe->checkpoint.save_every_n_steps);
@@ -95,6 +96,7 @@ void Override(const Flags& flags, Recipe* recipe) {
   Override(flags.learning_rate, &recipe->optimizer.learning_rate);
   Override(flags.weight_decay, &recipe->optimizer.weight_decay);
   Override(flags.warmup_ratio, &recipe->scheduler.warmup_ratio);
+  if (flags.warmup_ratio) recipe->scheduler.warmup_steps.reset();  // which would beat it
   Override(flags.logits_loss_temp, &recipe->logits_loss_temp);
   Override(flags.hidden_loss_mult, &recipe->hidden_loss_mult);
   Override(flags.hidden_loss_layer, &recipe->hidden_loss_layer);
@@ -222,18 +224,8 @@ Status Distillation::Generate() {
                              return Interrupted() == 0;
                            }));
   if (!flags_.output.quiet) WriteNote((shows ? "\r" : "") + ProgressLine(written));
-  double weight = recipe_.generate.weight;
-  if (weight == 0) {
-    double sum = 0;
-    int64_t weighted = 0;
-    for (const SourceRecipe& source : recipe_.data.sources) {
-      sum += source.weight;
-      weighted += source.weight > 0 ? 1 : 0;
-    }
-    if (weighted > 0) weight = sum / static_cast<double>(weighted);
-  }
   recipe_.data.sources.push_back(
-      {.path = path, .weight = weight, .held_out = 0.02, .licence = "the base model's own words"});
+      {.path = path, .weight = recipe_.generate.weight, .held_out = 0.02, .licence = "the base model's own words"});
   return Ok();
 }
 
@@ -253,7 +245,8 @@ Status Distillation::OpenData() {
     if (source.role == SourceRole::kPrompts && recipe_.generate.count == 0) continue;
     const std::string use = source.role == SourceRole::kEval      ? "measured on alone"
                             : source.role == SourceRole::kPrompts ? "its prompts, answered by the base model"
-                                                                  : "trained on, some rows held out";
+                            : source.held_out > 0                 ? "trained on, some rows held out"
+                                                                  : "trained on";
     report_.sources.push_back({names[i], use, source.licence});
   }
   return Ok();
@@ -439,7 +432,8 @@ void AddSwitch(CLI::App* command, const std::vector<std::string>& names, std::op
 }
 
 void AddRecipeFlags(CLI::App* command, Flags* flags) {
-  command->add_option("--data", flags->data, "Text to train on, besides the recipe's")->type_name("TEXT...");
+  command->add_option("--data", flags->data, "Text to train on, besides the recipe's; 2 % of its rows are held out")
+      ->type_name("TEXT...");
   command->add_option("--held-out", flags->held_out, "Text to measure on alone")->type_name("TEXT...");
   command->add_option("--generate", flags->generate,
                       "Let the base model answer so many prompts, and train on its answers too");

@@ -53,7 +53,7 @@ class Dataset::Impl {
   DataRecipe recipe_;
   DatasetText text_;
   int64_t epochs_;
-  bool weighted_ = false;
+  double mean_weight_ = 0;       // of those that are given, which the other sources have, too; 0: none is
   std::vector<Source> sources_;  // training sources first
   std::vector<DatasetSource> described_;
   DatasetState state_;  // its sources are the training sources
@@ -75,6 +75,8 @@ Status Dataset::Impl::OpenSources() {
     if (chosen.empty()) return InvalidInput("there is no source to train on");
   }
   SWIFTKV_ASSIGN_OR_RETURN(sources_, swiftkv::OpenSources(chosen, static_cast<uint64_t>(state_.seed)));
+  double weights = 0;
+  int weighted = 0;
   for (size_t i = 0; i < sources_.size(); ++i) {
     const Source& source = sources_[i];
     described_.push_back({source.recipe.path, names[i], source.recipe.role,
@@ -82,8 +84,10 @@ Status Dataset::Impl::OpenSources() {
                           static_cast<int64_t>(source.held_out.size())});
     if (source.recipe.role != SourceRole::kTrain) continue;
     state_.sources.push_back({.fingerprint = source.fingerprint});
-    weighted_ = weighted_ || source.recipe.weight > 0;
+    weights += source.recipe.weight;
+    weighted += source.recipe.weight > 0 ? 1 : 0;
   }
+  if (weighted > 0) mean_weight_ = weights / weighted;
   warned_.assign(sources_.size(), 0);
   return Ok();
 }
@@ -94,12 +98,12 @@ std::optional<size_t> Dataset::Impl::ChooseSource() const {
   // The source that is least far: in passes over its rows, or in tokens for its weight.
   const auto progress = [&](size_t i) {
     const DatasetState::Source& source = state_.sources[i];
-    if (!weighted_) {
+    if (mean_weight_ == 0) {
       return static_cast<double>(source.pass) +
              static_cast<double>(source.position) / static_cast<double>(sources_[i].train.size());
     }
     const double weight = sources_[i].recipe.weight;
-    return static_cast<double>(source.tokens) / (weight > 0 ? weight : 1);
+    return static_cast<double>(source.tokens) / (weight > 0 ? weight : mean_weight_);
   };
   size_t least = 0;
   for (size_t i = 1; i < state_.sources.size(); ++i) {

@@ -14,7 +14,8 @@
 // be used is skipped and counted; a source without a usable row is an error.
 //
 // Order. Without weights each row comes once an epoch, sources evenly mixed. With weights a source's share of the
-// tokens follows its weight, small sources begin again, and an epoch ends when every source has been gone through.
+// tokens follows its weight (the mean of the others' where it has none), small sources begin again, and an epoch ends
+// when every source has been gone through.
 //
 // Held-out rows are chosen by a hash of their own bytes, which neither seed nor count changes; a training row that
 // equals a held-out row of any source is left out.

@@ -158,6 +158,23 @@ TEST_F(DatasetTest, WeightsAreSharesOfTheTokens) {
   EXPECT_NEAR(static_cast<double>(tokens[0]) / static_cast<double>(tokens[1]), 3, 0.1);
 }
 
+TEST_F(DatasetTest, ASourceWithoutAWeightHasTheMeanOfTheOthers) {
+  const std::string a = corpus_.WriteTexts("a.jsonl", Numbered("a", 100));
+  const std::string b = corpus_.WriteTexts("b.jsonl", Numbered("b", 100));
+  const std::string c = corpus_.WriteTexts("c.jsonl", Numbered("c", 100));
+  const auto dataset = Open(
+      {.sources = {{.path = a, .weight = 0.1}, {.path = b, .weight = 0.3}, {.path = c}}, .pack_samples = false}, {});
+  std::map<char, int> times;
+  for (int i = 0; i < 600; ++i) {
+    const auto row = dataset->Next();
+    ASSERT_TRUE(row && *row);
+    ++times[Documents(**row)[0][0]];
+  }
+  EXPECT_NEAR(times['a'], 100, 3);
+  EXPECT_NEAR(times['b'], 300, 3);
+  EXPECT_NEAR(times['c'], 200, 3);
+}
+
 TEST_F(DatasetTest, AWeightedEpochGoesThroughEverySource) {
   const std::string a = corpus_.WriteTexts("a.jsonl", Numbered("a", 10));
   const std::string b = corpus_.WriteTexts("b.jsonl", Numbered("b", 40));

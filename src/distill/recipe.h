@@ -46,7 +46,7 @@ struct SourceRecipe {
   std::string path = {};
   SourceRole role = SourceRole::kTrain;
   int64_t count = 0;         // at most so many rows, drawn by the seed; 0: all
-  double weight = 0;         // share of the training tokens, relative to the other weights; 0: not given
+  double weight = 0;         // share of the training tokens, relative to the other weights; 0: their mean
   double held_out = 0;       // below 1: that share of its rows; else so many rows
   std::string licence = {};  // for the model card
 
@@ -71,7 +71,7 @@ struct GenerateRecipe {
   int64_t max_tokens = 512;
   double temperature = 1;
   double top_p = 1;
-  double weight = 0;  // share of the training tokens, as of a source; 0: the mean of the sources' weights
+  double weight = 0;  // share of the training tokens, as of a source
 
   bool operator==(const GenerateRecipe&) const = default;
 };

@@ -41,8 +41,8 @@ std::vector<int32_t> EosTokenIds(const ModelTraits& traits, const Tokenizer* tok
   return ids;
 }
 
-// Sequence::skipping_token_cost of that model: its share of the arithmetic, and a part of what it skips, since time does
-// not shrink with arithmetic alone (keys and values are written for all layers; docs/results/server-ratios.md).
+// Sequence::skipping_token_cost of that model: its share of the arithmetic, and a part of what it skips, since time
+// does not shrink with arithmetic alone (keys and values are written for all layers; docs/results/server-ratios.md).
 int64_t SkippingTokenCost(const ModelTraits& traits) {
   constexpr double kTimeOfSkipped = 1.0 / 16;
   const double share = traits.skipping_token_flops / traits.token_flops;

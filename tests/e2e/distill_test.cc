@@ -127,7 +127,8 @@ TEST_F(DistillTest, LearnsAndWritesACheckpointWithItsCard) {
     EXPECT_TRUE(fs::exists(Path("out/") + file)) << file;
   }
   EXPECT_THAT(Read("out/README.md"),
-              AllOf(HasSubstr("60 steps"), HasSubstr("text.jsonl"), HasSubstr("--init reference")));
+              AllOf(HasSubstr("60 steps"), HasSubstr("| text.jsonl | trained on, some rows held out |"),
+                    HasSubstr("--init reference")));
   std::istringstream lines(Read("out.training/metrics.jsonl"));
   std::vector<double> held_out;
   int steps = 0;
@@ -235,6 +236,18 @@ TEST_F(DistillTest, FlagsAndTheRecipesFolderHold) {
   EXPECT_THAT(result.err, HasSubstr("generate.count is 0"));
   EXPECT_THAT(Read("named/recipe.yaml"), HasSubstr("dtype: bfloat16"));
   EXPECT_THAT(Read("named/README.md"), Not(HasSubstr("answered by the base model")));
+}
+
+TEST_F(DistillTest, EpochsAndWarmUpRatioBeatARecipesSteps) {
+  std::ofstream(Path("recipe.yaml")) << "data: {sources: [{path: " << Path("text.jsonl") << ", count: 20}]}\n"
+                                     << "train_iters: 4000\nscheduler: {warmup_steps: 3}\nmicro_batch_size: 1\n";
+  const ProcessResult result =
+      RunSwiftKv({"distill", Path("base"), "--recipe", Path("recipe.yaml"), "--epochs", "1", "--warmup-ratio", "0",
+                  "--max-length", "32", "--init", "reference", "--output", Path("out")});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(Read("out/recipe.yaml"),
+              AllOf(HasSubstr("train_iters: 0"), HasSubstr("warmup_ratio: 0"), Not(HasSubstr("warmup_steps"))));
+  EXPECT_THAT(Read("out/README.md"), HasSubstr("| text.jsonl | trained on |"));
 }
 
 TEST_F(DistillTest, SwitchesOfARecipeAreFlagsToo) {
