@@ -4,11 +4,12 @@
 #include <nlohmann/json.hpp>
 
 #include "base/printable.h"
+#include "checkpoint/json_file.h"
 
 namespace swiftkv {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 
 // The member `name` of an object, or null.
 const Json& Member(const Json& json, const char* name) {
@@ -44,8 +45,9 @@ Status CompletionStream::Read(std::string_view data, double seconds) {
     done_ = true;
     return Ok();
   }
-  const Json json = Json::parse(data, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object()) return InvalidInput("an event of the stream is no JSON object: {}", Printable(data));
+  const Result<Json> event = ParseJsonObject(data, "an event of the stream");
+  if (!event) return InvalidInput("{}: {}", event.error().message, Printable(data));
+  const Json& json = *event;
   if (const Json& error = Member(json, "error"); !error.is_null()) return IoError("{}", ErrorText(error));
   if (const Json& usage = Member(json, "usage"); usage.is_object()) {
     seen_.prompt_tokens = CountOf(usage, "prompt_tokens");

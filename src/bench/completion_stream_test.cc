@@ -88,8 +88,11 @@ TEST(CompletionStreamTest, ARoleIsNoOutput) {
 }
 
 TEST(CompletionStreamTest, WhatGoesWrongIsNamed) {
-  EXPECT_THAT(CompletionStream(false).Push("data: {nonsense\n\n", 0).error().message, HasSubstr("no JSON"));
-  EXPECT_THAT(CompletionStream(false).Push("data: [1]\n\n", 0).error().message, HasSubstr("no JSON object"));
+  EXPECT_THAT(CompletionStream(false).Push("data: {nonsense\n\n", 0).error().message,
+              HasSubstr("not valid JSON: {nonsense"));
+  EXPECT_THAT(CompletionStream(false).Push("data: [1]\n\n", 0).error().message, HasSubstr("not a JSON object: [1]"));
+  const std::string deep(100000, '[');
+  EXPECT_THAT(CompletionStream(false).Push("data: {\"a\":" + deep + "\n\n", 0).error().message, HasSubstr("nested"));
   const Status server = CompletionStream(false).Push(Chunk(R"({"error":{"message":"out of memory"}})"), 0);
   EXPECT_EQ(server.error().code, ErrorCode::kIo);
   EXPECT_EQ(server.error().message, "out of memory");

@@ -19,6 +19,7 @@
 
 #include "base/printable.h"
 #include "bench/completion_stream.h"
+#include "checkpoint/json_file.h"
 
 namespace swiftkv {
 namespace {
@@ -304,9 +305,9 @@ Result<std::string> AskModel(const LoadGeneratorOptions& options) {
     const std::string_view start = std::string_view(parser.get().body()).substr(0, kMaxErrorBytes);
     return IoError("{}: http {}: {} (--model NAME does without asking)", origin, status, Printable(start));
   }
-  const Json json = Json::parse(parser.get().body(), nullptr, /*allow_exceptions=*/false);
+  SWIFTKV_ASSIGN_OR_RETURN(const Json json, ParseJsonObject(parser.get().body(), origin));
   const Json::json_pointer first_id("/data/0/id");
-  if (json.is_discarded() || !json.contains(first_id) || !json[first_id].is_string()) {
+  if (!json.contains(first_id) || !json[first_id].is_string()) {
     return InvalidInput("{}: the answer names no model; give --model", origin);
   }
   return json[first_id].get<std::string>();

@@ -165,6 +165,10 @@ TEST(LoadGeneratorTest, AsksForTheModel) {
     return Script{{kNow, Header("200 OK", "application/json") + R"({"data":{}})"}};
   });
   EXPECT_THAT(AskModel(OptionsFor(odd)).error().message, HasSubstr("--model"));
+  ScriptedServer deep([](int, const std::string&) {
+    return Script{{kNow, Header("200 OK", "application/json") + R"({"data":)" + std::string(100000, '[')}};
+  });
+  EXPECT_THAT(AskModel(OptionsFor(deep)).error().message, HasSubstr("/v1/models: JSON nested"));
   ScriptedServer closed([](int, const std::string&) {
     return Script{{kNow, Header("401 Unauthorized", "application/json") + R"({"error":"wrong key"})"}};
   });

@@ -13,8 +13,10 @@
 
 #include "base/distinct_names.h"
 #include "base/file.h"
+#include "checkpoint/json_file.h"
 #include "cli/built_in_text.h"
 #include "cli/teacher_text.h"
+#include "distill/row_file.h"
 #include "engine/engine.h"
 
 namespace swiftkv {
@@ -57,13 +59,16 @@ std::vector<Document> CutLines(std::string_view text, const std::string& origin)
 
 Result<std::vector<int32_t>> EncodeDocument(const Document& document, const TextModel& model) {
   if (!document.json) return model.tokenizer->Encode(document.text, {.add_special_tokens = true});
-  const auto json = nlohmann::ordered_json::parse(document.text, nullptr, /*allow_exceptions=*/false);
-  if (json.is_object() && json.contains("messages")) {
+  if (document.text.size() > kMaxRowBytes) {
+    return InvalidInput("{}: a line of {} bytes, the limit is {}", document.origin, document.text.size(), kMaxRowBytes);
+  }
+  SWIFTKV_ASSIGN_OR_RETURN(const nlohmann::ordered_json json, ParseJsonObject(document.text, document.origin));
+  if (json.contains("messages")) {
     auto text = RenderChat(model, json["messages"], {{"add_generation_prompt", false}});
     if (!text) return MakeError(text.error().code, "{}: {}", document.origin, text.error().message);
     return model.tokenizer->Encode(*text, {.add_special_tokens = false});
   }
-  if (json.is_object() && json.contains("text") && json["text"].is_string()) {
+  if (json.contains("text") && json["text"].is_string()) {
     return model.tokenizer->Encode(json["text"].get<std::string>() + "\n\n", {.add_special_tokens = true});
   }
   return InvalidInput("{}: not a JSON object with \"messages\" or \"text\"", document.origin);

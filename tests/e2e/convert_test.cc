@@ -90,6 +90,19 @@ TEST_F(ConvertTest, AdapterOfAText) {
   EXPECT_TRUE(std::filesystem::exists(Path("out/README.md")));
 }
 
+TEST_F(ConvertTest, LinesThatAreNoJsonObjectsOfTextAreRefused) {
+  const auto refused = [&](const std::string& line, const std::string& sentence) {
+    std::ofstream(Path("text.jsonl")) << line << "\n";
+    ExpectRefused({"-o", Path("out"), "--calibrate", Path("text.jsonl")}, "text.jsonl:1: " + sentence);
+    ExpectRefused({"-o", Path("out"), "--init", "reference", "--held-out", Path("text.jsonl")},
+                  "text.jsonl:1: " + sentence);
+  };
+  refused("{\"text\": " + std::string(100000, '['), "JSON nested");
+  refused("{\"text\": \"" + std::string(16 << 20, 'a') + "\"}", "a line of 16777228 bytes");
+  refused("{\"text", "not valid JSON");
+  refused("{\"texts\": \"a\"}", "not a JSON object with \"messages\" or \"text\"");
+}
+
 TEST_F(ConvertTest, CalibratesOnFilesOfOneSequenceEach) {
   std::vector<std::string> arguments = {"-o", Path("out"), "--format", "adapter", "--json", "--calibrate"};
   for (int i = 0; i < 4; ++i) {
