@@ -11,6 +11,7 @@
 #include <filesystem>
 
 #include "base/file.h"
+#include "cli/options.h"
 
 namespace swiftkv {
 namespace {
@@ -36,8 +37,8 @@ struct Program {
     serve->add_option("--port", port)->check(CLI::Range(0, 65535))->envname("SWIFTKV_TEST_PORT");
     serve->add_option("--max-num-seqs", max_num_seqs);
     serve->add_flag("--enable-prefix-caching,!--no-enable-prefix-caching", caches);
-    serve->add_option("--api-key", keys)->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-    serve->add_option("--pg", pairs)->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+    MayBeRepeated(serve->add_option("--api-key", keys));
+    MayBeRepeated(serve->add_option("--pg", pairs));
   }
   std::vector<std::string> Spelled(std::vector<std::string> arguments) const {
     return OwnSpelling(app, std::move(arguments));
@@ -78,6 +79,13 @@ TEST(OwnSpellingTest, LeavesTheRestAlone) {
   for (const std::vector<std::string>& arguments : kept) EXPECT_EQ(program.Spelled(arguments), arguments);
   EXPECT_THAT(program.Spelled({"serve", "--prompt=--max_num_seqs", "--max_num_seqs", "1"}),
               ElementsAre("serve", "--prompt=--max_num_seqs", "--max-num-seqs", "1"));
+}
+
+TEST(MayBeRepeatedTest, TakesValuesAsTheyStand) {
+  Program program;
+  program.Parse({"serve", "--api-key", "[a,b]", "--api-key=[]", "--api-key", "c,d", "org/name"});
+  EXPECT_THAT(program.keys, ElementsAre("[a,b]", "[]", "c,d"));
+  EXPECT_EQ(program.model, "org/name");
 }
 
 TEST(ConfigFileTest, SetsWhatNothingElseHasSet) {

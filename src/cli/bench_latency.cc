@@ -155,10 +155,8 @@ RunCommand AddBenchLatencyCommand(CLI::App* bench) {
   AddCacheFlag(command, &flags->kv_cache_dtype);
   command->add_option("-p,--n-prompt", flags->prompt, "Prompt lengths; 0: none")->capture_default_str();
   command->add_option("-n,--n-gen", flags->generate, "Output lengths; 0: none")->capture_default_str();
-  command->add_option("--pg", flags->prompt_generate, "Prompt and output in one test; may be repeated")
-      ->type_name("PROMPT,OUTPUT")
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  MayBeRepeated(command->add_option("--pg", flags->prompt_generate, "Prompt and output in one test; may be repeated"))
+      ->type_name("PROMPT,OUTPUT");
   command->add_option("-d,--n-depth", flags->depth, "Tokens already in the cache")->capture_default_str();
   command->add_option("-b,--batch-size", flags->batch, "Tokens of one step at most")->capture_default_str();
   command->add_option("--ubatch-size,--ub", flags->micro_batch, "The same; the smaller of the two counts");

@@ -61,6 +61,11 @@ void Translate(const OtherNames& names, CLI::Option* option) {
 
 }  // namespace
 
+CLI::Option* MayBeRepeated(CLI::Option* option) {
+  // Where more values may follow a flag, CLI11 takes "[a,b]" for two of them.
+  return option->expected(1)->allow_extra_args(false)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+}
+
 CLI::Option* AddDtypeFlag(CLI::App* command, std::string* dtype) {
   CLI::Option* const option = command->add_option(
       "--dtype", *dtype, "Type of weights and activations: bf16 (bfloat16), f32 (float32) or auto (bf16)");
@@ -237,17 +242,11 @@ void SamplingFlags::Add(CLI::App* command) {
       ->capture_default_str();
   command->add_option("-s,--seed", params.seed, "Of the draws; absent: a new one each time (shown with --json)")
       ->check(CLI::NonNegativeNumber);
-  command->add_option("--stop", params.stop, "End before this text; may be repeated")
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  command->add_option("--stop-token-ids", params.stop_token_ids, "End at this token; may be repeated")
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  MayBeRepeated(command->add_option("--stop", params.stop, "End before this text; may be repeated"));
+  MayBeRepeated(command->add_option("--stop-token-ids", params.stop_token_ids, "End at this token; may be repeated"));
   command->add_flag("--ignore-eos", params.ignore_eos, "Go on after the model's end-of-sequence token");
-  command->add_option("--logit-bias", logit_bias, "Add VALUE to a token's logit; may be repeated")
-      ->type_name("ID=VALUE")
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  MayBeRepeated(command->add_option("--logit-bias", logit_bias, "Add VALUE to a token's logit; may be repeated"))
+      ->type_name("ID=VALUE");
 }
 
 Result<SamplingParams> SamplingFlags::Parse() const {

@@ -20,6 +20,8 @@ class Option;
 
 namespace swiftkv {
 
+// An option of a list, each value behind a flag of its own and taken as it stands.
+CLI::Option* MayBeRepeated(CLI::Option* option);
 // --dtype, whose value becomes auto, bf16 or f32.
 CLI::Option* AddDtypeFlag(CLI::App* command, std::string* dtype);
 // --quantization, and what its value means beside --dtype's on a device.

@@ -15,6 +15,7 @@
 #include "cli/arguments.h"
 #include "cli/commands.h"
 #include "cli/generation.h"
+#include "cli/options.h"
 #include "cli/terminal.h"
 #include "server/server.h"
 
@@ -103,10 +104,7 @@ Status Serve(const Flags& flags) {
 // One value each time, so that it does not swallow the model that follows.
 void AddListFlag(CLI::App* command, const char* name, std::vector<std::string>* values, const char* type,
                  const char* help) {
-  command->add_option(name, *values, help)
-      ->type_name(type)
-      ->expected(1)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  MayBeRepeated(command->add_option(name, *values, help))->type_name(type);
 }
 
 void AddNetworkFlags(CLI::App* command, Flags* flags) {

@@ -232,6 +232,7 @@ TEST_F(CliTest, WrongInputGetsASentence) {
   ExpectWrongInput(Generate({"x", "--top-p", "0"}), "top_p is 0");
   ExpectWrongInput(Generate({"x", "--logit-bias", "96=1"}), "token 96; the vocabulary has 0 to 95");
   ExpectWrongInput(Generate({"x", "--logit-bias", "abc"}), "--logit-bias abc");
+  ExpectWrongInput(Generate({"x", "--logit-bias", "[33=100]"}), "--logit-bias [33=100]");
   ExpectWrongInput(Generate({"x", "--n", "2"}), "--n 2 needs --json");
   ExpectWrongInput(Generate({"x", "--prompt", "y"}), "");
   ExpectWrongInput(Generate({"x", "--file", "y"}), "exclude");
