@@ -85,7 +85,12 @@ Status SetSwiftKvFields(const ModelConfig& student, DType dtype, Json* json) {
   (*json)["head_dim"] = student.head_dim;
   (*json)["num_key_value_heads"] = student.num_key_value_heads;
   (*json)["torch_dtype"] = dtype == DType::kBF16 ? "bfloat16" : dtype == DType::kF16 ? "float16" : "float32";
-  // transformers 5's name of the same field, and the description of weights that are written out plain here.
+  // transformers 5 has both in rope_parameters, which transformers 4 does not read: it would take theta for 10000.
+  if (json->contains("rope_parameters")) {
+    (*json)["rope_theta"] = student.rope.rope_theta;
+    (*json)["rope_scaling"] = RopeScaling(student.rope);
+  }
+  // transformers 5's name of torch_dtype, and the description of weights that are written out plain here.
   for (const char* stale : {"dtype", "quantization_config", "auto_map", "_name_or_path"}) json->erase(stale);
   return Ok();
 }

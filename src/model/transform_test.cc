@@ -189,6 +189,28 @@ TEST(SwiftKvConfig, Families) {
   EXPECT_FALSE(SetSwiftKvFields(mistral, DType::kBF16, &json));
 }
 
+TEST(SwiftKvConfig, RopeOfTransformers5IsReadByTransformers4) {
+  ModelConfig student = *StudentConfig(TinyConfig(), 3, 1);
+  student.rope.rope_type = RopeType::kLinear;
+  student.rope.rope_theta = 500000;
+  student.rope.factor = 4;
+  nlohmann::ordered_json json = {
+      {"rope_parameters", {{"rope_type", "linear"}, {"rope_theta", 500000.0}, {"factor", 4.0}}}};
+  const nlohmann::ordered_json parameters = json["rope_parameters"];
+  ASSERT_TRUE(SetSwiftKvFields(student, DType::kBF16, &json));
+  EXPECT_EQ(json["rope_theta"], 500000.0);
+  EXPECT_EQ(json["rope_scaling"], (nlohmann::ordered_json{{"rope_type", "linear"}, {"factor", 4.0}}));
+  EXPECT_EQ(json["rope_parameters"], parameters);
+  student.rope.rope_type = RopeType::kDefault;
+  ASSERT_TRUE(SetSwiftKvFields(student, DType::kBF16, &json));
+  EXPECT_TRUE(json["rope_scaling"].is_null());
+  // Where transformers 4 wrote the base, its fields stay.
+  json = {{"rope_theta", 10000.0}};
+  ASSERT_TRUE(SetSwiftKvFields(student, DType::kBF16, &json));
+  EXPECT_EQ(json["rope_theta"], 10000.0);
+  EXPECT_FALSE(json.contains("rope_scaling"));
+}
+
 TEST(SwiftKvConfig, StoredTypes) {
   const ModelConfig student = *StudentConfig(TinyConfig(), 3, 1);
   for (const auto& [dtype, name] :
