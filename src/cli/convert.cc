@@ -70,13 +70,19 @@ class Conversion {
   Result<ConvertReport> Run();
 
  private:
-  Status PrepareText();
+  // The student that the flags ask for; nullopt: the one that FindLayers finds.
+  Result<std::optional<ModelConfig>> AskedStudent() const;
+  Result<ModelConfig> StudentOf(int64_t num_key_value_layers) const;
+  // All text but the base model's own, which it writes once its weights are loaded.
+  Status ReadText();
+  Status WriteText();
   Status FindLayers();
-  // Fits (or initialises) a student with these layers, loads it beside its teacher and measures it.
-  Status MakeStudent(int64_t num_key_value_layers);
+  // Fits (or initialises) a student, loads it beside its teacher and measures it.
   Status MakeStudent(const ModelConfig& student);
   Status Fit(const ModelConfig& student);
   Result<int64_t> AskedLayers() const;
+  CalibrationTextOptions TextOptions() const;
+  bool WritesOwnText() const { return flags_.calibrate.empty() && flags_.init == "calibrated" && !adapter_; }
   Status Progress(int64_t done, int64_t total) const;
 
   const Flags& flags_;
@@ -114,26 +120,59 @@ Result<int64_t> Conversion::AskedLayers() const {
   return asked;
 }
 
-Status Conversion::PrepareText() {
-  const Clock::time_point start = Clock::now();
+Result<ModelConfig> Conversion::StudentOf(int64_t num_key_value_layers) const {
+  SWIFTKV_ASSIGN_OR_RETURN(ModelConfig student, StudentConfig(files_.config, num_key_value_layers, flags_.group_size));
+  if (!student.is_swiftkv()) {
+    return InvalidInput("num_key_value_layers {} is the number of layers: there is nothing to skip",
+                        num_key_value_layers);
+  }
+  return student;
+}
+
+Result<std::optional<ModelConfig>> Conversion::AskedStudent() const {
+  if (adapter_) return adapter_;
+  if (flags_.layers == "auto") {
+    if (files_.config.num_hidden_layers > flags_.group_size) return std::nullopt;
+    return InvalidInput("key_value_group_size {} leaves no layer to skip", flags_.group_size);
+  }
+  SWIFTKV_ASSIGN_OR_RETURN(const int64_t layers, AskedLayers());
+  SWIFTKV_ASSIGN_OR_RETURN(ModelConfig student, StudentOf(layers));
+  return std::optional<ModelConfig>(std::move(student));
+}
+
+CalibrationTextOptions Conversion::TextOptions() const {
   CalibrationTextOptions options{.tokens = flags_.calibration_tokens, .seed = flags_.seed};
   options.sequence_length = std::min(options.sequence_length, files_.config.max_position_embeddings);
   options.needs_held_out = flags_.held_out.empty();
+  return options;
+}
+
+Status Conversion::ReadText() {
+  const Clock::time_point start = Clock::now();
+  CalibrationTextOptions options = TextOptions();
   SWIFTKV_ASSIGN_OR_RETURN(text_model_, LoadTextModel(files_, std::nullopt));
   if (!flags_.calibrate.empty()) {
     SWIFTKV_ASSIGN_OR_RETURN(text_, ReadCalibrationText(flags_.calibrate, text_model_, options));
-  } else if (flags_.init == "calibrated" && !adapter_) {
-    if (!flags_.output.quiet) WriteNote("the base model writes calibration text");
-    SWIFTKV_ASSIGN_OR_RETURN(text_, WriteOwnText(weights_, text_model_, options, [] { return Interrupted() != 0; }));
-  } else {
+  } else if (!WritesOwnText()) {
     SWIFTKV_ASSIGN_OR_RETURN(text_, BuiltInText(text_model_, options));
   }
-  held_out_ = {std::move(text_.held_out)};
   if (!flags_.held_out.empty()) {
     options.tokens = flags_.held_out_tokens;
     SWIFTKV_ASSIGN_OR_RETURN(held_out_, ReadHeldOutText(flags_.held_out, text_model_, options));
   }
   report_.text_seconds = SecondsSince(start);
+  return Ok();
+}
+
+Status Conversion::WriteText() {
+  const Clock::time_point start = Clock::now();
+  if (WritesOwnText()) {
+    if (!flags_.output.quiet) WriteNote("the base model writes calibration text");
+    SWIFTKV_ASSIGN_OR_RETURN(text_,
+                             WriteOwnText(weights_, text_model_, TextOptions(), [] { return Interrupted() != 0; }));
+  }
+  if (held_out_.empty()) held_out_ = {std::move(text_.held_out)};
+  report_.text_seconds += SecondsSince(start);
   return Ok();
 }
 
@@ -164,16 +203,6 @@ Status Conversion::Fit(const ModelConfig& student) {
   return Ok();
 }
 
-Status Conversion::MakeStudent(int64_t num_key_value_layers) {
-  SWIFTKV_ASSIGN_OR_RETURN(const ModelConfig student,
-                           StudentConfig(files_.config, num_key_value_layers, flags_.group_size));
-  if (!student.is_swiftkv()) {
-    return InvalidInput("num_key_value_layers {} is the number of layers: there is nothing to skip",
-                        num_key_value_layers);
-  }
-  return MakeStudent(student);
-}
-
 Status Conversion::MakeStudent(const ModelConfig& student) {
   report_.student = student;
   SWIFTKV_RETURN_IF_ERROR(Fit(student));
@@ -200,11 +229,11 @@ Status Conversion::FindLayers() {
   const int64_t step = flags_.group_size;
   int64_t low = 1;  // groups skipped
   int64_t high = (layers - 1) / step;
-  if (high < 1) return InvalidInput("key_value_group_size {} leaves no layer to skip", step);
   int64_t best = 0;
   while (low <= high) {
     const int64_t groups = (low + high + 1) / 2;
-    SWIFTKV_RETURN_IF_ERROR(MakeStudent(layers - groups * step));
+    SWIFTKV_ASSIGN_OR_RETURN(const ModelConfig student, StudentOf(layers - groups * step));
+    SWIFTKV_RETURN_IF_ERROR(MakeStudent(student));
     report_.tried.push_back({layers - groups * step, report_.quality});
     if (!flags_.output.quiet) {
       WriteNote(fmt::format("n = {}: held-out KL {:.4f}", layers - groups * step, report_.quality.kl));
@@ -221,7 +250,8 @@ Status Conversion::FindLayers() {
                         flags_.max_kl, report_.quality.kl);
   }
   if (report_.student.num_key_value_layers == layers - best * step) return Ok();
-  return MakeStudent(layers - best * step);
+  SWIFTKV_ASSIGN_OR_RETURN(const ModelConfig student, StudentOf(layers - best * step));
+  return MakeStudent(student);
 }
 
 Result<ConvertReport> Conversion::Run() {
@@ -231,18 +261,14 @@ Result<ConvertReport> Conversion::Run() {
   report_.init = adapter_ ? "adapter" : flags_.init;
   report_.adapter = flags_.model.adapter;
   report_.lambda = flags_.lambda;
+  // What the flags ask for and name is looked at before the work that takes long.
+  SWIFTKV_ASSIGN_OR_RETURN(const std::optional<ModelConfig> student, AskedStudent());
+  SWIFTKV_RETURN_IF_ERROR(ReadText());
   const DType dtype = flags_.model.dtype == "f32" ? DType::kF32 : DType::kBF16;
   SWIFTKV_ASSIGN_OR_RETURN(weights_, LoadWeights(files_.config, *files_.base, nullptr, {.dtype = dtype}));
-  SWIFTKV_RETURN_IF_ERROR(PrepareText());
+  SWIFTKV_RETURN_IF_ERROR(WriteText());
   report_.text = text_.description;
-  if (adapter_) {
-    SWIFTKV_RETURN_IF_ERROR(MakeStudent(*adapter_));
-  } else if (flags_.layers == "auto") {
-    SWIFTKV_RETURN_IF_ERROR(FindLayers());
-  } else {
-    SWIFTKV_ASSIGN_OR_RETURN(const int64_t layers, AskedLayers());
-    SWIFTKV_RETURN_IF_ERROR(MakeStudent(layers));
-  }
+  SWIFTKV_RETURN_IF_ERROR(student ? MakeStudent(*student) : FindLayers());
   report_.dtype = tensors_->dtype();
   report_.seconds = SecondsSince(start);
   struct rusage usage {};

@@ -2,9 +2,12 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <system_error>
@@ -197,6 +200,18 @@ Status CheckReplaceable(const ModelFiles& files, const fs::path& target) {
   return Ok();
 }
 
+// A folder can be made, or another put in its place, where the lowest one above it that is there may be written to.
+Status CheckCreatable(const fs::path& target) {
+  std::error_code error;
+  fs::path above = target.parent_path();
+  while (above.has_relative_path() && !fs::exists(fs::symlink_status(above, error))) above = above.parent_path();
+  if (!fs::is_directory(above, error)) {
+    return InvalidInput("{}: cannot be created: {} is no folder", target.string(), above.string());
+  }
+  if (access(above.c_str(), W_OK | X_OK) == 0) return Ok();
+  return InvalidInput("{}: cannot be created in {}: {}", target.string(), above.string(), std::strerror(errno));
+}
+
 Status CheckGroups(const ModelConfig& config) {
   for (const int64_t columns : {config.hidden_size, config.q_size(), config.intermediate_size}) {
     if (columns % kInt4Group != 0) {
@@ -215,9 +230,10 @@ Status CheckOutput(const ModelFiles& files, const OutputOptions& options) {
   SWIFTKV_ASSIGN_OR_RETURN(const fs::path target, TargetOf(options));
   std::error_code error;
   const fs::file_status status = fs::status(target, error);
-  if (!fs::exists(status)) return Ok();
+  if (!fs::exists(status)) return CheckCreatable(target);
   if (!fs::is_directory(status)) return InvalidInput("{}: exists and is no folder", options.folder);
   SWIFTKV_RETURN_IF_ERROR(CheckReplaceable(files, target));
+  SWIFTKV_RETURN_IF_ERROR(CheckCreatable(target));
   if (fs::is_empty(target, error)) return Ok();
   if (!options.overwrite) return InvalidInput("{}: the folder is not empty; --overwrite replaces it", options.folder);
   if (!fs::exists(target / "config.json", error)) {

@@ -32,9 +32,10 @@ struct FileToWrite {
   std::string content;
 };
 
-// Errors, all kInvalidInput: the folder exists and is not empty (without `overwrite`), is no model folder (with it), is
-// or holds an input or the current folder, or is a mount point, which no folder can be renamed to; the reference
-// implementations have no class for this model; its matrices have no whole groups of columns for the quantization.
+// Errors, all kInvalidInput: the folder cannot be created; it exists and is not empty (without `overwrite`), is no
+// model folder (with it), is or holds an input or the current folder, or is a mount point, which no folder can be
+// renamed to; the reference implementations have no class for this model; its matrices have no whole groups of columns
+// for the quantization.
 Status CheckOutput(const ModelFiles& files, const OutputOptions& options);
 
 // `tensors`: all SwiftKV tensors of `student`. The base's are written as they are stored: F32, F16 and BF16 in their

@@ -197,6 +197,24 @@ TEST_F(ConvertTest, RefusesWithASentence) {
   EXPECT_FALSE(std::filesystem::exists(Path("out")));
 }
 
+// The weights can't be loaded, but what the flags ask for is looked at first.
+TEST_F(ConvertTest, WhatFlagsNameIsCheckedBeforeTheWeights) {
+  std::fstream weights(Path("base/model.safetensors"), std::ios::in | std::ios::out | std::ios::binary);
+  weights.seekp(-4, std::ios::end);
+  weights << "\xff\xff\xff\xff";  // a NaN
+  weights.close();
+  ExpectRefused({"-o", Path("out")}, "NaN");
+  ExpectRefused({"-o", Path("out"), "--num-key-value-layers", "9"}, "must be 1 to 4");
+  ExpectRefused({"-o", Path("out"), "--num-key-value-layers", "x"}, "a number of layers or auto");
+  ExpectRefused({"-o", Path("out"), "--num-key-value-layers", "4"}, "nothing to skip");
+  ExpectRefused({"-o", Path("out"), "--skip", "1"}, "must be 1 to 4");
+  ExpectRefused({"-o", Path("out"), "--num-key-value-layers", "auto", "--max-kl", "1", "--key-value-group-size", "4"},
+                "leaves no layer");
+  ExpectRefused({"-o", Path("out"), "--calibrate", Path("absent.txt")}, "absent.txt: no such file");
+  ExpectRefused({"-o", Path("out"), "--held-out", Path("absent.txt")}, "absent.txt: no such file");
+  ExpectRefused({"-o", Path("base/config.json/out")}, "config.json is no folder");
+}
+
 TEST_F(ConvertTest, AutoFindsTheFewestLayers) {
   const ProcessResult result =
       Convert({"-o", Path("out"), "--num-key-value-layers", "auto", "--max-kl", "1000", "--json"});
