@@ -199,7 +199,8 @@ Result<CalibrationText> WriteOwnText(const Weights& teacher, const TextModel& mo
   const std::vector<int32_t> start = {
       model.tokenizer->bos_token_id().value_or(model.tokenizer->eos_token_id().value_or(0))};
   std::vector<int32_t> chat = ChatOpening(model);
-  if (chat.empty()) chat = start;
+  // A long opening, of a system message with tools, would leave the model little or nothing to write.
+  if (chat.empty() || std::ssize(chat) > length / 2) chat = start;
   std::vector<Request> requests;
   for (int64_t i = 0; i < count; ++i) {
     Request request{.prompt_token_ids = i % 4 == 0 ? start : chat};

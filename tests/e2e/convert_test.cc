@@ -123,6 +123,14 @@ TEST_F(ConvertTest, CalibratesOnFilesOfOneSequenceEach) {
   EXPECT_EQ(measured.exit_code, 0) << measured.err;
 }
 
+TEST_F(ConvertTest, WritesItsTextWithoutALongOpeningOfChats) {
+  std::ofstream(Path("base/chat_template.jinja"))
+      << std::string(600, 'a') << "{% for m in messages %}{{ m['content'] }}{% endfor %}";
+  const ProcessResult result = Convert({"-o", Path("out"), "--num-key-value-layers", "2", "--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(Json::parse(result.out)["text"], HasSubstr("that the base model wrote"));
+}
+
 TEST_F(ConvertTest, HeldOutTextsOfOneNameAreToldApart) {
   std::vector<std::string> arguments = {"-o", Path("out"), "--init", "reference", "--json", "--held-out"};
   for (const std::string folder : {"x", "y"}) {
