@@ -289,6 +289,9 @@ Status Convert(const Flags& asked) {
   if (flags.layers == "auto" && !(flags.max_kl > 0)) {
     return InvalidInput("--num-key-value-layers auto needs --max-kl, the distance to stay within");
   }
+  if (flags.layers != "auto" && flags.max_kl > 0) {
+    return InvalidInput("--max-kl needs --num-key-value-layers auto, the number of layers that it chooses");
+  }
   if (flags.init != "calibrated" && flags.layers == "auto") {
     return InvalidInput("--num-key-value-layers auto needs --init calibrated");
   }
@@ -372,13 +375,14 @@ RunCommand AddConvertCommand(CLI::App* program) {
   command->add_option("--calibration-tokens", flags->calibration_tokens, "Tokens of text, a tenth of them held out")
       ->check(CLI::Range(int64_t{64}, int64_t{1} << 27))
       ->capture_default_str();
-  command
-      ->add_option("--held-out", flags->held_out,
-                   "Files to measure on, each by itself, instead of a tenth of the calibration text")
-      ->type_name("TEXT...");
+  auto* held_out = command
+                       ->add_option("--held-out", flags->held_out,
+                                    "Files to measure on, each by itself, instead of a tenth of the calibration text")
+                       ->type_name("TEXT...");
   command->add_option("--held-out-tokens", flags->held_out_tokens, "Tokens of each of them")
       ->check(CLI::Range(int64_t{2}, int64_t{1} << 27))
-      ->capture_default_str();
+      ->capture_default_str()
+      ->needs(held_out);
   command
       ->add_option("--token-weights", flags->token_weights,
                    "What a token's error counts: the attention it gets in each KV head or layer, or uniform")

@@ -100,8 +100,9 @@ RunCommand AddGenerateCommand(CLI::App* program) {
       ->add_option("-f,--file", flags->file,
                    "Read the prompt from a file; - is standard input, which is also the default")
       ->type_name("FILE");
-  command->add_flag("--chat", flags->chat, "The prompt is a user's message: apply the model's chat template");
-  command->add_option("--system", flags->system, "System message for --chat");
+  auto* chat =
+      command->add_flag("--chat", flags->chat, "The prompt is a user's message: apply the model's chat template");
+  command->add_option("--system", flags->system, "System message for --chat")->needs(chat);
   flags->sampling.Add(command);
   auto* schema = command
                      ->add_option("-j,--json-schema", flags->json_schema,

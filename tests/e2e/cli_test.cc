@@ -234,6 +234,7 @@ TEST_F(CliTest, WrongInputGetsASentence) {
   ExpectWrongInput(Generate({"x", "--logit-bias", "abc"}), "--logit-bias abc");
   ExpectWrongInput(Generate({"x", "--logit-bias", "[33=100]"}), "--logit-bias [33=100]");
   ExpectWrongInput(Generate({"x", "--n", "2"}), "--n 2 needs --json");
+  ExpectWrongInput(Generate({"x", "--system", "y"}), "--system requires --chat");
   ExpectWrongInput(Generate({"x", "--prompt", "y"}), "");
   ExpectWrongInput(Generate({"x", "--file", "y"}), "exclude");
   ExpectWrongInput(RunSwiftKv({"chat", Path("mute"), "-p", "x"}), "no chat template");

@@ -197,6 +197,9 @@ TEST_F(ConvertTest, RefusesWithASentence) {
   ExpectRefused({"-o", Path("out"), "--num-key-value-layers", "x"}, "a number of layers or auto");
   ExpectRefused({"-o", Path("out"), "--num-key-value-layers", "1", "--key-value-group-size", "2"}, "does not divide");
   ExpectRefused({"-o", Path("out"), "--num-key-value-layers", "auto"}, "--max-kl");
+  ExpectRefused({"-o", Path("out"), "--num-key-value-layers", "2", "--max-kl", "0.1"}, "--max-kl needs");
+  ExpectRefused({"-o", Path("out"), "--max-kl", "0.1"}, "--max-kl needs");
+  ExpectRefused({"-o", Path("out"), "--held-out-tokens", "64"}, "--held-out-tokens requires --held-out");
   ExpectRefused({"-o", Path("out"), "--calibrate", Path("absent.txt")}, "no such file");
   ExpectRefused({"-o", Path("base"), "--overwrite"}, "is the input model");
   std::filesystem::create_directory(Path("full"));
