@@ -103,8 +103,7 @@ std::string Text(const Json& json) {
   line("memory", fmt::format("{} MiB, {} MiB available", mib("total_bytes"), mib("available_bytes")));
   line("huge pages", json.at("transparent_huge_pages").get<std::string>());
   for (const auto& [name, version] : json.at("versions").items()) line(name, version.get<std::string>());
-  line("default model",
-       model.at("present").get<bool>() ? model.at("path").get<std::string>() : "absent: run scripts/setup");
+  line("default model", model.at(model.at("present").get<bool>() ? "path" : "note").get<std::string>());
   const auto adapters = json.at("adapters").get<std::vector<std::string>>();
   line("adapters", adapters.empty() ? "none" : fmt::format("{}", fmt::join(adapters, ", ")));
   line("hub cache", json.at("hub_cache").at("path").get<std::string>() +

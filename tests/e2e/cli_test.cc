@@ -356,6 +356,8 @@ TEST_F(CliTest, DoctorDescribesTheMachine) {
   EXPECT_GT(json["memory"]["total_bytes"], 0);
   EXPECT_GE(json["threads"], 1);
   EXPECT_EQ(json["hub_cache"]["path"], "/xdg/huggingface/hub");
+  const ProcessResult absent = RunSwiftKv({"doctor"}, {.environment = {"SWIFTKV_HOME=/nowhere"}});
+  EXPECT_THAT(absent.out, AllOf(HasSubstr("is not there"), HasSubstr("of a package, share/swiftkv/get-default-model")));
   const ProcessResult wrong = RunSwiftKv({"doctor"}, {.environment = {"SWIFTKV_ISA=quantum"}});
   EXPECT_EQ(wrong.exit_code, 0) << "a doctor describes what is wrong";
   EXPECT_THAT(wrong.out, HasSubstr("quantum"));
