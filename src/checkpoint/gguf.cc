@@ -116,6 +116,7 @@ Result<std::unique_ptr<GgufFile>> GgufFile::FromContent(GgufContent content, con
   gguf->path_ = path;
   gguf->file_ = std::move(file);
   gguf->values_ = std::move(content.values);
+  SWIFTKV_RETURN_IF_ERROR(gguf->CheckWhole());
   SWIFTKV_ASSIGN_OR_RETURN(const std::string_view architecture, gguf->String("general.architecture"));
   gguf->architecture_ = architecture;
   for (StoredTensor& tensor : content.tensors) {
@@ -124,6 +125,15 @@ Result<std::unique_ptr<GgufFile>> GgufFile::FromContent(GgufContent content, con
   }
   SWIFTKV_ASSIGN_OR_RETURN(gguf->tensors_, TensorTable::Create(std::move(content.tensors), path));
   return gguf;
+}
+
+Status GgufFile::CheckWhole() const {
+  if (!Contains("split.count")) return Ok();
+  SWIFTKV_ASSIGN_OR_RETURN(const int64_t parts, Int("split.count"));
+  if (parts <= 1) return Ok();
+  return InvalidInput(
+      "{}: one of the {} parts of a split GGUF file, which is not supported; join them with llama-gguf-split --merge",
+      path_, parts);
 }
 
 // llama.cpp rotates adjacent pairs of a llama's q and k, so its converter interleaves the two halves of each head.

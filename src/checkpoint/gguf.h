@@ -61,6 +61,7 @@ class GgufFile : public TensorSource {
   GgufFile() = default;
   static Result<std::unique_ptr<GgufFile>> FromContent(GgufContent content, const std::string& path,
                                                        std::shared_ptr<const MappedFile> file);
+  Status CheckWhole() const;
   Status SetPermutedHeads(StoredTensor* tensor) const;
   Result<const GgufValue*> FindValue(std::string_view key, bool is_array) const;
 

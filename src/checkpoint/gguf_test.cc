@@ -155,6 +155,16 @@ TEST(GgufTest, RefusesMetadataThatLies) {
               HasSubstr("general.architecture must be a string"));
 }
 
+// Parts after the first have no metadata but these.
+TEST(GgufTest, RefusesPartsOfASplitFile) {
+  Builder part;
+  part.Value("split.no", kGgufUint16, Bytes<uint16_t>(1)).Value("split.count", kGgufUint16, Bytes<uint16_t>(2));
+  EXPECT_THAT(ParseMessage(part.Build()), HasSubstr("file: one of the 2 parts of a split GGUF file"));
+  Builder whole;
+  whole.Architecture("llama").Value("split.count", kGgufUint16, Bytes<uint16_t>(1));
+  EXPECT_EQ(ParseMessage(whole.Build()), "no error");
+}
+
 TEST(GgufTest, RefusesTensorsThatLie) {
   const std::string data(64, '\0');
   const auto message = [&](std::vector<uint64_t> dimensions, uint32_t type, uint64_t offset) {
