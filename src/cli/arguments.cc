@@ -4,6 +4,7 @@
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 #include <algorithm>
+#include <cstdlib>
 #include <set>
 #include <string_view>
 #include <utility>
@@ -59,12 +60,20 @@ Status SetOption(const YamlValue& value, const std::string& place, const std::st
   return Ok();
 }
 
-}  // namespace
+// A flag on the command line that its command knows.
+struct Flag {
+  std::string* argument;  // "--top_k=40"
+  size_t length;          // of the flag in it
+  std::string spelling;   // "--top-k"
+  const CLI::Option* option;
+};
 
-std::vector<std::string> OwnSpelling(const CLI::App& program, std::vector<std::string> arguments) {
-  const CLI::App* command = &program;
+// Visits the flags before a lone "--"; returns the command that they are for. App: CLI::App, const or not.
+template <class App, class Visit>
+App* WalkFlags(App* program, std::vector<std::string>* arguments, const Visit& visit) {
+  App* command = program;
   bool is_value = false;
-  for (std::string& argument : arguments) {
+  for (std::string& argument : *arguments) {
     if (std::exchange(is_value, false)) continue;
     if (argument == "--") break;
     if (!argument.starts_with('-')) {
@@ -81,9 +90,33 @@ std::vector<std::string> OwnSpelling(const CLI::App& program, std::vector<std::s
     }
     if (option == nullptr) continue;
     is_value = end == argument.size() && TakesValue(*option);
-    argument.replace(0, end, flag);
+    visit(Flag{&argument, end, std::move(flag), option});
   }
+  return command;
+}
+
+}  // namespace
+
+std::vector<std::string> OwnSpelling(const CLI::App& program, std::vector<std::string> arguments) {
+  WalkFlags(&program, &arguments, [](const Flag& flag) { flag.argument->replace(0, flag.length, flag.spelling); });
   return arguments;
+}
+
+void DropOverruledVariables(std::vector<std::string> arguments, CLI::App* program) {
+  std::set<const CLI::Option*> given;
+  CLI::App* const command = WalkFlags(program, &arguments, [&](const Flag& flag) { given.insert(flag.option); });
+  const auto is_given = [&](const CLI::Option* option) { return given.contains(option); };
+  const auto is_set = [&](const CLI::Option* option) {
+    return is_given(option) || std::getenv(option->get_envname().c_str()) != nullptr;
+  };
+  for (CLI::Option* const option : command->get_options()) {
+    if (is_given(option)) continue;
+    const std::set<CLI::Option*> excluded = option->get_excludes();
+    const std::set<CLI::Option*> needed = option->get_needs();
+    const bool is_overruled = std::any_of(excluded.begin(), excluded.end(), is_given);
+    const bool counts = std::all_of(needed.begin(), needed.end(), is_set);
+    if (is_overruled || !counts) option->envname("");
+  }
 }
 
 Status ApplyConfigFile(const std::string& path, CLI::App* command) {

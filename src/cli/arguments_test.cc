@@ -81,6 +81,34 @@ TEST(OwnSpellingTest, LeavesTheRestAlone) {
               ElementsAre("serve", "--prompt=--max_num_seqs", "--max-num-seqs", "1"));
 }
 
+TEST(OverruledVariablesTest, AFlagBeatsTheVariablesOfThoseThatItExcludes) {
+  setenv("SWIFTKV_TEST_FILE", "of the environment", 1);
+  const auto file = [](const std::vector<std::string>& arguments, bool needs) {
+    Program program;
+    std::string value = "none";
+    CLI::Option* const prompt = program.serve->get_option("--prompt")->envname("SWIFTKV_TEST_PROMPT");
+    CLI::Option* const option = program.serve->add_option("--file", value)->envname("SWIFTKV_TEST_FILE");
+    needs ? option->needs(prompt) : option->excludes(prompt);
+    DropOverruledVariables(arguments, &program.app);
+    program.Parse(arguments);
+    return value;
+  };
+  const std::string variable = "of the environment";
+  EXPECT_EQ(file({"serve"}, false), variable);
+  EXPECT_EQ(file({"serve", "--port", "1", "--", "--prompt"}, false), variable);
+  EXPECT_EQ(file({"serve", "-p", "x"}, false), "none");
+  EXPECT_EQ(file({"serve", "--prompt=x"}, false), "none");
+  EXPECT_EQ(file({"serve", "--file", "x"}, false), "x");
+  EXPECT_THROW(file({"serve", "--file", "x", "--prompt", "y"}, false), CLI::ExcludesError);
+  EXPECT_EQ(file({"serve", "--prompt", "x"}, true), variable);
+  EXPECT_EQ(file({"serve"}, true), "none") << "it would not count";
+  EXPECT_THROW(file({"serve", "--file", "x"}, true), CLI::RequiresError);
+  setenv("SWIFTKV_TEST_PROMPT", "x", 1);
+  EXPECT_EQ(file({"serve"}, true), variable);
+  unsetenv("SWIFTKV_TEST_PROMPT");
+  unsetenv("SWIFTKV_TEST_FILE");
+}
+
 TEST(MayBeRepeatedTest, TakesValuesAsTheyStand) {
   Program program;
   program.Parse({"serve", "--api-key", "[a,b]", "--api-key=[]", "--api-key", "c,d", "org/name"});

@@ -157,10 +157,11 @@ RunCommand AddChatCommand(CLI::App* program) {
   auto flags = std::make_shared<Flags>();
   CLI::App* command = program->add_subcommand("chat", "Talk with a model");
   flags->model.AddAll(command);
-  command->add_option("-p,--prompt", flags->prompt, "One message: answer it and end");
+  auto* prompt = command->add_option("-p,--prompt", flags->prompt, "One message: answer it and end");
   command
       ->add_option("-f,--file", flags->file, "One message, read from a file (- is standard input): answer it and end")
-      ->type_name("FILE");
+      ->type_name("FILE")
+      ->excludes(prompt);
   command->add_option("--system", flags->system, "System message");
   command->add_option("--chat-template-kwargs", flags->template_kwargs, "More variables for the chat template")
       ->type_name("JSON");

@@ -95,11 +95,12 @@ RunCommand AddGenerateCommand(CLI::App* program) {
   auto flags = std::make_shared<Flags>();
   CLI::App* command = program->add_subcommand("generate", "Complete a prompt");
   flags->model.AddAll(command);
-  command->add_option("prompt,-p,--prompt", flags->prompt, "The text to complete");
+  auto* prompt = command->add_option("prompt,-p,--prompt", flags->prompt, "The text to complete");
   command
       ->add_option("-f,--file", flags->file,
                    "Read the prompt from a file; - is standard input, which is also the default")
-      ->type_name("FILE");
+      ->type_name("FILE")
+      ->excludes(prompt);
   auto* chat =
       command->add_flag("--chat", flags->chat, "The prompt is a user's message: apply the model's chat template");
   command->add_option("--system", flags->system, "System message for --chat")->needs(chat);

@@ -67,7 +67,6 @@ int64_t ChooseModelLen(const LoadedModel& model, std::optional<DType> cache_dtyp
 }  // namespace
 
 Result<std::optional<std::string>> GenerationFlags::Text() const {
-  if (prompt && !file.empty()) return InvalidInput("--prompt and --file exclude each other");
   if (!prompt && file.empty()) return std::nullopt;
   std::string text = prompt.value_or("");
   std::string origin = "--prompt";

@@ -81,6 +81,7 @@ int RunProgram(int argc, char** argv) {
   commands.emplace_back("inspect", AddInspectCommand(&program));
   commands.emplace_back("doctor", AddDoctorCommand(&program));
   const std::vector<std::string> arguments = OwnSpelling(program, {argv + 1, argv + argc});
+  DropOverruledVariables(arguments, &program);
   try {
     program.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
   } catch (const CLI::Success& success) {  // --help, --version

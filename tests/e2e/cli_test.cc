@@ -143,6 +143,8 @@ TEST_F(CliTest, AFlagBeatsTheEnvironmentAndThatTheDefault) {
   EXPECT_EQ(Generate({"hello"}, {.environment = environment}).out.size(), 5u);
   EXPECT_EQ(Generate({"hello", "--max-tokens", "7"}, {.environment = environment}).out.size(), 8u);
   EXPECT_EQ(Generate({"hello"}, {.environment = {"SWIFTKV_MAX_TOKENS=many"}}).exit_code, 2);
+  EXPECT_EQ(Generate({"--prompt", "hello", "-n", "4"}, {.environment = {"SWIFTKV_FILE=/no/file"}}).exit_code, 0);
+  EXPECT_EQ(Generate({"hello", "-n", "4"}, {.environment = {"SWIFTKV_SYSTEM=without --chat"}}).exit_code, 0);
 }
 
 TEST_F(CliTest, SpellingsOfOtherTools) {

@@ -160,6 +160,13 @@ TEST_F(ConvertTest, AnAdapterBecomesACheckpoint) {
   EXPECT_EQ(Answer({Path("merged")}), Answer({Path("base"), "--adapter", Path("adapter")}));
   EXPECT_EQ(Answer({Path("merged"), "--mode", "base"}), Answer({Path("base")}));
 
+  // A flag beats the variable of one that excludes it.
+  const ProcessResult fresh =
+      RunSwiftKv({"convert", Path("base"), "-o", Path("fresh"), "--init", "reference", "--quiet", "--json"},
+                 {.environment = {"SWIFTKV_ADAPTER=" + Path("adapter")}});
+  ASSERT_EQ(fresh.exit_code, 0) << fresh.err;
+  EXPECT_EQ(Json::parse(fresh.out)["init"], "reference");
+
   const ProcessResult quantized =
       Convert({"-o", Path("int8"), "--adapter", Path("adapter"), "--format", "adapter", "--quantization", "int8"});
   EXPECT_EQ(quantized.exit_code, 0) << quantized.err;
