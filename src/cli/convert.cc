@@ -22,6 +22,8 @@
 #include "cli/report_parts.h"
 #include "cli/terminal.h"
 #include "engine/load.h"
+#include "engine/memory.h"
+#include "engine/model_costs.h"
 #include "model/calibration.h"
 #include "model/checkpoint_output.h"
 #include "model/model_files.h"
@@ -263,8 +265,10 @@ Result<ConvertReport> Conversion::Run() {
   report_.lambda = flags_.lambda;
   // What the flags ask for and name is looked at before the work that takes long.
   SWIFTKV_ASSIGN_OR_RETURN(const std::optional<ModelConfig> student, AskedStudent());
-  SWIFTKV_RETURN_IF_ERROR(ReadText());
   const DType dtype = flags_.model.dtype == "f32" ? DType::kF32 : DType::kBF16;
+  SWIFTKV_RETURN_IF_ERROR(CheckWeightsFit(files_.origin, BothModesBytes(student.value_or(files_.config), dtype),
+                                          kernels::DefaultBackend().memory()));
+  SWIFTKV_RETURN_IF_ERROR(ReadText());
   SWIFTKV_ASSIGN_OR_RETURN(weights_, LoadWeights(files_.config, *files_.base, nullptr, {.dtype = dtype}));
   SWIFTKV_RETURN_IF_ERROR(WriteText());
   report_.text = text_.description;

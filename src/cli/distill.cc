@@ -25,6 +25,8 @@
 #include "distill/progress.h"
 #include "distill/run.h"
 #include "engine/load.h"
+#include "engine/memory.h"
+#include "engine/model_costs.h"
 #include "model/calibration.h"
 #include "model/checkpoint_output.h"
 #include "model/model_files.h"
@@ -296,7 +298,10 @@ Result<MemoryTensors> Distillation::Start() {
     for (TokenSequence& document : Documents({&*row, 1})) sequences.push_back(std::move(document));
   }
   SWIFTKV_RETURN_IF_ERROR(data_->Restore(begin));
-  SWIFTKV_ASSIGN_OR_RETURN(const Weights teacher, LoadWeights(files_.config.Teacher(), *files_.base, nullptr, {}));
+  const ModelConfig base = files_.config.Teacher();
+  SWIFTKV_RETURN_IF_ERROR(
+      CheckWeightsFit(files_.origin, BothModesBytes(base, LoadOptions().dtype), kernels::DefaultBackend().memory()));
+  SWIFTKV_ASSIGN_OR_RETURN(const Weights teacher, LoadWeights(base, *files_.base, nullptr, {}));
   SWIFTKV_ASSIGN_OR_RETURN(Calibration fit, Calibrate(teacher, student_, *files_.base, sequences, DType::kF32, {}));
   return std::move(fit.tensors);
 }
@@ -371,6 +376,8 @@ Status Distillation::FindStudent() {
 
 Status Distillation::Run() {
   SWIFTKV_RETURN_IF_ERROR(FindStudent());
+  const int64_t bytes = BothModesBytes(student_, recipe_.model.dtype);
+  SWIFTKV_RETURN_IF_ERROR(CheckWeightsFit(files_.origin, bytes, device_->memory()));
   SWIFTKV_RETURN_IF_ERROR(PrepareFolder());
   if (!flags_.output.quiet) WriteNote("training on " + kernels::DeviceText(*device_));
   SWIFTKV_ASSIGN_OR_RETURN(text_, LoadTextModel(files_, std::nullopt));

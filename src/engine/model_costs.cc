@@ -32,4 +32,9 @@ ModelCosts ComputeModelCosts(const ModelConfig& config) {
   return costs;
 }
 
+int64_t BothModesBytes(const ModelConfig& config, DType dtype) {
+  const ModelCosts costs = ComputeModelCosts(config);
+  return (costs.base_parameters + costs.swiftkv_parameters) * BlockBytes(dtype);
+}
+
 }  // namespace swiftkv

@@ -36,6 +36,9 @@ struct ModelCosts {
 
 ModelCosts ComputeModelCosts(const ModelConfig& config);
 
+// Of the weights of base and SwiftKV together in that type, BF16 or F32; of a plain model its own.
+int64_t BothModesBytes(const ModelConfig& config, DType dtype);
+
 }  // namespace swiftkv
 
 #endif  // SWIFTKV_ENGINE_MODEL_COSTS_H_

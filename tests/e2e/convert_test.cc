@@ -233,6 +233,19 @@ TEST_F(ConvertTest, WhatFlagsNameIsCheckedBeforeTheWeights) {
   ExpectRefused({"-o", Path("base/config.json/out")}, "config.json is no folder");
 }
 
+TEST_F(ConvertTest, WeightsThatDoNotFitTheMemoryAreRefused) {
+  Json config = Json::parse(std::ifstream(Path("base/config.json")));
+  config["hidden_size"] = 1 << 18;
+  config["intermediate_size"] = 1 << 20;
+  std::ofstream(Path("base/config.json")) << config;
+  std::ofstream(Path("text.txt")) << "some words";
+  EXPECT_THAT(Convert({"-o", Path("out")}).err, HasSubstr(Path("base") + ": the weights need "));
+  const ProcessResult distilled = RunSwiftKv({"distill", Path("base"), "-o", Path("out"), "--data", Path("text.txt"),
+                                              "--max-length", "32", "--device", "cpu"});
+  EXPECT_THAT(distilled.err, HasSubstr(Path("base") + ": the weights need "));
+  EXPECT_FALSE(std::filesystem::exists(Path("out.training")));
+}
+
 TEST_F(ConvertTest, AutoFindsTheFewestLayers) {
   const ProcessResult result =
       Convert({"-o", Path("out"), "--num-key-value-layers", "auto", "--max-kl", "1000", "--json"});
