@@ -186,6 +186,15 @@ Status WriteFile(const std::string& path, std::string_view text) {
   return file.Commit();
 }
 
+Result<std::string> SetAside(const std::string& path) {
+  std::filesystem::path previous = path;
+  previous.replace_extension(".previous" + previous.extension().string());
+  if (file_calls::Rename(path.c_str(), previous.c_str()) != 0) {
+    return IoError("{}: cannot rename to {}: {}", path, previous.string(), std::strerror(errno));
+  }
+  return previous.string();
+}
+
 Result<AppendFile> AppendFile::Open(const std::string& path) {
   AppendFile file;
   file.path_ = path;

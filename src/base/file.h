@@ -76,6 +76,10 @@ class AtomicFile {
 // AtomicFile in one call.
 Status WriteFile(const std::string& path, std::string_view text);
 
+// Makes way for a new file: renames `path` to a name beside it that says so ("out/points.previous.jsonl"), in place of
+// a file of that name, and returns it. Error kIo.
+Result<std::string> SetAside(const std::string& path);
+
 // A file that grows, line by line. What was appended survives the end of this process at once, a loss of power from
 // Sync on.
 class AppendFile {

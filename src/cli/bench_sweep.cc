@@ -67,6 +67,19 @@ Status MakeFolder(const std::string& folder) {
   return Ok();
 }
 
+// Points of an earlier run make way; nothing that was measured is lost.
+Status SetPointsAside(const std::string& path, bool quiet) {
+  std::error_code missing;
+  if (const auto size = std::filesystem::file_size(path, missing); missing || size == 0) return Ok();
+  SWIFTKV_ASSIGN_OR_RETURN(const std::string set_aside, SetAside(path));
+  if (!quiet) {
+    WriteNote(
+        fmt::format("swiftkv: {} had points of an earlier run, which are in {} now; --resume goes on from such points",
+                    path, set_aside));
+  }
+  return Ok();
+}
+
 Status RunSweepCommand(const Flags& flags) {
   SweepOptions options = flags.sweep;
   SWIFTKV_ASSIGN_OR_RETURN(options.input_lens, ParseNumbers("--random-input-len", flags.input_lens, 1));
@@ -97,6 +110,8 @@ Status RunSweepCommand(const Flags& flags) {
   const std::string path = flags.output_folder + "/points.jsonl";
   if (flags.resume) {
     SWIFTKV_ASSIGN_OR_RETURN(options.known, ReadSweepPoints(path, job));
+  } else {
+    SWIFTKV_RETURN_IF_ERROR(SetPointsAside(path, flags.output.quiet));
   }
   std::string known;
   for (const SweepPoint& point : options.known) known += SweepPointLine(point, job);

@@ -86,6 +86,9 @@ class EvalCommand {
     run_.options.on_progress = [this](const Task& task, const Variant& variant, int64_t done, int64_t total) {
       bar_.Draw(fmt::format("{} {}", task.info().title, variant.name), done, total);
     };
+    run_.options.on_set_aside = [this](const std::string& path, const std::string& set_aside) {
+      NoteSetAside(path, set_aside);
+    };
     Status status = Measure();
     bar_.Clear();
     SWIFTKV_RETURN_IF_ERROR(std::move(status));
@@ -99,6 +102,15 @@ class EvalCommand {
     return {
         .protocol = flags_.protocol == "card" ? Protocol::kCard : Protocol::kLeaderboard,
         .truthfulqa_labels = flags_.truthfulqa_labels == "all" ? TruthfulqaLabels::kAll : TruthfulqaLabels::kLeading};
+  }
+  // Once a run, for the first of its files.
+  void NoteSetAside(const std::string& path, const std::string& set_aside) {
+    if (flags_.output.quiet || std::exchange(set_aside_noted_, true)) return;
+    bar_.Clear();
+    WriteNote(fmt::format(
+        "swiftkv: {} had responses of an earlier run, which are in {} now, and so on for other tasks and models; "
+        "--resume goes on from such responses",
+        path, set_aside));
   }
   bool Wants(const char* name) const {
     return std::find(flags_.tasks.begin(), flags_.tasks.end(), name) != flags_.tasks.end();
@@ -166,7 +178,9 @@ class EvalCommand {
       // Absolute, so that "." has a name, too.
       names_.push_back(WithoutTrailingSlash(std::filesystem::absolute(adapter)).filename());
       const auto same = std::count(names_.begin(), names_.end(), names_.back());
-      const bool is_ours = names_.back() == "base" || names_.back() == "settings" || names_.back() == "comparison";
+      // Files that are set aside end in .previous.
+      const bool is_ours = names_.back() == "base" || names_.back() == "settings" || names_.back() == "comparison" ||
+                           names_.back().ends_with(".previous");
       if (same > 1 || is_ours) {
         return InvalidInput("--adapter {}: results are named after the folder, and {} is taken already", adapter,
                             names_.back());
@@ -335,6 +349,7 @@ class EvalCommand {
   std::vector<std::string> names_;  // of the SwiftKV models, by Flags::adapters
   std::vector<std::unique_ptr<Task>> tasks_;
   std::vector<NamedText> texts_;
+  bool set_aside_noted_ = false;
   RunResults run_;
 };
 

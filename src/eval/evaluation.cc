@@ -76,9 +76,10 @@ class VariantRun {
 
   Result<VariantResult> Run() {
     if (!options_.output_path.empty()) {
+      const std::string path = ResponsePath(task_, variant_, options_);
       SWIFTKV_ASSIGN_OR_RETURN(ResponseFile file,
-                               ResponseFile::Open(ResponsePath(task_, variant_, options_),
-                                                  JobOf(task_, variant_, options_), options_.resume));
+                               ResponseFile::Open(path, JobOf(task_, variant_, options_), options_.resume));
+      if (!file.set_aside().empty() && options_.on_set_aside) options_.on_set_aside(path, file.set_aside());
       file_.emplace(std::move(file));
     }
     const std::vector<int64_t> missing = TakeKnown();

@@ -43,10 +43,12 @@ struct EvaluationOptions {
   int64_t limit = 0;                         // documents of a task, drawn at random; 0: all
   uint64_t seed = 1234;                      // of that draw
   std::string output_path = {};              // folder of response files; empty: none are kept
-  bool resume = false;                       // from the response files there
+  bool resume = false;                       // from the response files there; otherwise they are set aside
   std::function<bool()> cancelled = nullptr;
   // Documents done of one task and variant, out of all.
   std::function<void(const Task& task, const Variant& variant, int64_t done, int64_t total)> on_progress = nullptr;
+  // A response file of an earlier run, and what it was renamed to.
+  std::function<void(const std::string& path, const std::string& set_aside)> on_set_aside = nullptr;
 };
 
 struct VariantResult {

@@ -52,6 +52,9 @@ std::optional<Row> ParseRow(std::string_view line) {
   return Row{document.get<int64_t>(), hash.get<std::string>(), std::move(*response)};
 }
 
+// Whether there is anything behind the first line, which is the job.
+bool HoldsRows(std::string_view content) { return content.find('\n') + 1 < content.size(); }
+
 }  // namespace
 
 Json ResponseJson(const Response& response) {
@@ -64,11 +67,15 @@ Json ResponseJson(const Response& response) {
 }
 
 Result<ResponseFile> ResponseFile::Open(const std::string& path, const Json& job, bool resume) {
-  std::string content;
-  if (resume) {
-    Result<std::string> found = ReadFile(path, kMaxBytes);
-    if (!found && found.error().code != ErrorCode::kNotFound) return tl::unexpected<Error>(std::move(found).error());
-    if (found) content = std::move(*found);
+  Result<std::string> found = ReadFile(path, kMaxBytes);
+  if (!found && found.error().code != ErrorCode::kNotFound) return tl::unexpected<Error>(std::move(found).error());
+  std::string content = found ? std::move(*found) : "";
+  std::string set_aside;
+  if (!resume) {
+    if (HoldsRows(content)) {
+      SWIFTKV_ASSIGN_OR_RETURN(set_aside, SetAside(path));
+    }
+    content.clear();
   }
   const std::string first = Line({{"job", job}});
   content.erase(content.rfind('\n') + 1);  // a row that is not whole
@@ -81,6 +88,7 @@ Result<ResponseFile> ResponseFile::Open(const std::string& path, const Json& job
   SWIFTKV_RETURN_IF_ERROR(WriteFile(path, content.empty() ? first : content));
   SWIFTKV_ASSIGN_OR_RETURN(AppendFile append, AppendFile::Open(path));
   ResponseFile file(std::move(append));
+  file.set_aside_ = std::move(set_aside);
   for (size_t begin = first.size(); begin < content.size();) {
     const size_t end = content.find('\n', begin);
     std::optional<Row> row = ParseRow(std::string_view(content).substr(begin, end - begin));

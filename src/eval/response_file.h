@@ -24,10 +24,12 @@ namespace swiftkv {
 
 class ResponseFile {
  public:
-  // `resume` keeps the rows of a file that is there, but for a last one that is not whole; otherwise it is replaced.
-  // Errors: kIo; kInvalidInput if the file belongs to another job or holds something else.
+  // `resume` keeps the rows of a file that is there, but for a last one that is not whole; otherwise a file with rows
+  // is set aside. Errors: kIo; kInvalidInput if the file belongs to another job or holds something else.
   static Result<ResponseFile> Open(const std::string& path, const nlohmann::ordered_json& job, bool resume);
 
+  // What a file with rows was renamed to; empty: there was none.
+  const std::string& set_aside() const { return set_aside_; }
   int64_t rows() const { return static_cast<int64_t>(responses_.size()); }
   // The response to this very prompt; null where there is none.
   const Response* Find(int64_t document, std::string_view prompt_hash) const;
@@ -38,6 +40,7 @@ class ResponseFile {
   explicit ResponseFile(AppendFile file) : file_(std::move(file)) {}
 
   AppendFile file_;
+  std::string set_aside_;
   std::map<int64_t, std::pair<std::string, Response>> responses_;  // by document: prompt hash, response
 };
 

@@ -14,6 +14,7 @@
 namespace swiftkv {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -147,6 +148,19 @@ TEST_F(BenchCliTest, ThroughputAndSweep) {
   ASSERT_EQ(of_relative.size(), 4u);
   EXPECT_NEAR(of_relative[2]["request_rate"].get<double>(), of_relative[0]["request_throughput"].get<double>() / 2,
               1e-9);
+}
+
+TEST_F(BenchCliTest, SweepKeepsThePointsOfAnEarlierRun) {
+  const std::vector<std::string> arguments = {
+      "--output-len", "2", "--num-prompts", "2", "--input-len", "8", "--request-rate", "100", "-o", Path("twice")};
+  const ProcessResult first = Bench("sweep", arguments);
+  ASSERT_EQ(first.exit_code, 0) << first.err;
+  EXPECT_FALSE(std::filesystem::exists(Path("twice/points.previous.jsonl")));
+  const auto size = std::filesystem::file_size(Path("twice/points.jsonl"));
+  const ProcessResult second = Bench("sweep", arguments);
+  ASSERT_EQ(second.exit_code, 0) << second.err;
+  EXPECT_EQ(std::filesystem::file_size(Path("twice/points.previous.jsonl")), size);
+  EXPECT_THAT(second.err, AllOf(HasSubstr("twice/points.previous.jsonl"), HasSubstr("--resume")));
 }
 
 TEST_F(BenchCliTest, WrongUsageIsASentence) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -114,6 +115,25 @@ TEST_F(EvalTest, GoesOnFromResponses) {
   const Json b = Json::parse(second.out);
   EXPECT_EQ(a["comparison"], b["comparison"]);
   EXPECT_EQ(b["settings"]["tasks"]["winogrande"]["base"]["resumed_documents"], 3);
+}
+
+// Without --resume the rows of an earlier run make way, and a run that got no row takes the place of nothing.
+TEST_F(EvalTest, KeepsResponsesOfAnEarlierRun) {
+  const std::vector<std::string> arguments = {"--tasks", "winogrande", "--output-path", Path("out"), "--json"};
+  const ProcessResult first = EvalSets(arguments);
+  ASSERT_EQ(first.exit_code, 0) << first.err;
+  EXPECT_THAT(first.err, IsEmpty());
+  const std::string rows = Read("out/responses_winogrande_base.jsonl");
+  const ProcessResult second = EvalSets(arguments);
+  ASSERT_EQ(second.exit_code, 0) << second.err;
+  EXPECT_EQ(Read("out/responses_winogrande_base.previous.jsonl"), rows);
+  EXPECT_EQ(std::count(second.err.begin(), second.err.end(), '\n'), 1) << second.err;
+  EXPECT_THAT(second.err, AllOf(HasSubstr("out/responses_winogrande_base.previous.jsonl"), HasSubstr("--resume")));
+
+  std::ofstream(Path("out/responses_winogrande_base.jsonl")) << rows.substr(0, rows.find('\n') + 1);
+  const ProcessResult third = EvalSets(arguments);
+  ASSERT_EQ(third.exit_code, 0) << third.err;
+  EXPECT_EQ(Read("out/responses_winogrande_base.previous.jsonl"), rows);
 }
 
 // The base model answers once; a second adapter joins the table later, and nothing that is known is asked again.
