@@ -65,6 +65,7 @@ class EvalCommand {
 
   Status Run() {
     const auto start = std::chrono::steady_clock::now();
+    SWIFTKV_RETURN_IF_ERROR(CheckFlags());
     SWIFTKV_RETURN_IF_ERROR(LoadTasks());
     SWIFTKV_RETURN_IF_ERROR(LoadTexts());
     SWIFTKV_RETURN_IF_ERROR(NameAdapters());
@@ -114,6 +115,23 @@ class EvalCommand {
   }
   bool Wants(const char* name) const {
     return std::find(flags_.tasks.begin(), flags_.tasks.end(), name) != flags_.tasks.end();
+  }
+
+  // Flags that would have no effect: an error where what they ask for would be missing, else a note.
+  Status CheckFlags() const {
+    for (const auto& [flag, given] :
+         {std::pair("--log-samples", flags_.log_samples), {"--resume", flags_.options.resume}}) {
+      if (given && flags_.output_path.empty()) return InvalidInput("{} needs --output-path DIR", flag);
+    }
+    const auto note = [&](const char* flag, const char* tasks, bool has_no_effect) {
+      if (has_no_effect && !flags_.output.quiet) {
+        WriteNote(fmt::format("swiftkv: {} has no effect: --tasks does not name {}", flag, tasks));
+      }
+    };
+    note("--text", "perplexity or fidelity", !flags_.texts.empty() && !Wants(kPerplexity) && !Wants(kFidelity));
+    note("--window-tokens", kFidelity, flags_.window_tokens != Flags().window_tokens && !Wants(kFidelity));
+    note("--text-tokens", kFidelity, flags_.text_tokens != Flags().text_tokens && !Wants(kFidelity));
+    return Ok();
   }
 
   Status LoadTasks() {

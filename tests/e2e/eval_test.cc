@@ -232,6 +232,17 @@ TEST_F(EvalTest, FidelityOfWeights) {
   EXPECT_EQ(Compare({"--quantization", "q8_0"})["base"], small["base"]);
 }
 
+TEST_F(EvalTest, SaysWhatHasNoEffect) {
+  const std::vector<std::string> arguments = {
+      "--tasks",         "winogrande", "--limit",       "1", "--text", Path("text.txt"),
+      "--window-tokens", "64",         "--text-tokens", "9"};
+  const ProcessResult result = EvalSets(arguments);
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(result.err, AllOf(HasSubstr("--text has no effect: --tasks does not name perplexity or fidelity"),
+                                HasSubstr("--window-tokens has no effect: --tasks does not name fidelity"),
+                                HasSubstr("--text-tokens has no effect")));
+}
+
 TEST_F(EvalTest, SaysWhatIsMissing) {
   const auto expect_refused = [&](const std::vector<std::string>& arguments, const std::string& sentence) {
     const ProcessResult result = Eval(arguments);
@@ -248,6 +259,8 @@ TEST_F(EvalTest, SaysWhatIsMissing) {
                   Path("text.txt")},
                  "results are named after the folder, and adapter is taken already");
   expect_refused({"--tasks", "boolq"}, "boolq");
+  expect_refused({"--tasks", "gsm8k", "--log-samples"}, "--log-samples needs --output-path DIR");
+  expect_refused({"--tasks", "gsm8k", "--resume"}, "--resume needs --output-path DIR");
   std::filesystem::create_directories(Path("b"));
   std::ofstream(Path("b/text.txt")) << "Another text of the same name.";
   expect_refused({"--tasks", "perplexity", "--text", Path("text.txt"), "--text", Path("b/text.txt")},
