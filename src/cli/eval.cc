@@ -152,7 +152,11 @@ class EvalCommand {
         return InvalidInput("task {} belongs to --protocol card; here it is {}", name, of_card->second);
       }
       SWIFTKV_RETURN_IF_ERROR(CheckAsked(task->info()));
-      tasks_.push_back(std::move(task));
+      // A task that was named twice, perhaps by both of its names, counts once.
+      const bool is_known = std::any_of(tasks_.begin(), tasks_.end(), [&](const std::unique_ptr<Task>& other) {
+        return other->info().name == task->info().name;
+      });
+      if (!is_known) tasks_.push_back(std::move(task));
     }
     return Ok();
   }

@@ -96,6 +96,13 @@ TEST_F(EvalTest, TakesLmEvalsNamesAndFlags) {
   }
 }
 
+TEST_F(EvalTest, ATaskNamedTwiceCountsOnce) {
+  const ProcessResult result = EvalSets({"--tasks", "winogrande,winogrande,gsm8k,gsm8k_cot_llama_3.1_instruct",
+                                         "--limit", "1", "--output-path", Path("out")});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(Read("out/report.md"), HasSubstr("| Winogrande | GSM8K | Avg |"));
+}
+
 TEST_F(EvalTest, RuleOfTruthfulqaIsInTheSettings) {
   const ProcessResult result =
       EvalSets({"--tasks", "truthfulqa_mc2", "--limit", "1", "--truthfulqa-labels", "leading", "--json"});
