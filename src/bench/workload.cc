@@ -77,6 +77,12 @@ Result<Workload> MakeWorkload(const WorkloadOptions& options) {
     std::sample(lengths.begin(), lengths.end(), std::back_inserter(drawn), options.num_prompts, random);
     lengths = std::move(drawn);
   }
+  if (options.dataset == WorkloadSource::kCustom && lengths.size() < count) {
+    const size_t rows = lengths.size();
+    workload.repeated = static_cast<int64_t>(count - rows);
+    lengths.reserve(count);
+    while (lengths.size() < count) lengths.push_back(lengths[lengths.size() - rows]);
+  }
   lengths.resize(std::min(lengths.size(), count));
 
   const bool is_trace = options.dataset == WorkloadSource::kTrace;

@@ -20,7 +20,7 @@ enum class WorkloadSource {
   kRandom,       // lengths drawn around prompt_tokens and output_tokens
   kLengthsFile,  // lengths drawn without repetition from a file, in the file's order
   kTrace,        // a file's first requests with their own times of arrival
-  kCustom,       // a file's first prompts
+  kCustom,       // a file's first prompts; where it has too few, from its beginning again
 };
 // "random", "lengths-file", "trace", "custom"
 Result<WorkloadSource> ParseDataset(const std::string& name);
@@ -43,6 +43,7 @@ struct WorkloadOptions {
 struct Workload {
   std::vector<LoadRequest> requests;  // by arrival
   int64_t left_out = 0;               // because of max_model_len
+  int64_t repeated = 0;               // requests whose prompt an earlier one has, for the file has no more
   double request_rate = 0;            // the mean one, requests a second; may be infinite
 };
 

@@ -181,6 +181,15 @@ TEST(WorkloadTest, PromptsOfAFileAreSentAsTheyStand) {
   EXPECT_EQ(workload->requests[1].prompt, "d\na");
   EXPECT_EQ(workload->requests[1].output_tokens, 7);
 
+  // Fewer rows than requests: from the first one again, as vLLM.
+  const auto more =
+      MakeWorkload({.dataset = WorkloadSource::kCustom, .path = path, .num_prompts = 7, .output_tokens = 5});
+  ASSERT_TRUE(more.has_value()) << more.error().message;
+  ASSERT_EQ(more->requests.size(), 7u);
+  const auto rows = static_cast<size_t>(7 - more->repeated);
+  for (size_t i = 0; i < 7; ++i) EXPECT_EQ(more->requests[i].prompt, more->requests[i % rows].prompt) << i;
+  EXPECT_EQ(workload->repeated, 0);
+
   for (const auto& [line, part] :
        {std::pair("[]", "wrong.jsonl:1"),
         {"{\"prompt\": 1}", "\"prompt\" must hold a text"},

@@ -93,6 +93,10 @@ Result<Plan> MakePlan(const Flags& flags) {
     return InvalidInput("--request-rate {}: one rate (bench sweep takes several)", flags.request_rate);
   }
   options.arrivals.request_rate = rates.front();
+  if (options.dataset == WorkloadSource::kTrace && !std::isinf(rates.front())) {
+    return InvalidInput("--request-rate {}: a trace brings its own times; --trace-speedup makes them faster or slower",
+                        flags.request_rate);
+  }
   options.arrivals.seed = options.seed;
   SWIFTKV_ASSIGN_OR_RETURN(plan.report.percents, ParsePercents("--metric-percentiles", flags.percentiles));
   if (!flags.goodput.empty()) {
@@ -110,6 +114,13 @@ Result<Plan> MakePlan(const Flags& flags) {
   if (plan.workload.left_out > 0 && !flags.output.quiet) {
     WriteNote(fmt::format("swiftkv: {} requests of more than {} tokens were left out", plan.workload.left_out,
                           options.max_model_len));
+  }
+  if (plan.workload.repeated > 0 && !flags.output.quiet) {
+    const int64_t all = std::ssize(plan.workload.requests);
+    WriteNote(fmt::format(
+        "swiftkv: the file has {} prompts for {} requests, and is gone through again; a server that keeps prefixes "
+        "answers prompts that come again from its cache",
+        all - plan.workload.repeated, all));
   }
   return plan;
 }

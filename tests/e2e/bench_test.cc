@@ -184,6 +184,7 @@ TEST_F(BenchCliTest, WrongUsageIsASentence) {
       {{"bench", "throughput", Path("base"), "--dataset-name", "trace"}, "--dataset-path"},
       {{"bench", "serve", "--request-rate", "0"}, "--request-rate 0"},
       {{"bench", "serve", "--request-rate", "1,2"}, "one rate"},
+      {{"bench", "serve", "--dataset-name", "trace", "--request-rate", "2"}, "--trace-speedup"},
       {{"bench", "serve", "--metric-percentiles", "101"}, "0 to 100"},
       {{"bench", "serve", "--goodput", "speed:3"}, "--goodput speed:3"},
       {{"bench", "serve", "--tokenizer", "/nonexistent"}, "/nonexistent"},
