@@ -50,6 +50,23 @@ bool TakeNumber(char separator, std::string_view* text, int* value) {
   return true;
 }
 
+// Takes "Z", "+HH:MM" or "-HH:MM" off the end of `text`, if it is there; seconds ahead of UTC.
+std::optional<int> TakeOffset(std::string_view* text) {
+  if (text->ends_with('Z')) text->remove_suffix(1);
+  const size_t sign = text->find_last_of("+-");
+  if (sign == std::string_view::npos) return 0;
+  std::string_view offset = text->substr(sign + 1);
+  int hours = 0, minutes = 0;
+  if (offset.size() != 5 || !TakeNumber(':', &offset, &hours) || !ParseWhole(offset, &minutes) || hours < 0 ||
+      hours > 23 || minutes < 0 || minutes > 59) {
+    return std::nullopt;
+  }
+  const int seconds = (hours * 60 + minutes) * 60;
+  const bool is_behind = (*text)[sign] == '-';
+  text->remove_suffix(text->size() - sign);
+  return is_behind ? -seconds : seconds;
+}
+
 // The line of `text` at *begin, which moves behind it.
 std::string_view TakeLine(std::string_view text, size_t* begin) {
   const size_t end = std::min(text.find('\n', *begin), text.size());
@@ -188,7 +205,8 @@ std::optional<double> ParseTimestamp(std::string_view text) {
   if (!TakeNumber(separator, &text, &day) || !TakeNumber(':', &text, &hour) || !TakeNumber(':', &text, &minute)) {
     return std::nullopt;
   }
-  if (text.ends_with('Z')) text.remove_suffix(1);
+  const std::optional<int> offset = TakeOffset(&text);
+  if (!offset) return std::nullopt;
   const std::chrono::year_month_day date{std::chrono::year(year), std::chrono::month(static_cast<unsigned>(month)),
                                          std::chrono::day(static_cast<unsigned>(day))};
   if (!date.ok() || hour < 0 || hour > 23 || minute < 0 || minute > 59 || !ParseWhole(text, &seconds) ||
@@ -196,7 +214,7 @@ std::optional<double> ParseTimestamp(std::string_view text) {
     return std::nullopt;
   }
   const auto days = std::chrono::sys_days(date).time_since_epoch().count();
-  return static_cast<double>(days) * 86400 + hour * 3600 + minute * 60 + seconds;
+  return static_cast<double>(days) * 86400 + hour * 3600 + minute * 60 + seconds - *offset;
 }
 
 }  // namespace swiftkv

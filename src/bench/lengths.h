@@ -40,7 +40,8 @@ Result<std::vector<RequestLengths>> ReadLengthsFile(const std::string& path, boo
 // Errors, with file and line: kNotFound, kIo, kInvalidInput (no prompt, a value out of range).
 Result<std::vector<RequestLengths>> ReadPromptsFile(const std::string& path, int64_t output_tokens);
 
-// "2023-11-16 18:17:03.9799600" or "1234.5": seconds since a point that is the same for all; nullopt if it is neither.
+// "2023-11-16 18:17:03.9799600", with or without an offset from UTC ("+00:00", "Z"), or "1234.5": seconds since a point
+// that is the same for all; nullopt if it is neither.
 std::optional<double> ParseTimestamp(std::string_view text);
 
 }  // namespace swiftkv

@@ -117,8 +117,14 @@ TEST(LengthsTest, TimestampsAreDatesOrSeconds) {
   EXPECT_EQ(ParseTimestamp("12.5"), 12.5);
   EXPECT_EQ(ParseTimestamp("1970-01-02 00:00:01"), 86401);
   EXPECT_EQ(ParseTimestamp("1970-01-01T01:02:03.5Z"), 3723.5);
-  for (const char* wrong : {"", "nan", "inf", "2023-02-30 00:00:00", "2023-11-16", "2023-11-16 25:00:00",
-                            "2023-11-16 00:00:-1", "2023-11-16 00:00:00x"}) {
+  // Azure's traces of 2024.
+  EXPECT_EQ(ParseTimestamp("1970-01-01 00:00:00.250000+00:00"), 0.25);
+  EXPECT_EQ(ParseTimestamp("1970-01-01 02:00:00+01:30"), 1800);
+  EXPECT_EQ(ParseTimestamp("1970-01-01 02:00:00-01:30"), 12600);
+  for (const char* wrong :
+       {"", "nan", "2023-11-16 00:00:00+1", "2023-11-16 00:00:00+24:00", "2023-11-16 00:00:00+01:60",
+        "2023-11-16 00:00:00+-1:00", "2023-11-16 00:00:00+00:00Z+00:00", "inf", "2023-02-30 00:00:00", "2023-11-16",
+        "2023-11-16 25:00:00", "2023-11-16 00:00:-1", "2023-11-16 00:00:00x"}) {
     EXPECT_EQ(ParseTimestamp(wrong), std::nullopt) << wrong;
   }
 }
