@@ -32,8 +32,16 @@ def documents(path):
     return list({row["doc_id"]: row for row in read_lines(path)}.values())
 
 
+def requests(sample):
+    return [(request["arg_0"], request["arg_1"]) for request in sample["arguments"].values()]
+
+
 def is_scored(sample):
-    return not isinstance(sample["resps"][0], str)
+    return isinstance(requests(sample)[0][1], str)
+
+
+def loglikelihoods(sample):
+    return [float(of_request[0][0]) for of_request in sample["resps"]]
 
 
 def instances(kind, arguments):
@@ -42,17 +50,16 @@ def instances(kind, arguments):
 
 def render(model, sample):
     """The text of a prompt that is answered."""
-    if isinstance(sample["arguments"][0], dict):
-        return model.apply_chat_template(sample["arguments"])
-    return sample["arguments"][0]
+    text = requests(sample)[0][0]
+    return model.apply_chat_template(json.loads(text)) if text.startswith('[{"role"') else text
 
 
 def ask(model, samples, generation):
     """Responses as swiftkv's files hold them."""
     if is_scored(samples[0]):
-        pairs = [tuple(pair) for sample in samples for pair in sample["arguments"]]
+        pairs = [pair for sample in samples for pair in requests(sample)]
         found = iter(model.loglikelihood(instances("loglikelihood", pairs), disable_tqdm=True))
-        return [[list(next(found)) for _ in sample["arguments"]] for sample in samples]
+        return [[list(next(found)) for _ in requests(sample)] for sample in samples]
     prompts = [(render(model, sample), dict(generation)) for sample in samples]
     return [[text] for text in model.generate_until(instances("generate_until", prompts), disable_tqdm=True)]
 
@@ -61,6 +68,7 @@ def ask_all(model, samples, ours, theirs, generation):
     """Asks what `theirs` does not hold yet; responses by document."""
     rows = read_lines(theirs)
     known = {row["doc_id"]: row["resps"] for row in rows[1:]}
+    hashes = {row["doc_id"]: row["prompt_hash"] for row in read_lines(ours)[1:]}  # not lm-eval's, which samples have
     with open(theirs, "a", encoding="utf-8") as file:
         if not rows:
             file.write(ours.read_text(encoding="utf-8").splitlines()[0] + "\n")  # the job: model and options
@@ -69,7 +77,7 @@ def ask_all(model, samples, ours, theirs, generation):
             part = missing[begin:begin + model.batch_size]
             for sample, resps in zip(part, ask(model, part, generation)):
                 known[sample["doc_id"]] = resps
-                row = {"doc_id": sample["doc_id"], "prompt_hash": sample["prompt_hash"], "resps": resps}
+                row = {"doc_id": sample["doc_id"], "prompt_hash": hashes[sample["doc_id"]], "resps": resps}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
             file.flush()
     return known
@@ -82,11 +90,11 @@ def compare_choices(samples, theirs):
     for name, way in ways.items():
         same = 0
         for sample in samples:
-            texts = [continuation[1:] for _, continuation in sample["arguments"]]
-            values = [[way(value[0], text) for value, text in zip(resps, texts)]
-                      for resps in (sample["resps"], theirs[sample["doc_id"]])]
+            texts = [continuation[1:] for _, continuation in requests(sample)]
+            sums = loglikelihoods(sample), [value for value, _ in theirs[sample["doc_id"]]]
+            values = [[way(value, text) for value, text in zip(of, texts)] for of in sums]
             chosen = [max(range(len(texts)), key=lambda i: of[i]) for of in values]
-            greatest = max(greatest, max(abs(a[0] - b[0]) for a, b in zip(sample["resps"], theirs[sample["doc_id"]])))
+            greatest = max(greatest, max(abs(a - b) for a, b in zip(*sums)))
             same += chosen[0] == chosen[1]
             if chosen[0] != chosen[1]:
                 margin = values[1][chosen[1]] - values[1][chosen[0]]
@@ -111,7 +119,7 @@ def margin_at_difference(model, sample, ours, theirs):
 def compare_answers(model, samples, theirs):
     same = 0
     for sample in samples:
-        ours, other = sample["resps"][0], theirs[sample["doc_id"]][0]
+        ours, other = sample["resps"][0][0], theirs[sample["doc_id"]][0]
         same += ours == other
         if ours != other:
             print(f"  document {sample['doc_id']}: {margin_at_difference(model, sample, ours, other)}")

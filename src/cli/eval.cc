@@ -353,7 +353,7 @@ class EvalCommand {
       if (!flags_.log_samples) continue;
       for (const TaskResult& result : run_.tasks) {
         SWIFTKV_RETURN_IF_ERROR(WriteFile(path(fmt::format("samples_{}_{}.jsonl", result.task->info().name, name)),
-                                          SampleLines(result, v)));
+                                          SampleLines(result, v, run_.options)));
       }
     }
     if (!run_.compared().empty()) {

@@ -2,12 +2,15 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <utility>
 
 #include "base/parallel.h"
-#include "eval/response_file.h"
+#include "checkpoint/json_file.h"
+#include "eval/hash.h"
 #include "eval/statistics.h"
 
 namespace swiftkv {
@@ -60,20 +63,21 @@ void AddTask(const TaskResult& result, size_t variant, Json* results, Json* grou
   results->update(subjects);
 }
 
+Json GenerationJson(const TaskInfo& info, const EvaluationOptions& options) {
+  return {
+      {"until", info.until}, {"do_sample", false}, {"temperature", 0.0}, {"max_gen_toks", options.scorer.max_gen_toks}};
+}
+
 Json ConfigJson(const TaskInfo& info, const EvaluationOptions& options) {
   Json config = {{"task", info.name},
                  {"output_type", info.until.empty() ? "multiple_choice" : "generate_until"},
                  {"num_fewshot", info.num_fewshot},
                  {"metric_list", Json::array()}};
   for (const Metric& metric : info.metrics) {
-    config["metric_list"].push_back({{"metric", metric.name}, {"filter", metric.filter}, {"higher_is_better", true}});
+    config["metric_list"].push_back(
+        {{"metric", metric.name}, {"aggregation", "mean"}, {"filter", metric.filter}, {"higher_is_better", true}});
   }
-  if (!info.until.empty()) {
-    config["generation_kwargs"] = {{"until", info.until},
-                                   {"do_sample", false},
-                                   {"temperature", 0.0},
-                                   {"max_gen_toks", options.scorer.max_gen_toks}};
-  }
+  if (!info.until.empty()) config["generation_kwargs"] = GenerationJson(info, options);
   return config;
 }
 
@@ -128,6 +132,68 @@ Json FidelityJson(const Fidelity& fidelity) {
           {"top5_agreement", fidelity.top5_agreement},
           {"base_cross_entropy", fidelity.base_nll},
           {"cross_entropy", fidelity.nll}};
+}
+
+// The requests of a document: {"gen_args_0": {"arg_0": context, "arg_1": continuation}, ...}, or one of a prompt and
+// how it is answered. Turns are the text of their JSON, as lm-eval gives them to a chat API.
+Json ArgumentsJson(const Prompt& prompt, const Json& generation) {
+  Json arguments = Json::object();
+  for (const ScoredText& choice : prompt.choices) {
+    arguments[fmt::format("gen_args_{}", arguments.size())] = {{"arg_0", choice.context},
+                                                               {"arg_1", choice.continuation}};
+  }
+  if (!prompt.choices.empty()) return arguments;
+  const std::string text =
+      prompt.turns.empty() ? prompt.text : PromptJson(prompt).dump(-1, ' ', false, Json::error_handler_t::replace);
+  arguments["gen_args_0"] = {{"arg_0", text}, {"arg_1", generation}};
+  return arguments;
+}
+
+// What a filter leaves of each request's response; numbers and booleans are texts, as Python writes them.
+Json FilteredJson(const Response& response, const std::string& text) {
+  if (response.choices.empty()) return Json::array({text});
+  Json json = Json::array();
+  for (const ScoredChoice& choice : response.choices) {
+    json.push_back({Json(choice.loglikelihood).dump(), choice.is_greedy ? "True" : "False"});
+  }
+  return json;
+}
+
+// A document's samples, one for each filter.
+std::vector<Json> SamplesOf(const TaskResult& result, size_t variant, size_t i, const Json& generation) {
+  const Task& task = *result.task;
+  const Response& response = result.variants[variant].responses[i];
+  const Outcome& outcome = result.variants[variant].outcomes[i];
+  const Result<Json> parsed = ParseJsonObject(task.Row(result.documents[i]), "");
+  const Json document = parsed ? *parsed : Json::object();
+  const Json arguments = ArgumentsJson(task.MakePrompt(result.documents[i]), generation);
+  const std::string target = task.Target(result.documents[i]);
+  Json responses = Json::array();  // [requests, 1]
+  for (const Json& of_request : FilteredJson(response, response.text)) responses.push_back(Json::array({of_request}));
+  std::vector<Json> samples;
+  for (size_t m = 0; m < task.info().metrics.size(); ++m) {
+    const Metric& metric = task.info().metrics[m];
+    auto sample = std::find_if(samples.begin(), samples.end(),
+                               [&](const Json& other) { return other["filter"] == metric.filter; });
+    if (sample == samples.end()) {
+      samples.push_back(
+          {{"doc_id", result.documents[i]},
+           {"doc", document},
+           {"target", target},
+           {"arguments", arguments},
+           {"resps", responses},
+           {"filtered_resps", FilteredJson(response, outcome.filtered.empty() ? "" : outcome.filtered[m])},
+           {"filter", metric.filter},
+           {"metrics", Json::array()},
+           {"doc_hash", Sha256(document.dump(2, ' ', false, Json::error_handler_t::replace))},
+           {"prompt_hash", Sha256(arguments["gen_args_0"]["arg_0"].get<std::string>())},
+           {"target_hash", Sha256(target)}});
+      sample = std::prev(samples.end());
+    }
+    (*sample)["metrics"].push_back(metric.name);
+    (*sample)[metric.name] = outcome.scores[m];
+  }
+  return samples;
 }
 
 }  // namespace
@@ -264,26 +330,12 @@ Json ComparisonJson(const RunResults& run) {
   return json;
 }
 
-std::string SampleLines(const TaskResult& result, size_t variant) {
+std::string SampleLines(const TaskResult& result, size_t variant, const EvaluationOptions& options) {
   std::string lines;
-  const std::vector<Metric>& metrics = result.task->info().metrics;
-  const VariantResult& of_variant = result.variants[variant];
+  const Json generation = GenerationJson(result.task->info(), options);
   for (size_t i = 0; i < result.documents.size(); ++i) {
-    const Prompt prompt = result.task->MakePrompt(result.documents[i]);
-    const Outcome& outcome = of_variant.outcomes[i];
-    const Json responses = ResponseJson(of_variant.responses[i]);
-    for (size_t m = 0; m < metrics.size(); ++m) {
-      Json filtered = outcome.filtered.empty() ? responses : Json::array({outcome.filtered[m]});
-      Json line = {{"doc_id", result.documents[i]},
-                   {"target", result.task->Target(result.documents[i])},
-                   {"arguments", PromptJson(prompt)},
-                   {"resps", responses},
-                   {"filtered_resps", std::move(filtered)},
-                   {"filter", metrics[m].filter},
-                   {"metrics", Json::array({metrics[m].name})},
-                   {"prompt_hash", PromptHash(prompt)},
-                   {metrics[m].name, outcome.scores[m]}};
-      lines += line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+    for (const Json& sample : SamplesOf(result, variant, i, generation)) {
+      lines += sample.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
     }
   }
   return lines;

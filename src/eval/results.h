@@ -65,7 +65,7 @@ nlohmann::ordered_json ResultsJson(const RunResults& run, size_t variant);
 nlohmann::ordered_json ComparisonJson(const RunResults& run);
 
 // Lines of lm-eval's sample file: a line for each document and filter.
-std::string SampleLines(const TaskResult& result, size_t variant);
+std::string SampleLines(const TaskResult& result, size_t variant, const EvaluationOptions& options);
 
 }  // namespace swiftkv
 

@@ -5,14 +5,17 @@
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
 #include <vector>
 
+#include "eval/hash.h"
 #include "eval/report.h"
 
 namespace swiftkv {
 namespace {
 
+using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
 // Groups of one, two and five documents; the first two are a category.
@@ -83,6 +86,44 @@ TEST(ResultsTest, TablesHaveTheMeanThatTheTaskReports) {
   EXPECT_EQ(detail.rows[0][1], "acc_macro");
   EXPECT_THAT(detail.rows[0][5], StartsWith("56.67 ± "));
   EXPECT_THAT(detail.rows[1][6], StartsWith("-33.33 ± "));
+}
+
+// The samples of a task's first document.
+std::vector<nlohmann::ordered_json> Samples(const char* name, const Response& response) {
+  const auto task = LoadTask(name, {}, SWIFTKV_SOURCE_DIR "/tests/golden/eval/sets");
+  EXPECT_TRUE(task.has_value()) << task.error().message;
+  TaskResult result{.task = task->get(), .documents = {0}, .variants = {}};
+  result.variants.push_back({.responses = {response}, .outcomes = {(*task)->Score(0, response)}, .stats = {}});
+  std::vector<nlohmann::ordered_json> samples;
+  std::istringstream lines(SampleLines(result, 0, {}));
+  for (std::string line; std::getline(lines, line);) samples.push_back(nlohmann::ordered_json::parse(line));
+  return samples;
+}
+
+// doc_hash is Python's sha256(json.dumps(doc, indent=2, ensure_ascii=False)) of the golden set's row, as lm-eval has
+// it.
+TEST(ResultsTest, SamplesHaveLmEvalsForm) {
+  const auto scored = Samples("hellaswag", {.choices = {{-12, false}, {-3.5, true}, {-20.25, false}, {-30, false}}});
+  ASSERT_EQ(scored.size(), 1u) << "one filter";
+  const auto& choices = scored[0]["arguments"];
+  EXPECT_EQ(choices.size(), 4u);
+  EXPECT_THAT(choices["gen_args_0"]["arg_0"].get<std::string>(), HasSubstr("Roof shingle removal: A man"));
+  EXPECT_EQ(choices["gen_args_3"]["arg_1"], " starts pulling up roofing on a roof.");
+  EXPECT_EQ(scored[0]["resps"][1].dump(), R"([["-3.5","True"]])");
+  EXPECT_EQ(scored[0]["filtered_resps"][0].dump(), R"(["-12.0","False"])");
+  EXPECT_EQ(scored[0]["metrics"].dump(), R"(["acc_norm","acc"])");
+  EXPECT_TRUE(scored[0].contains("acc") && scored[0].contains("acc_norm"));
+  EXPECT_EQ(scored[0]["target_hash"], Sha256("3"));
+  EXPECT_EQ(scored[0]["prompt_hash"], Sha256(choices["gen_args_0"]["arg_0"].get<std::string>()));
+
+  const auto answered = Samples("gsm8k", {.text = "The final answer is 18."});
+  ASSERT_EQ(answered.size(), 2u) << "two filters";
+  EXPECT_EQ(answered[0]["resps"].dump(), R"([["The final answer is 18."]])");
+  EXPECT_EQ(answered[0]["doc"].begin().key(), "question");
+  EXPECT_EQ(answered[0]["doc_hash"], "986c19252f3c7f6eaeff2229e9a5777f96a85c0ceea931a92d2289084dfd518c");
+  const auto& request = answered[0]["arguments"]["gen_args_0"];
+  EXPECT_EQ(nlohmann::json::parse(request["arg_0"].get<std::string>()).size(), 17u) << "eight shots and the question";
+  EXPECT_EQ(request["arg_1"]["max_gen_toks"], 1024);
 }
 
 }  // namespace

@@ -24,6 +24,9 @@ inline constexpr int64_t kMaxSetBytes = 1 << 30;  // of one file
 // Errors: kNotFound; kInvalidInput, with file, line and field (a file without rows too).
 Status ForEachRow(const std::string& path, const std::function<Status(const JsonObject& row)>& read);
 
+// The rows' own text, each a JSON object; those of an array are written anew. Errors: as ForEachRow's.
+Result<std::vector<std::string>> RowTexts(const std::string& path);
+
 // The member `name`, an array of at least `at_least` strings.
 Result<std::vector<std::string>> Strings(const JsonObject& row, const char* name, size_t at_least);
 

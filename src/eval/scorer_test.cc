@@ -387,7 +387,7 @@ TEST_F(ScorerTest, ReportsSayWhatWasMeasured) {
   EXPECT_TRUE(json["swiftkv"]["chat_template_sha256"].is_null());
   EXPECT_EQ(json["swiftkv"]["num_key_value_layers"]["swiftkv"], 2);
   EXPECT_EQ(json["swiftkv"]["num_key_value_layers"]["base"], 4);
-  const std::string samples = SampleLines(run.tasks[0], 1);
+  const std::string samples = SampleLines(run.tasks[0], 1, {});
   EXPECT_EQ(std::count(samples.begin(), samples.end(), '\n'), 7);
 }
 

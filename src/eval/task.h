@@ -98,6 +98,11 @@ class Task {
   virtual int64_t size() const = 0;
   virtual Prompt MakePrompt(int64_t document) const = 0;
   virtual Outcome Score(int64_t document, const Response& response) const = 0;
+  // The document as the set's file has it, a JSON object's text; "{}" for a task that has no file.
+  std::string_view Row(int64_t document) const {
+    return rows_.empty() ? std::string_view("{}") : rows_[static_cast<size_t>(document)];
+  }
+  void set_rows(std::vector<std::string> rows) { rows_ = std::move(rows); }
   // The right answer, as results show it.
   virtual std::string Target(int64_t document) const = 0;
   // Documents of one group have the beginning of their prompt in common, and a score of their own; empty: no groups.
@@ -107,6 +112,7 @@ class Task {
 
  private:
   TaskInfo info_;
+  std::vector<std::string> rows_;
 };
 
 // Short names, in the order of the model card's table: arc_challenge, winogrande, hellaswag, truthfulqa_mc2, mmlu,

@@ -18,6 +18,7 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 using ::testing::StartsWith;
 using Json = nlohmann::json;
 
@@ -72,7 +73,10 @@ TEST_F(EvalTest, AllSevenSideBySide) {
     EXPECT_EQ(json["n-samples"]["winogrande"]["effective"], 2);
     EXPECT_TRUE(json["results"]["gsm8k_cot_llama_3.1_instruct"].contains("exact_match_stderr,strict-match"));
     EXPECT_EQ(json["swiftkv"]["model_sha256"][variant].get<std::string>().size(), 64u);
-    EXPECT_FALSE(Read(std::string("out/samples_hellaswag_") + variant + ".jsonl").empty());
+    std::istringstream samples(Read(std::string("out/samples_hellaswag_") + variant + ".jsonl"));
+    std::string sample;
+    std::getline(samples, sample);
+    EXPECT_THAT(Json::parse(sample)["arguments"]["gen_args_0"]["arg_0"].get<std::string>(), Not(IsEmpty()));
   }
   EXPECT_THAT(Read("out/report.md"), HasSubstr("| add_bos_token | false |"));
   EXPECT_THAT(Read("out/report.html"), HasSubstr("</html>"));

@@ -133,9 +133,9 @@ class LeaderboardArc final : public ArcQuestions {
 
 }  // namespace
 
-Result<std::unique_ptr<Task>> LoadArcChallenge(const TaskOptions& options, const std::string& folder) {
-  SWIFTKV_ASSIGN_OR_RETURN(std::vector<Question> questions,
-                           ReadQuestions(folder + "/arc_challenge/ARC-Challenge-Test.jsonl"));
+Result<std::unique_ptr<Task>> LoadArcChallenge(const TaskOptions& options, const std::string& folder,
+                                               const std::string& documents) {
+  SWIFTKV_ASSIGN_OR_RETURN(std::vector<Question> questions, ReadQuestions(documents));
   if (options.protocol == Protocol::kCard) {
     return std::make_unique<CardArc>(TaskInfo{.name = "arc_challenge_llama_3.1_instruct",
                                               .title = "ARC-Challenge",

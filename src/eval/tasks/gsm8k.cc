@@ -81,8 +81,9 @@ class Gsm8k final : public Task {
 
 }  // namespace
 
-Result<std::unique_ptr<Task>> LoadGsm8k(const TaskOptions& options, const std::string& folder) {
-  SWIFTKV_ASSIGN_OR_RETURN(std::vector<Problem> problems, ReadProblems(folder + "/gsm8k/test.jsonl", "answer"));
+Result<std::unique_ptr<Task>> LoadGsm8k(const TaskOptions& options, const std::string& folder,
+                                        const std::string& documents) {
+  SWIFTKV_ASSIGN_OR_RETURN(std::vector<Problem> problems, ReadProblems(documents, "answer"));
   const std::vector<Metric> metrics = {{"exact_match", "strict-match"}, {"exact_match", "flexible-extract"}};
   if (options.protocol == Protocol::kCard) {
     constexpr size_t kShots = 8;

@@ -103,9 +103,10 @@ class Hellaswag final : public Task {
 }  // namespace
 
 // The same in both protocols.
-Result<std::unique_ptr<Task>> LoadHellaswag(const TaskOptions& /*options*/, const std::string& folder) {
+Result<std::unique_ptr<Task>> LoadHellaswag(const TaskOptions& /*options*/, const std::string& folder,
+                                            const std::string& documents) {
   constexpr size_t kShots = 10;
-  SWIFTKV_ASSIGN_OR_RETURN(std::vector<Scene> scenes, ReadScenes(folder + "/hellaswag/hellaswag_val.jsonl"));
+  SWIFTKV_ASSIGN_OR_RETURN(std::vector<Scene> scenes, ReadScenes(documents));
   const std::string path = folder + "/hellaswag/hellaswag_train_fewshot11.jsonl";
   SWIFTKV_ASSIGN_OR_RETURN(std::vector<Scene> shots, ReadScenes(path));
   SWIFTKV_RETURN_IF_ERROR(KeepShots(kShots, path, &shots));

@@ -86,8 +86,9 @@ Result<Shots> ReadShots(const std::string& path, const std::vector<MmluQuestion>
 
 }  // namespace
 
-Result<std::unique_ptr<Task>> LoadMmlu(const TaskOptions& options, const std::string& folder) {
-  SWIFTKV_ASSIGN_OR_RETURN(std::vector<MmluQuestion> questions, ReadMmluQuestions(folder + "/mmlu/mmlu_test.jsonl"));
+Result<std::unique_ptr<Task>> LoadMmlu(const TaskOptions& options, const std::string& folder,
+                                       const std::string& documents) {
+  SWIFTKV_ASSIGN_OR_RETURN(std::vector<MmluQuestion> questions, ReadMmluQuestions(documents));
   SWIFTKV_ASSIGN_OR_RETURN(const Shots shots, ReadShots(folder + "/mmlu/mmlu_dev.jsonl", questions));
   if (options.protocol == Protocol::kCard) {
     return std::make_unique<CardMmlu>(TaskInfo{.name = "mmlu_llama_3.1_instruct",

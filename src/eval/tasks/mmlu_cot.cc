@@ -32,11 +32,12 @@ class MmluCot final : public MmluTask {
 
 }  // namespace
 
-Result<std::unique_ptr<Task>> LoadMmluCot(const TaskOptions& options, const std::string& folder) {
+Result<std::unique_ptr<Task>> LoadMmluCot(const TaskOptions& options, const std::string& /*folder*/,
+                                          const std::string& documents) {
   if (options.protocol != Protocol::kCard) {
     return NotFound("mmlu_cot is no task of the leaderboard's; name others in --tasks");
   }
-  SWIFTKV_ASSIGN_OR_RETURN(std::vector<MmluQuestion> questions, ReadMmluQuestions(folder + "/mmlu/mmlu_test.jsonl"));
+  SWIFTKV_ASSIGN_OR_RETURN(std::vector<MmluQuestion> questions, ReadMmluQuestions(documents));
   return std::make_unique<MmluCot>(TaskInfo{.name = "mmlu_cot_0shot_llama_3.1_instruct",
                                             .title = "MMLU-CoT",
                                             .metrics = {{"exact_match", "strict-match"}},

@@ -1,21 +1,31 @@
 #include "eval/tasks/tasks.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <iterator>
 #include <utility>
+
+#include "eval/rows.h"
 
 namespace swiftkv {
 namespace {
 
-using Loader = Result<std::unique_ptr<Task>> (*)(const TaskOptions& options, const std::string& folder);
+struct Loader {
+  std::string_view name;
+  std::string_view documents;  // their file
+  Result<std::unique_ptr<Task>> (*load)(const TaskOptions& options, const std::string& folder,
+                                        const std::string& documents);
+};
 
-constexpr std::pair<std::string_view, Loader> kLoaders[] = {
-    {"arc_challenge", LoadArcChallenge},
-    {"winogrande", LoadWinogrande},
-    {"hellaswag", LoadHellaswag},
-    {"truthfulqa_mc2", LoadTruthfulqaMc2},
-    {"mmlu", LoadMmlu},
-    {"mmlu_cot", LoadMmluCot},
-    {"gsm8k", LoadGsm8k},
+constexpr Loader kLoaders[] = {
+    {"arc_challenge", "arc_challenge/ARC-Challenge-Test.jsonl", LoadArcChallenge},
+    {"winogrande", "winogrande/dev.jsonl", LoadWinogrande},
+    {"hellaswag", "hellaswag/hellaswag_val.jsonl", LoadHellaswag},
+    {"truthfulqa_mc2", "truthfulqa/truthfulqa_mc_validation.jsonl", LoadTruthfulqaMc2},
+    {"mmlu", "mmlu/mmlu_test.jsonl", LoadMmlu},
+    {"mmlu_cot", "mmlu/mmlu_test.jsonl", LoadMmluCot},
+    {"gsm8k", "gsm8k/test.jsonl", LoadGsm8k},
 };
 
 }  // namespace
@@ -27,17 +37,22 @@ std::string_view Name(TruthfulqaLabels labels) { return labels == TruthfulqaLabe
 const std::vector<std::string>& TaskNames() {
   static const auto* const names = [] {
     auto* list = new std::vector<std::string>();
-    for (const auto& [name, loader] : kLoaders) list->emplace_back(name);
+    for (const Loader& loader : kLoaders) list->emplace_back(loader.name);
     return list;
   }();
   return *names;
 }
 
 Result<std::unique_ptr<Task>> LoadTask(std::string_view name, const TaskOptions& options, const std::string& folder) {
-  for (const auto& [known, load] : kLoaders) {
-    if (known == name) return load(options, folder);
-  }
-  return NotFound("there is no task {}", name);
+  const auto* const loader =
+      std::find_if(std::begin(kLoaders), std::end(kLoaders), [&](const Loader& known) { return known.name == name; });
+  if (loader == std::end(kLoaders)) return NotFound("there is no task {}", name);
+  const std::string documents = fmt::format("{}/{}", folder, loader->documents);
+  SWIFTKV_ASSIGN_OR_RETURN(std::unique_ptr<Task> task, loader->load(options, folder, documents));
+  SWIFTKV_ASSIGN_OR_RETURN(std::vector<std::string> rows, RowTexts(documents));
+  if (std::ssize(rows) != task->size()) return InvalidInput("{}: it changed while it was read", documents);
+  task->set_rows(std::move(rows));
+  return task;
 }
 
 std::vector<std::string> CardStops() {

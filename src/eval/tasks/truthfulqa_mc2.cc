@@ -97,13 +97,13 @@ class TruthfulqaMc2 final : public Task {
 }  // namespace
 
 // The same in both protocols.
-Result<std::unique_ptr<Task>> LoadTruthfulqaMc2(const TaskOptions& options, const std::string& folder) {
+Result<std::unique_ptr<Task>> LoadTruthfulqaMc2(const TaskOptions& options, const std::string& /*folder*/,
+                                                const std::string& documents) {
   std::vector<Question> questions;
-  SWIFTKV_RETURN_IF_ERROR(
-      ForEachRow(folder + "/truthfulqa/truthfulqa_mc_validation.jsonl", [&](const JsonObject& row) -> Status {
-        SWIFTKV_ASSIGN_OR_RETURN(questions.emplace_back(), ReadQuestion(row, options.truthfulqa_labels));
-        return Ok();
-      }));
+  SWIFTKV_RETURN_IF_ERROR(ForEachRow(documents, [&](const JsonObject& row) -> Status {
+    SWIFTKV_ASSIGN_OR_RETURN(questions.emplace_back(), ReadQuestion(row, options.truthfulqa_labels));
+    return Ok();
+  }));
   return std::make_unique<TruthfulqaMc2>(
       TaskInfo{.name = "truthfulqa_mc2", .title = "TruthfulQA", .metrics = {{"acc", "none", /*is_binary=*/false}}},
       std::move(questions));

@@ -78,9 +78,10 @@ class Winogrande final : public Task {
 }  // namespace
 
 // The same in both protocols.
-Result<std::unique_ptr<Task>> LoadWinogrande(const TaskOptions& /*options*/, const std::string& folder) {
+Result<std::unique_ptr<Task>> LoadWinogrande(const TaskOptions& /*options*/, const std::string& folder,
+                                             const std::string& documents) {
   constexpr size_t kShots = 5;
-  SWIFTKV_ASSIGN_OR_RETURN(std::vector<Sentence> sentences, ReadSentences(folder + "/winogrande/dev.jsonl"));
+  SWIFTKV_ASSIGN_OR_RETURN(std::vector<Sentence> sentences, ReadSentences(documents));
   const std::string path = folder + "/winogrande/train_xs.jsonl";
   SWIFTKV_ASSIGN_OR_RETURN(std::vector<Sentence> shots, ReadSentences(path));
   SWIFTKV_RETURN_IF_ERROR(KeepShots(kShots, path, &shots));
