@@ -248,7 +248,7 @@ TEST(ThroughputTest, BothModesSideBySide) {
   const MeasuredModel model = TinyModel();
   auto workload = MakeWorkload({.num_prompts = 3, .prompt_tokens = 20, .output_tokens = 4});
   FillWithTokenIds(model.weights.config.vocab_size, 1, &workload->requests);
-  const auto results = MeasureThroughput(model, workload->requests, {});
+  const auto results = MeasureThroughput(model, workload->requests, {}, /*repetitions=*/2);
   ASSERT_TRUE(results.has_value());
   ModelInfo info = Describe(model, DType::kI8);
   info.quantization = "int8";
@@ -256,6 +256,10 @@ TEST(ThroughputTest, BothModesSideBySide) {
   EXPECT_EQ(json[0]["mode"], "base");
   EXPECT_EQ(json[1]["total_num_tokens"], 72);
   EXPECT_EQ(json[1]["num_requests"], 3);
+  ASSERT_EQ(json[1]["samples_ts"].size(), 2u);
+  EXPECT_EQ(json[1]["tokens_per_second"], json[1]["samples_ts"][1]) << "the last round";
+  EXPECT_DOUBLE_EQ(json[1]["avg_ts"].get<double>(),
+                   (json[1]["samples_ts"][0].get<double>() + json[1]["samples_ts"][1].get<double>()) / 2);
   EXPECT_EQ(json[0]["quantization"], "int8");
   EXPECT_EQ(json[0]["type_k"], "I8");
   EXPECT_EQ(json[0]["num_key_value_layers"], 3);
@@ -264,6 +268,7 @@ TEST(ThroughputTest, BothModesSideBySide) {
   EXPECT_THAT(text, HasSubstr("tiny <model>: L = 6, n = 3, g = 1"));
   EXPECT_THAT(text, HasSubstr("weights int8"));
   EXPECT_THAT(text, HasSubstr("K/V cache I8"));
+  EXPECT_THAT(text, HasSubstr("standard deviation of 2 rounds in turns"));
 }
 
 // Points as a server would give them, without a server.

@@ -1,10 +1,11 @@
-// Offline throughput: all requests at once, base and SwiftKV one after the other, each in an engine of its own.
+// Offline throughput: all requests at once, base and SwiftKV in turns, each time in an engine of its own.
 //
-//   SWIFTKV_ASSIGN_OR_RETURN(auto results, MeasureThroughput(model, workload.requests, {}));
-//   results[1].report.total_token_throughput() / results[0].report.total_token_throughput();   // SwiftKV over base
+//   SWIFTKV_ASSIGN_OR_RETURN(auto results, MeasureThroughput(model, workload.requests, {}, /*repetitions=*/3));
+//   results[1].tokens_per_second() / results[0].tokens_per_second();   // SwiftKV over base
 #ifndef SWIFTKV_BENCH_THROUGHPUT_H_
 #define SWIFTKV_BENCH_THROUGHPUT_H_
 
+#include <cstdint>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
@@ -19,17 +20,22 @@ namespace swiftkv {
 
 struct ThroughputResult {
   Mode mode = Mode::kTeacher;
-  ServeReport report;
+  std::vector<ServeReport> rounds;
+
+  std::vector<double> speeds() const;  // input and output tokens a second, by round
+  double tokens_per_second() const;    // their mean
 };
 
-// Errors: those of RunEngineLoad.
+// Rounds of the modes alternate, so that what else the machine does meets both alike, after a short request of each
+// mode that is not measured. Errors: those of RunEngineLoad.
 Result<std::vector<ThroughputResult>> MeasureThroughput(const MeasuredModel& model,
                                                         const std::vector<LoadRequest>& requests,
-                                                        const EngineLoadOptions& options);
+                                                        const EngineLoadOptions& options, int64_t repetitions);
 
 std::string ThroughputText(const MachineInfo& machine, const ModelInfo& model,
                            const std::vector<ThroughputResult>& results);
-// One object for each mode, with the fields of `vllm bench throughput` and of its serving benchmark.
+// One object for each mode, with the fields of `vllm bench throughput` and of its serving benchmark, which are those of
+// the last round, and of all rounds avg_ts, stddev_ts and samples_ts, as `bench latency` has them.
 nlohmann::ordered_json ThroughputJson(const MachineInfo& machine, const ModelInfo& model,
                                       const std::vector<ThroughputResult>& results);
 

@@ -22,6 +22,7 @@ struct Flags {
   std::string dataset = "random";
   WorkloadOptions workload = {.num_prompts = 16, .prompt_tokens = 2000, .output_tokens = 256};
   EngineLoadOptions engine;
+  int64_t repetitions = 1;
   int threads = 0;
   OutputFlags output;
 };
@@ -49,7 +50,7 @@ Status Throughput(const Flags& flags) {
     EngineLoadOptions options = flags.engine;
     options.cancelled = [] { return Interrupted() != 0; };
     options.progress = [&](int64_t done) { line.Show(fmt::format("{}/{}", done, workload.requests.size())); };
-    SWIFTKV_ASSIGN_OR_RETURN(results, MeasureThroughput(model, workload.requests, options));
+    SWIFTKV_ASSIGN_OR_RETURN(results, MeasureThroughput(model, workload.requests, options, flags.repetitions));
   }
   const ModelInfo info = Describe(model, flags.engine.kv_cache_dtype);
   return WriteOutput(flags.output.json ? JsonLine(ThroughputJson(machine, info, results))
@@ -66,6 +67,9 @@ RunCommand AddBenchThroughputCommand(CLI::App* bench) {
   command->add_option("--input-len", flags->workload.prompt_tokens, "Tokens of a prompt")->capture_default_str();
   command->add_option("--output-len", flags->workload.output_tokens, "Tokens of an output")->capture_default_str();
   command->add_option("--num-prompts", flags->workload.num_prompts, "Requests")->capture_default_str();
+  command->add_option("-r,--repetitions", flags->repetitions, "Rounds, base and SwiftKV in turns")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
   command->add_option("--dataset-name", flags->dataset, "random, or lengths from a lengths-file or trace")
       ->check(CLI::IsMember({"random", "lengths-file", "trace"}))
       ->capture_default_str();

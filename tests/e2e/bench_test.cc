@@ -121,9 +121,10 @@ TEST_F(BenchCliTest, RandomWeightsNeedAConfigAlone) {
 
 TEST_F(BenchCliTest, ThroughputAndSweep) {
   const ProcessResult throughput =
-      Bench("throughput", {"--input-len", "20", "--output-len", "3", "--num-prompts", "2", "--json"});
+      Bench("throughput", {"--input-len", "20", "--output-len", "3", "--num-prompts", "2", "-r", "3", "--json"});
   ASSERT_EQ(throughput.exit_code, 0) << throughput.err;
   EXPECT_EQ(Json::parse(throughput.out)[1]["total_num_tokens"], 46);
+  EXPECT_EQ(Json::parse(throughput.out)[1]["samples_ts"].size(), 3u);
   std::vector<std::string> arguments = {"--output-len", "2",           "--num-prompts", "2",  "--request-rate", "100",
                                         "-o",           Path("sweep"), "--json",        "-q", "--input-len",    "8"};
   const ProcessResult part = Bench("sweep", arguments);
