@@ -84,6 +84,10 @@ def check_openai(url):
                                             parallel_tool_calls=False, temperature=0, max_tokens=64) as stream:
             final = stream.get_final_completion()
         assert final.choices[0].message.tool_calls[0].function.arguments == call.function.arguments
+        # The call goes back as it came, without content, and its result with it.
+        turn = [*messages, forced.choices[0].message, {"role": "tool", "tool_call_id": call.id, "content": "12 degrees"}]
+        second = client.chat.completions.create(model=model, messages=turn, tools=tools, max_tokens=8)
+        assert second.usage.prompt_tokens > forced.usage.prompt_tokens, second
 
     as_json = client.chat.completions.create(
         model=model, messages=messages, temperature=0, max_tokens=64,

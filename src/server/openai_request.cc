@@ -183,8 +183,9 @@ Result<std::vector<Prompt>> ReadPrompts(const JsonFields& fields) {
   return prompts;
 }
 
-// Contents in parts become one text: templates expect strings.
+// Contents in parts become one text, and a call without content has an empty one: templates expect strings.
 Status FlattenContent(size_t index, Json* message) {
+  if ((*message)["role"] == "assistant" && message->value("content", Json()).is_null()) (*message)["content"] = "";
   const auto content = message->find("content");
   if (content == message->end() || content->is_string() || content->is_null()) return Ok();
   if (!content->is_array()) {

@@ -404,6 +404,22 @@ TEST_F(ServerTest, CallsATool) {
   EXPECT_EQ(Post("/v1/chat/completions", body).status, 400);
 }
 
+// OpenAI's clients send a call back without content, and a template writes what it is given: "None".
+TEST_F(ServerTest, GoesOnBehindACall) {
+  Start();
+  const Json body = Json::parse(R"({"messages": [{"role": "user", "content": "a"},
+      {"role": "assistant", "content": null, "tool_calls": [
+          {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{\"a\": 1}"}}]},
+      {"role": "tool", "tool_call_id": "1", "content": "b"}]})");
+  const Json tokens = Answer("/tokenize", body)["tokens"];
+  for (const Json& content : {Json(""), Json()}) {
+    Json other = body;
+    other["messages"][1].erase("content");
+    if (!content.is_null()) other["messages"][1]["content"] = content;
+    EXPECT_EQ(Answer("/tokenize", other)["tokens"], tokens);
+  }
+}
+
 TEST_F(ServerTest, TellsAPromptThatIsTooLong) {
   Start();
   const std::string text(600, 'a');
