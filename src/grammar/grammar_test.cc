@@ -191,6 +191,9 @@ TEST(GrammarTest, ReadsWhatTheSchemaAsks) {
   EXPECT_EQ(Reads(others, R"({"a": null, "ab": 1, "b": 2})"), "yes");
   EXPECT_EQ(Reads(others, R"({"a": 1})"), "stops at 1}");
   EXPECT_EQ(Reads(others, R"({"abcd": 1, "": 2})"), "yes");
+  EXPECT_EQ(Reads(R"({"type": "object", "properties": {}})", "{}"), "yes");
+  EXPECT_EQ(Reads(R"({"type": "object", "properties": {}})", R"({"a": 1})"), "stops at \"a\": 1}");
+  EXPECT_EQ(Reads(R"({"properties": {}, "additionalProperties": true})", R"({"a": 1})"), "yes");
   EXPECT_EQ(Reads(R"({"type": "integer", "minimum": 17, "maximum": 203})", "203"), "yes");
   EXPECT_EQ(Reads(R"({"type": "integer", "minimum": 17, "maximum": 203})", "204"), "stops at 4");
   EXPECT_EQ(Reads(R"({"type": "number", "minimum": 0, "maximum": 1})", "0.25"), "yes");

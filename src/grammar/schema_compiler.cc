@@ -221,7 +221,7 @@ Status SchemaCompiler::CompileArray(const SchemaNode& node, Rule rule) {
 Status SchemaCompiler::CompileObject(const SchemaNode& node, Rule rule) {
   const SchemaJson* additional = node.Find("additionalProperties");
   SWIFTKV_ASSIGN_OR_RETURN(const std::vector<Member> members, Members(node, additional));
-  if (members.empty() && additional == nullptr) {
+  if (members.empty() && additional == nullptr && node.Find("properties") == nullptr) {
     builder_.Call(rule.start, text_.Object(), rule.end);
     return Ok();
   }

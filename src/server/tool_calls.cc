@@ -54,10 +54,11 @@ const Json* Function(const Json& tool) {
                                                                                                       : &*function;
 }
 
+// OpenAI: a function without parameters takes none, and arguments are always an object.
 Json Parameters(const Json& function) {
   const auto parameters = function.find("parameters");
-  if (parameters != function.end() && parameters->is_object()) return *parameters;
-  return {{"type", "object"}, {"properties", Json::object()}};
+  if (parameters != function.end() && parameters->is_object() && !parameters->empty()) return *parameters;
+  return {{"type", "object"}, {"properties", Json::object()}, {"additionalProperties", false}};
 }
 
 // The name that an object {"type": "function", "function": {"name": ...}} chooses.

@@ -144,6 +144,18 @@ TEST(ReadToolRules, RefusesWhatCanNotBe) {
   EXPECT_EQ(error(many.dump().c_str(), "\"auto\""), "tools has 129 entries; the limit is 128");
 }
 
+TEST(ForcedCallSchema, AFunctionWithoutParametersTakesNone) {
+  const Json none = {{"type", "object"}, {"properties", Json::object()}, {"additionalProperties", false}};
+  const Json choice = {{"type", "function"}, {"function", {{"name", "time"}}}};
+  Json tools = kTools;
+  for (const Json& parameters : {Json(), Json::object()}) {
+    EXPECT_EQ(Json::parse(*ForcedCallSchema(Rules(choice), tools)), none);
+    EXPECT_EQ(Json::parse(*ForcedCallSchema(Rules("required"), tools))["items"]["anyOf"][1]["properties"]["arguments"],
+              none);
+    tools[1]["function"]["parameters"] = parameters;
+  }
+}
+
 TEST(ForcedCallSchema, MovesDefinitionsUp) {
   Json tools = kTools;
   tools[0]["function"]["parameters"] = {{"$ref", "#/$defs/place"}, {"$defs", {{"place", {{"type", "object"}}}}}};
