@@ -202,6 +202,17 @@ TEST(GrammarTest, ReadsWhatTheSchemaAsks) {
   EXPECT_EQ(Reads(R"({"type": "string", "maxLength": 2})", R"("abc")"), "stops at c\"");
 }
 
+// As Pydantic writes a union of models that a member tells apart.
+TEST(GrammarTest, ADiscriminatorIsAnAnnotation) {
+  const std::string pet = R"({"$defs": {
+      "Cat": {"type": "object", "properties": {"kind": {"const": "cat", "type": "string"}}, "required": ["kind"]},
+      "Dog": {"type": "object", "properties": {"kind": {"const": "dog", "type": "string"}}, "required": ["kind"]}},
+      "discriminator": {"propertyName": "kind", "mapping": {"cat": "#/$defs/Cat", "dog": "#/$defs/Dog"}},
+      "oneOf": [{"$ref": "#/$defs/Cat"}, {"$ref": "#/$defs/Dog"}]})";
+  EXPECT_EQ(Reads(pet, R"({"kind": "dog"})"), "yes");
+  EXPECT_EQ(Reads(pet, R"({"kind": "cow"})"), "stops at ow\"}");
+}
+
 // Every integer, against arithmetic.
 TEST(GrammarTest, IntegerRangesAreExact) {
   const std::vector<std::pair<int, int>> ranges = {{-120, 99}, {0, 0}, {7, 105}, {-31, -4}, {100, 999}, {-1, 1}};

@@ -10,10 +10,11 @@ namespace {
 
 using Names = std::vector<std::string>;
 
-// Say nothing about values, or (format) nothing that a validator must check.
-constexpr std::array kAnnotations = {"$schema", "$id",         "$comment", "$defs",     "definitions",
-                                     "title",   "default",     "examples", "readOnly",  "writeOnly",
-                                     "format",  "description", "$anchor",  "deprecated"};
+// Say nothing about values, or nothing that a validator must check: format, and OpenAPI's discriminator, which says
+// which schema of a oneOf is meant by what those schemas say themselves.
+constexpr std::array kAnnotations = {"$schema", "$id",         "$comment", "$defs",      "definitions",
+                                     "title",   "default",     "examples", "readOnly",   "writeOnly",
+                                     "format",  "description", "$anchor",  "deprecated", "discriminator"};
 // A schema has one of these at most.
 constexpr std::array kShapes = {"$ref", "allOf", "anyOf", "oneOf", "const", "enum"};
 
