@@ -278,6 +278,17 @@ TEST(GrammarTest, BombsAreRefused) {
   EXPECT_THAT(Refusal(R"({"oneOf": [)" + options + "]}"), HasSubstr("too much to compare"));
 }
 
+TEST(GrammarTest, AWholeConstantIsAnInteger) {
+  const std::string two = R"({"type": "integer", "enum": [2.0, 2.5, -10.0, 1e300]})";
+  EXPECT_EQ(Reads(two, "2"), "yes");
+  EXPECT_EQ(Reads(two, "-10"), "yes");
+  EXPECT_EQ(Reads(two, "2.0"), "stops at .0");
+  EXPECT_EQ(Reads(two, "1"), "stops at 1");
+  EXPECT_EQ(Reads(R"({"type": "number", "enum": [2.0, 2.5]})", "2"), "yes");
+  EXPECT_EQ(Reads(R"({"type": "number", "const": 2.5})", "2.5"), "yes");
+  EXPECT_EQ(Reads(R"({"const": 1e300})", "1e+300"), "yes");
+}
+
 // A large constant, named by each of 256 options, is looked at once.
 TEST(GrammarTest, LargeConstantsAreComparedOnce) {
   std::string large = "[";

@@ -51,7 +51,14 @@ std::optional<Bound> Narrower(const std::optional<Bound>& a, const std::optional
 
 bool HasType(const SchemaJson& value, const std::vector<std::string>& types) {
   const auto is = [&](const char* type) { return std::find(types.begin(), types.end(), type) != types.end(); };
-  return is(TypeName(value).c_str()) || (value.is_number_integer() && is("number"));
+  const std::string type = TypeName(value);
+  return is(type.c_str()) || (type == "integer" && is("number"));
+}
+
+// The text of a value of `enum` or `const`. Programs read 2.0 as no integer, though to JSON Schema it is one.
+std::string ConstantText(const SchemaJson& value) {
+  const bool has_point = value.is_number_float() && TypeName(value) == "integer";
+  return has_point ? std::to_string(value.get<int64_t>()) : value.dump();
 }
 
 }  // namespace
@@ -119,7 +126,7 @@ Status SchemaCompiler::CompileConstants(const SchemaNode& node, const std::vecto
   SWIFTKV_ASSIGN_OR_RETURN(const std::vector<std::string> types, document_.Types(node));
   std::set<std::string> texts;
   for (const SchemaJson* value : values) {
-    if (HasType(*value, types)) texts.insert(value->dump());
+    if (HasType(*value, types)) texts.insert(ConstantText(*value));
   }
   text_.Texts(rule.start, texts, rule.end);
   return Ok();

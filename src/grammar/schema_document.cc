@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <cmath>
 #include <utility>
+
+#include "grammar/json_text.h"
 
 namespace swiftkv {
 namespace {
@@ -270,8 +273,11 @@ Result<std::optional<std::vector<const SchemaJson*>>> Constants(const SchemaNode
 }
 
 std::string TypeName(const SchemaJson& value) {
-  if (value.is_number()) return value.is_number_integer() ? "integer" : "number";
-  return value.type_name();
+  if (!value.is_number()) return value.type_name();
+  if (value.is_number_integer()) return "integer";
+  const auto number = value.get<double>();
+  const bool whole = number == std::floor(number) && std::abs(number) <= static_cast<double>(kMaxJsonNumber);
+  return whole ? "integer" : "number";
 }
 
 Result<std::set<std::string>> RequiredMembers(const SchemaNode& node) {

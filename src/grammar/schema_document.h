@@ -66,7 +66,7 @@ class SchemaDocument {
 
 // The values of `const` or `enum`, which belong to the schema; nullopt: neither is there. Error kInvalidInput.
 Result<std::optional<std::vector<const SchemaJson*>>> Constants(const SchemaNode& node);
-// "null", "boolean", "object", "array", "integer", "number" or "string".
+// "null", "boolean", "object", "array", "integer" (2.0, too), "number" or "string".
 std::string TypeName(const SchemaJson& value);
 // The members of `required`. Error kInvalidInput: no list of strings.
 Result<std::set<std::string>> RequiredMembers(const SchemaNode& node);
