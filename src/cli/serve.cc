@@ -5,6 +5,7 @@
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>
@@ -26,8 +27,8 @@ using Clock = std::chrono::steady_clock;
 
 // How often the waiting main thread looks for a signal.
 constexpr std::chrono::milliseconds kSignalPoll(100);
-// For answers that are complete to reach their clients.
-constexpr std::chrono::seconds kFlush(2);
+// For answers that are complete to reach their clients, at least; else what is left of --shutdown-timeout.
+constexpr std::chrono::milliseconds kFlush(2000);
 
 struct Flags {
   ModelFlags model;
@@ -54,7 +55,7 @@ AsyncEngineOptions MakeAsyncEngineOptions(const Flags& flags, const LoadedModel&
   return options;
 }
 
-// Lets what runs come to its end. A second signal ends the process (terminal.h).
+// Lets what runs come to its end and to its clients. A second signal ends the process (terminal.h).
 void Drain(Server* server, int shutdown_timeout_s) {
   const EngineStats stats = server->stats();
   spdlog::info("shutting down: {} requests run, {} wait; they have {} s", stats.num_requests_running,
@@ -63,7 +64,7 @@ void Drain(Server* server, int shutdown_timeout_s) {
   const Clock::time_point deadline = Clock::now() + std::chrono::seconds(shutdown_timeout_s);
   while (!server->idle() && Clock::now() < deadline) std::this_thread::sleep_for(kSignalPoll);
   if (!server->idle()) spdlog::warn("shutting down: the time is over, what still runs is cut off");
-  server->Stop(kFlush);
+  server->Stop(std::max(kFlush, std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now())));
 }
 
 // A variable without a value is no flag to CLI11, and the server would ask for no key.

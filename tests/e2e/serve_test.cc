@@ -5,12 +5,17 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <nlohmann/json.hpp>
+#include <thread>
+#include <utility>
 
 #include "e2e/process.h"
 #include "e2e/tiny_model.h"
+#include "server/test_client.h"
 
 namespace swiftkv {
 namespace {
@@ -54,6 +59,33 @@ TEST_F(ServeTest, StartsAndEndsWithASignal) {
     EXPECT_THAT(result.err, HasSubstr("shutting down"));
     EXPECT_EQ(result.out, "");
   }
+}
+
+// The answer is ready when the signal comes, and its client takes its time to read it.
+TEST_F(ServeTest, AnswersReachSlowClientsBehindASignal) {
+  const int port = TakenPort();
+  close(std::exchange(listener_, -1));
+  TestResponse answer;
+  std::jthread slow([&] {
+    const auto is_ready = [&] { return TestClient(static_cast<uint16_t>(port)).Get("/ready").status == 200; };
+    for (int i = 0; i < 3000 && !is_ready(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    TestClient client(static_cast<uint16_t>(port), 4096);
+    const nlohmann::json body = {{"prompt", std::string(500, 'a')},
+                                 {"max_tokens", 0},
+                                 {"echo", true},
+                                 {"logprobs", 20},
+                                 {"n", 20}};  // more than a socket holds
+    client.SendPost("/v1/completions", body.dump());
+    client.ReadUntil("\r\n\r\n");
+    std::this_thread::sleep_for(std::chrono::seconds(4));
+    answer = client.Read();
+  });
+  const ProcessResult result = RunSwiftKv({"serve", model_, "--port", std::to_string(port)},
+                                          {.signal_after_error = SIGTERM, .error_text = "status=200 kind=completion"});
+  slow.join();
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  ASSERT_EQ(answer.status, 200);
+  EXPECT_EQ(nlohmann::json::parse(answer.body)["choices"].size(), 20u);
 }
 
 TEST_F(ServeTest, FlagsComeFromAFileToo) {
