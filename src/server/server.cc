@@ -137,6 +137,7 @@ class Server::Impl {
   // In the order of use, so that nobody finds the other gone.
   void Stop(std::chrono::milliseconds grace) {
     if (http_) http_->Stop(grace);
+    stopped_ = true;
     aside_.join();
   }
 
@@ -200,11 +201,22 @@ class Server::Impl {
       spdlog::info("request={} status=503 error=\"out of memory\"", id);
       reply->Send(OutOfMemoryResponse());
     };
-    RunAside([this, route, request = std::move(request), reply] { (this->*route->handler)(request, reply); }, failed);
+    const auto gone = std::make_shared<std::atomic<bool>>(false);
+    reply->OnGone([gone] { *gone = true; });
+    RunAside(
+        [this, route, request = std::move(request), reply, gone] {
+          if (*gone) {
+            spdlog::info("request={} path={} error=\"the client went away\"", request.id, request.path);
+          } else {
+            (this->*route->handler)(request, reply);
+          }
+        },
+        failed);
   }
 
   void RunAside(std::function<void()> work, std::function<void()> failed) {
-    boost::asio::post(aside_, [work = std::move(work), failed = std::move(failed)] {
+    boost::asio::post(aside_, [this, work = std::move(work), failed = std::move(failed)] {
+      if (stopped_) return;
       try {
         work();
       } catch (const std::exception& error) {  // out of memory; the pool would end the process
@@ -270,6 +282,19 @@ class Server::Impl {
     return rendered;
   }
 
+  // Refuses a text that can't fit without making tokens of it, which takes seconds where it is large.
+  Status CheckLength(const std::string& text) const {
+    const size_t tokens = context_.model->text.tokenizer->MinTokens(text);
+    if (tokens <= static_cast<size_t>(engine_->max_model_len())) return Ok();
+    return InvalidInput("the prompt has {} bytes, at least {} tokens; the context holds {}", text.size(), tokens,
+                        engine_->max_model_len());
+  }
+
+  void RefuseLength(const HttpRequest& request, const HttpReplyPtr& reply, const char* param,
+                    const Error& error) const {
+    Refuse(request, reply, ErrorResponse(error, param, "context_length_exceeded"), error.message);
+  }
+
   Status Constrain(GenerationRequest* request) {
     if (request->format.kind == OutputFormat::Kind::kText) return Ok();
     SWIFTKV_ASSIGN_OR_RETURN(GrammarCache* const grammars, Grammars());
@@ -300,9 +325,13 @@ class Server::Impl {
     std::vector<std::vector<int32_t>> prompts;
     for (const Prompt& prompt : parsed->prompts) {
       const auto* text = std::get_if<std::string>(&prompt);
-      prompts.push_back(text == nullptr ? std::get<1>(prompt)
-                                        : context_.model->text.tokenizer->Encode(
-                                              *text, {.add_special_tokens = parsed->add_special_tokens}));
+      if (text == nullptr) {
+        prompts.push_back(std::get<1>(prompt));
+        continue;
+      }
+      if (Status status = CheckLength(*text); !status) return RefuseLength(request, reply, "prompt", status.error());
+      prompts.push_back(
+          context_.model->text.tokenizer->Encode(*text, {.add_special_tokens = parsed->add_special_tokens}));
     }
     StartGeneration(context_, std::move(*parsed), std::move(prompts), request.id, reply);
   }
@@ -314,6 +343,7 @@ class Server::Impl {
     if (Status status = Constrain(&*parsed); !status) return Refuse(request, reply, status.error());
     const Result<std::string> text = Render(parsed->conversation);
     if (!text) return Refuse(request, reply, text.error());
+    if (Status status = CheckLength(*text); !status) return RefuseLength(request, reply, "messages", status.error());
     std::vector<int32_t> prompt =
         context_.model->text.tokenizer->Encode(*text, {.add_special_tokens = parsed->add_special_tokens});
     StartGeneration(context_, std::move(*parsed), {std::move(prompt)}, request.id, reply);
@@ -400,6 +430,7 @@ class Server::Impl {
   ApiKeys keys_;
   ServerMetrics metrics_;
   boost::asio::thread_pool aside_;
+  std::atomic<bool> stopped_ = false;  // nobody waits for what aside_ has yet to do
   std::mutex grammars_mutex_;
   std::optional<GrammarCache> grammars_;  // guarded by grammars_mutex_
   ServerContext context_;

@@ -1,8 +1,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <spdlog/sinks/ostream_sink.h>
+#include <spdlog/spdlog.h>
 
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 
 #include "server/server_fixture.h"
 
@@ -432,6 +435,13 @@ TEST_F(ServerTest, TellsAPromptThatIsTooLong) {
     EXPECT_EQ(error["code"], "context_length_exceeded");
     EXPECT_EQ(error["param"], field);
   }
+  // So long that it need not be made into tokens.
+  const TestResponse response = Post("/v1/completions", {{"prompt", Json::array({"a", std::string(10'000, 'a')})}});
+  EXPECT_EQ(response.status, 400);
+  const Json error = Json::parse(response.body)["error"];
+  EXPECT_THAT(error["message"].get<std::string>(), HasSubstr("the prompt has 10000 bytes, at least 1428 tokens"));
+  EXPECT_EQ(error["code"], "context_length_exceeded");
+  EXPECT_EQ(error["param"], "prompt");
 }
 
 TEST_F(ServerTest, KnowsItsRoutes) {
@@ -657,6 +667,35 @@ TEST_F(ServerTest, EndsTheRequestOfAClientThatLeaves) {
     EXPECT_TRUE(Eventually([&] { return server_->idle(); }));
   }
   EXPECT_THAT(Connect().Get("/metrics").body, HasSubstr("finished_reason=\"abort\"} 2\n"));
+}
+
+// Both threads for long work are in a slow template when a third client asks and leaves.
+TEST_F(ServerTest, ForgetsTheQueuedRequestOfAClientThatLeaves) {
+  std::ostringstream log;
+  const auto logger = spdlog::default_logger();
+  spdlog::set_default_logger(
+      std::make_shared<spdlog::logger>("test", std::make_shared<spdlog::sinks::ostream_sink_mt>(log)));
+  const std::string folder =
+      WriteTinyModel(std::filesystem::temp_directory_path() / ("swiftkv-server-slow-" + std::to_string(getpid())), {});
+  std::ofstream(folder + "/slow.jinja")
+      << "{% for i in range(2000) %}{% for j in range(2000) %}{% endfor %}{% endfor %}";
+  const auto model = LoadModel({.model = folder, .dtype = DType::kF32, .chat_template_file = folder + "/slow.jinja"});
+  ASSERT_TRUE(model) << model.error().message;
+  Listen();
+  ASSERT_TRUE(server_->Serve(*model, engine_options_));
+  const std::string body = R"({"messages": [{"role": "user", "content": "a"}]})";
+  std::vector<TestClient> clients;
+  for (int i = 0; i < 3; ++i) {
+    clients.push_back(Connect());
+    clients.back().SendPost("/tokenize", body, "x-request-id: client-" + std::to_string(i) + "\r\n");
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  clients.pop_back();
+  for (TestClient& client : clients) EXPECT_EQ(client.Read().status, 200);
+  server_.reset();
+  spdlog::set_default_logger(logger);
+  EXPECT_THAT(log.str(), HasSubstr("request=client-2 path=/tokenize error=\"the client went away\""));
+  std::filesystem::remove_all(folder);
 }
 
 TEST_F(ServerTest, RefusesWhatItCannotQueue) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <numeric>
 #include <queue>
 
 #include "base/printable.h"
@@ -112,6 +113,17 @@ std::optional<int32_t> Bpe::Find(std::string_view token) const {
   const auto found = ids_.find(token);
   if (found == ids_.end()) return std::nullopt;
   return found->second;
+}
+
+size_t Bpe::KnownBytes(std::string_view text) const {
+  if (options_.byte_level) {
+    std::array<uint8_t, 256> known;
+    for (size_t byte = 0; byte < known.size(); ++byte) known[byte] = initial_[byte].empty() ? 0 : 1;
+    return std::accumulate(text.begin(), text.end(), size_t{0},
+                           [&](size_t sum, char byte) { return sum + known[static_cast<unsigned char>(byte)]; });
+  }
+  const bool all = std::all_of(byte_tokens_.begin(), byte_tokens_.end(), [](int32_t id) { return id >= 0; });
+  return all ? text.size() : 0;
 }
 
 // Appends the character's byte tokens if the vocabulary has them all.

@@ -69,6 +69,9 @@ class Bpe {
   void Encode(std::string_view piece, BpeScratch& scratch, std::vector<int32_t>& ids) const;
 
   std::optional<int32_t> Find(std::string_view token) const;
+  // The bytes of a text that are surely a part of tokens which are spelled with them: those that are not may be left
+  // out, or any number of them may become one unknown token.
+  size_t KnownBytes(std::string_view text) const;
   const std::vector<std::string>& tokens() const { return tokens_; }
 
  private:

@@ -121,6 +121,7 @@ class Prepend : public Normalizer {
   void Normalize(std::string& text) const override {
     if (!text.empty()) text.insert(0, prefix_);
   }
+  bool KeepsLength() const override { return true; }
 
  private:
   std::string prefix_;
@@ -130,6 +131,9 @@ class Replace : public Normalizer {
  public:
   Replace(Pattern pattern, std::string content) : pattern_(std::move(pattern)), content_(std::move(content)) {}
   void Normalize(std::string& text) const override { pattern_.ReplaceAll(text, content_); }
+  bool KeepsLength() const override {
+    return !pattern_.literal().empty() && pattern_.literal().size() <= content_.size();
+  }
 
  private:
   Pattern pattern_;
@@ -144,6 +148,7 @@ class ByteLevelNormalizer : public Normalizer {
     for (const char byte : text) AppendUtf8(ByteLevelChar(static_cast<uint8_t>(byte)), out);
     text = std::move(out);
   }
+  bool KeepsLength() const override { return true; }
 };
 
 }  // namespace

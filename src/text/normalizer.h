@@ -15,6 +15,8 @@ class Normalizer {
   virtual ~Normalizer() = default;
   // `text` is valid UTF-8 and stays so.
   virtual void Normalize(std::string& text) const = 0;
+  // Whether no text becomes shorter, in bytes.
+  virtual bool KeepsLength() const { return false; }
 };
 
 enum class NormalizationForm { kNfc, kNfd, kNfkc, kNfkd };

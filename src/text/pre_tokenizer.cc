@@ -104,6 +104,7 @@ class PatternSplit : public PreTokenizer {
     CutPieces(split, behavior_, invert_,
               [this](std::string_view piece, std::vector<PatternMatch>& matches) { pattern_.FindAll(piece, matches); });
   }
+  bool KeepsText() const override { return behavior_ != SplitBehavior::kRemoved; }
 
  private:
   Pattern pattern_;
@@ -124,6 +125,7 @@ class CharSplit : public PreTokenizer {
       }
     });
   }
+  bool KeepsText() const override { return behavior_ != SplitBehavior::kRemoved; }
 
  private:
   Member member_;
@@ -170,11 +172,13 @@ class SpacePrefix : public PreTokenizer {
       out.append(piece);
     });
   }
+  bool KeepsText() const override { return true; }
 };
 
 class ByteLevelSpelling : public PreTokenizer {
  public:
   bool SpellsBytes() const override { return true; }
+  bool KeepsText() const override { return true; }
   void Apply(SplitText& split) const override {
     RewritePieces(split, [](std::string_view piece, bool, std::string& out) {
       for (const char byte : piece) AppendUtf8(ByteLevelChar(static_cast<uint8_t>(byte)), out);
@@ -201,6 +205,7 @@ class Metaspace : public PreTokenizer {
     });
     if (split_) CutBeforeReplacement(split);
   }
+  bool KeepsText() const override { return !replacement_.empty(); }
 
  private:
   void CutBeforeReplacement(SplitText& split) const {

@@ -27,6 +27,8 @@ class PreTokenizer {
  public:
   virtual ~PreTokenizer() = default;
   virtual void Apply(SplitText& split) const = 0;
+  // Whether all of the text is in the pieces, and is nowhere shorter.
+  virtual bool KeepsText() const { return false; }
   // MakeByteLevelSpelling's. As the last step it is left to the model, which can do without the spelled-out text.
   virtual bool SpellsBytes() const { return false; }
 };

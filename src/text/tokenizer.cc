@@ -45,6 +45,7 @@ class PipelineTokenizer : public Tokenizer {
       if (token.normalized) Normalize(spelling);
       (token.normalized ? normalized_matcher_ : original_matcher_).Add(spelling, token);
     }
+    if (AllTextCounts()) max_token_bytes_ = MaxTokenBytes();
   }
 
   std::vector<int32_t> Encode(std::string_view input, const EncodeOptions& options) const override {
@@ -115,8 +116,28 @@ class PipelineTokenizer : public Tokenizer {
 
   std::optional<int32_t> bos_token_id() const override { return parts_.bos_token_id; }
   std::optional<int32_t> eos_token_id() const override { return parts_.eos_token_id; }
+  size_t MinTokens(std::string_view text) const override {
+    return max_token_bytes_ == 0 ? 0 : bpe_.KnownBytes(text) / max_token_bytes_;
+  }
 
  private:
+  // Whether whatever comes before the model leaves no text out and shortens none.
+  bool AllTextCounts() const {
+    const auto swallows_space = [](const AddedToken& token) { return token.lstrip || token.rstrip; };
+    return std::ranges::none_of(parts_.added_tokens, swallows_space) &&
+           std::ranges::all_of(parts_.normalizers, [](const auto& n) { return n->KeepsLength(); }) &&
+           std::ranges::all_of(parts_.pre_tokenizers, [](const auto& p) { return p->KeepsText(); });
+  }
+
+  size_t MaxTokenBytes() const {
+    size_t most = 0;
+    for (const std::string& token : bpe_.tokens()) {
+      most = std::max(most, parts_.options.byte_level ? ByteLevelBytes(token).size() : token.size());
+    }
+    for (const std::string& spelling : added_spellings_) most = std::max(most, spelling.size());
+    return most;
+  }
+
   // Text between the added tokens that are looked for before normalization.
   void EncodeSegment(std::string_view text, bool at_start, const EncodeOptions& options, BpeScratch& scratch,
                      std::vector<int32_t>& ids) const {
@@ -151,6 +172,7 @@ class PipelineTokenizer : public Tokenizer {
   std::vector<int32_t> added_of_id_;          // [vocab] index into parts_.added_tokens, or -1
   std::vector<std::string> added_spellings_;  // as `tokenizers` decodes them: normalized, if that is how they are found
   std::unordered_map<std::string_view, int32_t> added_ids_;  // views into parts_.added_tokens
+  size_t max_token_bytes_ = 0;                               // 0: a token may stand for more text than its own
   mutable ScratchPool scratch_;
 };
 

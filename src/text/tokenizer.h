@@ -73,6 +73,9 @@ class Tokenizer {
   virtual std::string TokenBytes(int32_t id) const = 0;
   virtual std::optional<int32_t> bos_token_id() const = 0;
   virtual std::optional<int32_t> eos_token_id() const = 0;
+  // So many tokens Encode makes of a text (valid UTF-8) at least, found much faster. 0 where parts of the tokenizer may
+  // leave text out or shorten it: then the number of bytes tells nothing.
+  virtual size_t MinTokens(std::string_view text) const = 0;
 };
 
 // Text of a growing sequence of tokens, in pieces that never split a character: the concatenated pieces and Finish()

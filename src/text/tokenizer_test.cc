@@ -64,6 +64,37 @@ TEST(TokenizerTest, BytesOfATokenAreWhatItAddsToAText) {
   EXPECT_EQ((*sentence_piece)->TokenBytes(2), "");
 }
 
+TEST(TokenizerTest, MinTokensIsAFloor) {
+  const auto tokenizer = Tokenizer::FromGguf(SmallVocabulary(), "small");
+  ASSERT_TRUE(tokenizer) << tokenizer.error().message;
+  std::string text;
+  for (int i = 0; i < 70; ++i) text += "hel";
+  EXPECT_EQ((*tokenizer)->MinTokens(text), 30u);                          // as if all were "<|end|>"
+  EXPECT_EQ((*tokenizer)->MinTokens(text + std::string(700, 'x')), 30u);  // "x" has no token and is left out
+  EXPECT_EQ((*tokenizer)->MinTokens(""), 0u);
+}
+
+TEST(TokenizerTest, MinTokensIsNoneWhereTextMayVanish) {
+  const auto with = [](const std::string& part) {
+    const std::string file = R"({"added_tokens": [], "post_processor": null, "decoder": null, "model": {"type": "BPE",
+        "vocab": {"a": 0, "b": 1}, "merges": []}, "normalizer": null, "pre_tokenizer":
+        {"type": "ByteLevel", "add_prefix_space": false, "use_regex": false}, )" +
+                             part + "}";
+    const auto tokenizer = Tokenizer::FromJson(file, "tokenizer.json");
+    EXPECT_TRUE(tokenizer) << tokenizer.error().message;
+    return tokenizer ? (*tokenizer)->MinTokens("abab") : 0;
+  };
+  EXPECT_EQ(with(R"("version": "1.0")"), 4u);
+  EXPECT_EQ(with(R"("normalizer": {"type": "Prepend", "prepend": "a"})"), 4u);
+  EXPECT_EQ(with(R"("normalizer": {"type": "NFC"})"), 0u);
+  EXPECT_EQ(with(R"("normalizer": {"type": "Replace", "pattern": {"String": "ab"}, "content": "a"})"), 0u);
+  EXPECT_EQ(with(R"("normalizer": {"type": "Replace", "pattern": {"Regex": "."}, "content": "aaaa"})"), 0u);
+  EXPECT_EQ(with(R"("pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Whitespace"},
+      {"type": "ByteLevel", "add_prefix_space": false, "use_regex": false}]})"),
+            0u);
+  EXPECT_EQ(with(R"("added_tokens": [{"id": 2, "content": "<s>", "rstrip": true}])"), 0u);
+}
+
 TEST(TokenizerTest, ManyThreadsShareOneTokenizer) {
   const auto tokenizer = Tokenizer::FromGguf(SmallVocabulary(), "small");
   ASSERT_TRUE(tokenizer) << tokenizer.error().message;
