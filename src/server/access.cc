@@ -5,6 +5,7 @@
 #include <openssl/sha.h>
 
 #include <algorithm>
+#include <boost/asio/ip/address.hpp>
 #include <boost/beast/core/string.hpp>
 #include <optional>
 
@@ -37,6 +38,12 @@ std::optional<std::string> KeyOf(const HttpRequest& request) {
   return std::nullopt;
 }
 
+// "chat.example" of "chat.example:8000", "::1" of "[::1]:8000".
+std::string_view WithoutPort(std::string_view host) {
+  if (host.starts_with('[')) return host.substr(1, host.find(']') - 1);
+  return host.substr(0, host.find(':'));
+}
+
 }  // namespace
 
 ApiKeys::ApiKeys(const std::vector<std::string>& keys) {
@@ -56,6 +63,23 @@ bool ApiKeys::Allows(const HttpRequest& request) const {
   bool found = false;
   for (const Digest& allowed : digests_) found |= CRYPTO_memcmp(digest.data(), allowed.data(), digest.size()) == 0;
   return found && key.has_value();
+}
+
+bool IsOwnHost(std::string_view host, const std::string& own_host, const std::vector<std::string>& allowed_origins) {
+  using boost::beast::iequals;
+  if (host.empty()) return true;
+  std::string_view name = WithoutPort(host);
+  boost::system::error_code error;
+  boost::asio::ip::make_address(std::string(name), error);
+  if (!error) return true;
+  if (name.ends_with('.')) name.remove_suffix(1);
+  constexpr std::string_view kLocal = ".localhost";
+  const bool below_local = name.size() > kLocal.size() && iequals(name.substr(name.size() - kLocal.size()), kLocal);
+  if (below_local || iequals(name, "localhost") || iequals(name, own_host)) return true;
+  return std::any_of(allowed_origins.begin(), allowed_origins.end(), [&](std::string_view origin) {
+    const size_t scheme = origin.find("://");
+    return origin == "*" || (scheme != origin.npos && iequals(WithoutPort(origin.substr(scheme + 3)), name));
+  });
 }
 
 std::vector<HttpHeader> CorsHeaders(const std::vector<std::string>& allowed_origins, const HttpRequest& request) {

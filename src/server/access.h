@@ -24,6 +24,12 @@ class ApiKeys {
   std::vector<Digest> digests_;
 };
 
+// Whether the `Host` of a request is a name of this machine's own: a server that only this machine can reach is reached
+// by a web page of another origin through a name of that page's that leads to 127.0.0.1 (DNS rebinding), and the
+// browser then says so. True without a Host, which every browser sends; for addresses, localhost, what is below it and
+// `own_host`; and for the hosts of `allowed_origins`.
+bool IsOwnHost(std::string_view host, const std::string& own_host, const std::vector<std::string>& allowed_origins);
+
 // The headers that let a web page of an allowed origin read the answer; none for others.
 std::vector<HttpHeader> CorsHeaders(const std::vector<std::string>& allowed_origins, const HttpRequest& request);
 

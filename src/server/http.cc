@@ -102,6 +102,14 @@ uint16_t PortOf(const Protocol::endpoint& endpoint) {
   return 0;
 }
 
+bool IsLoopback(const Protocol::endpoint& endpoint) {
+  if (endpoint.protocol().family() == AF_INET) {
+    return ntohl(reinterpret_cast<const sockaddr_in*>(endpoint.data())->sin_addr.s_addr) >> 24 == 127;
+  }
+  if (endpoint.protocol().family() != AF_INET6) return false;
+  return IN6_IS_ADDR_LOOPBACK(&reinterpret_cast<const sockaddr_in6*>(endpoint.data())->sin6_addr);
+}
+
 }  // namespace
 
 std::string_view HttpRequest::Header(std::string_view name) const {
@@ -135,6 +143,7 @@ class HttpServer::Impl {
       const std::string where = options.uds.empty() ? fmt::format("{}:{}", options.host, options.port) : options.uds;
       return IoError("can't listen on {}: {}", where, error.message());
     }
+    shared->on_loopback = IsLoopback(endpoint);
     RaiseFileLimit(shared->options.max_connections);
     SpawnAccept();
     for (int i = 0; i < shared->options.io_threads; ++i) threads.emplace_back([this] { Work(); });

@@ -35,6 +35,7 @@ struct HttpRequest {
   std::string path;    // percent-encoded as it came, without the query
   std::vector<HttpHeader> headers = {};
   std::string body = {};
+  bool on_loopback = false;  // the server listens where only this machine can reach it
 
   // The value of the first header of that name, whatever its case; empty if there is none.
   std::string_view Header(std::string_view name) const;

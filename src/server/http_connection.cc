@@ -337,7 +337,8 @@ HttpRequest HttpConnection::TakeHead(const Parser& parser) {
   request_id_ = IsPlainWord(id) ? std::string(id) : NewRequestId();
   HttpRequest request{.id = request_id_,
                       .method = head_only_ ? "GET" : std::string(header.method_string()),
-                      .path = std::string(header.target())};
+                      .path = std::string(header.target()),
+                      .on_loopback = shared_->on_loopback};
   request.path.resize(std::min(request.path.find('?'), request.path.size()));
   for (const auto& field : header) {
     request.headers.push_back({std::string(field.name_string()), std::string(field.value())});

@@ -30,6 +30,7 @@ class HttpConnection;
 struct HttpShared {
   HttpOptions options;
   HttpHandler handler;
+  bool on_loopback = false;  // the address listened on
   std::atomic<size_t> bodies_bytes = 0;
   std::atomic<bool> stopping = false;
   std::atomic<bool> stopped = false;  // no thread runs the strands any more

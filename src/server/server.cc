@@ -228,8 +228,13 @@ class Server::Impl {
 
   // What is wrong with a request before anybody looks into its body; nullopt if nothing is.
   std::optional<HttpResponse> Refuse(const Route* route, const HttpRequest& request) const {
+    const bool is_open = route != nullptr && route->open;
+    if (!is_open && options_.api_keys.empty() && request.on_loopback &&
+        !IsOwnHost(request.Header("Host"), options_.http.host, options_.allowed_origins)) {
+      return ErrorResponse(403, "the Host is no name of this machine; --allowed-origins or --api-key lets it in");
+    }
     const bool is_preflight = request.method == "OPTIONS";
-    if (!is_preflight && (route == nullptr || !route->open) && !keys_.Allows(request)) {
+    if (!is_preflight && !is_open && !keys_.Allows(request)) {
       HttpResponse response = ErrorResponse(401, "a valid API key is needed", "", "invalid_api_key");
       // A browser asks its user for the key of the page.
       response.headers.push_back({"WWW-Authenticate", request.path == "/" ? "Basic realm=\"swiftkv\"" : "Bearer"});
