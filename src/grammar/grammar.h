@@ -4,7 +4,9 @@
 //   request.constraint = grammar;
 //
 // The tokens that a state allows whatever called its rule are found once and kept; only the few tokens that read past
-// the end of the rule, such as `",`, are tried each time.
+// the end of the rule, such as `",`, are tried each time. Where many readings of a text have no kept masks, all
+// readings are tried together, so that a token costs about one walk of the vocabulary's trie and not one for each of
+// them.
 #ifndef SWIFTKV_GRAMMAR_GRAMMAR_H_
 #define SWIFTKV_GRAMMAR_GRAMMAR_H_
 
@@ -38,10 +40,12 @@ class Grammar final : public TokenConstraintFactory, public std::enable_shared_f
   const TokenTrie& trie() const { return *trie_; }
   // Any thread may call it. The memory for kept masks is limited; behind the limit they are found anew.
   std::shared_ptr<const StateMask> Mask(int32_t state) const;
+  // The same if it is kept; else null.
+  std::shared_ptr<const StateMask> KnownMask(int32_t state) const;
+  // The same for the tokens in the subtree of the trie's node `top`, and on the way there; 0: all. Found anew.
+  StateMask ComputeMask(int32_t state, int32_t top) const;
 
  private:
-  StateMask ComputeMask(int32_t state) const;
-
   Automaton automaton_;
   std::shared_ptr<const TokenTrie> trie_;
   ByteSet follows_;

@@ -316,6 +316,38 @@ TEST(GrammarTest, AmbiguityIsBounded) {
   }
 }
 
+// Makes few masks for one token, and allows what the masks of all readings do, also where there are too many to follow.
+TEST(GrammarTest, ManyReadingsAreTriedTogether) {
+  std::vector<std::string> tokens = ByteTokens();
+  tokens.insert(tokens.end(), {"ab", "abc\"", "\",\"z"});
+  const auto trie = *TokenTrie::Create(tokens);
+  nlohmann::ordered_json strings = {{"anyOf", nlohmann::ordered_json::array()}};
+  nlohmann::ordered_json objects = strings;
+  for (int i = 0; i < 30; ++i) {
+    strings["anyOf"].push_back({{"type", "string"}, {"minLength", 5}, {"maxLength", 6 + i}});
+    nlohmann::ordered_json properties = {{"a", {{"type", "string"}, {"maxLength", 3 + i}}}};
+    for (int j = 0; j < 40; ++j) properties[fmt::format("{}", j)] = {{"type", "integer"}};
+    if (i == 29) properties["z"] = {{"type", "integer"}};
+    objects["anyOf"].push_back({{"properties", properties}, {"required", {"a"}}});
+  }
+  for (const auto& [schema, text] : {std::pair(strings, "\"aabb"), std::pair(objects, "{\"a\": \"1")}) {
+    const auto compile = [&] { return std::dynamic_pointer_cast<const Grammar>(Compile(schema.dump(), trie)); };
+    const auto fresh = compile();
+    const auto warm = compile();
+    for (int32_t state = 0; state < warm->automaton().states(); ++state) warm->Mask(state);
+    const auto together = fresh->New();
+    const auto one_by_one = warm->New();
+    for (const char* byte = text; *byte != 0; ++byte) {
+      together->Accept(static_cast<uint8_t>(*byte));
+      one_by_one->Accept(static_cast<uint8_t>(*byte));
+    }
+    EXPECT_EQ(Mask(together.get(), *trie), Mask(one_by_one.get(), *trie));
+    int made = 0;
+    for (int32_t state = 0; state < fresh->automaton().states(); ++state) made += fresh->KnownMask(state) ? 1 : 0;
+    EXPECT_LE(made, 2);
+  }
+}
+
 // Without a token for some byte, what needs that byte is not begun.
 TEST(GrammarTest, KeepsToTheBytesThatTheVocabularyHas) {
   std::vector<std::string> tokens = ByteTokens();
