@@ -329,7 +329,7 @@ def hears(client):
 
 
 def check_large_prompt(server):
-    """What a stream notices of 10 MB that are read, tokenized and refused."""
+    """What a stream notices of 10 MB that are read and refused."""
     def largest_gap():
         times = stream(server, streamed([1, 2, 3], 400), 400)
         return max(after - before for before, after in zip(times, times[1:]))
