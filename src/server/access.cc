@@ -65,18 +65,21 @@ bool ApiKeys::Allows(const HttpRequest& request) const {
   return found && key.has_value();
 }
 
-bool IsOwnHost(std::string_view host, const std::string& own_host, const std::vector<std::string>& allowed_origins) {
+bool IsRebound(const HttpRequest& request, const std::string& own_host,
+               const std::vector<std::string>& allowed_origins) {
   using boost::beast::iequals;
-  if (host.empty()) return true;
+  const bool from_browser = !request.Header("Origin").empty() || request.Header("User-Agent").starts_with("Mozilla/");
+  const std::string_view host = request.Header("Host");
+  if (!from_browser || host.empty()) return false;
   std::string_view name = WithoutPort(host);
   boost::system::error_code error;
   boost::asio::ip::make_address(std::string(name), error);
-  if (!error) return true;
+  if (!error) return false;
   if (name.ends_with('.')) name.remove_suffix(1);
   constexpr std::string_view kLocal = ".localhost";
   const bool below_local = name.size() > kLocal.size() && iequals(name.substr(name.size() - kLocal.size()), kLocal);
-  if (below_local || iequals(name, "localhost") || iequals(name, own_host)) return true;
-  return std::any_of(allowed_origins.begin(), allowed_origins.end(), [&](std::string_view origin) {
+  if (below_local || iequals(name, "localhost") || iequals(name, own_host)) return false;
+  return std::none_of(allowed_origins.begin(), allowed_origins.end(), [&](std::string_view origin) {
     const size_t scheme = origin.find("://");
     return origin == "*" || (scheme != origin.npos && iequals(WithoutPort(origin.substr(scheme + 3)), name));
   });

@@ -24,11 +24,12 @@ class ApiKeys {
   std::vector<Digest> digests_;
 };
 
-// Whether the `Host` of a request is a name of this machine's own: a server that only this machine can reach is reached
-// by a web page of another origin through a name of that page's that leads to 127.0.0.1 (DNS rebinding), and the
-// browser then says so. True without a Host, which every browser sends; for addresses, localhost, what is below it and
-// `own_host`; and for the hosts of `allowed_origins`.
-bool IsOwnHost(std::string_view host, const std::string& own_host, const std::vector<std::string>& allowed_origins);
+// Whether a web page of another origin sent the request to a server that only this machine can reach, through a name of
+// the page's own that leads to 127.0.0.1 (DNS rebinding): a browser then says that name as `Host`. Not so where Host is
+// an address, localhost or a name below it, `own_host` or the host of one of `allowed_origins`. Programs, which send
+// neither an `Origin` nor a browser's `User-Agent`, may say any.
+bool IsRebound(const HttpRequest& request, const std::string& own_host,
+               const std::vector<std::string>& allowed_origins);
 
 // The headers that let a web page of an allowed origin read the answer; none for others.
 std::vector<HttpHeader> CorsHeaders(const std::vector<std::string>& allowed_origins, const HttpRequest& request);

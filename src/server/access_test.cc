@@ -9,9 +9,10 @@ namespace {
 
 // DNS rebinding: a page's own name leads to 127.0.0.1.
 TEST_F(ServerTest, RefusesPagesThatCallItByTheirOwnName) {
-  const auto status = [&](const std::string& path, const std::string& host) {
+  const auto status = [&](const std::string& path, const std::string& host,
+                          const std::string& header = "User-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\n") {
     TestClient client = Connect();
-    client.Send("GET " + path + " HTTP/1.1\r\n" + (host.empty() ? "" : "Host: " + host + "\r\n") + "\r\n");
+    client.Send("GET " + path + " HTTP/1.1\r\n" + (host.empty() ? "" : "Host: " + host + "\r\n") + header + "\r\n");
     return client.Read().status;
   };
   options_.allowed_origins = {"https://chat.example:8443"};
@@ -25,6 +26,8 @@ TEST_F(ServerTest, RefusesPagesThatCallItByTheirOwnName) {
     EXPECT_EQ(status("/v1/models", host), 403) << host;
     EXPECT_EQ(status("/nowhere", host), 403) << host;
     EXPECT_EQ(status("/health", host), 200) << host;
+    EXPECT_EQ(status("/v1/models", host, "Origin: http://evil.example\r\n"), 403) << host;
+    EXPECT_EQ(status("/v1/models", host, "User-Agent: curl/8\r\n"), 200) << "no browser sent it";
   }
   options_.allowed_origins = {"*"};
   Start();

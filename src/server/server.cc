@@ -230,7 +230,7 @@ class Server::Impl {
   std::optional<HttpResponse> Refuse(const Route* route, const HttpRequest& request) const {
     const bool is_open = route != nullptr && route->open;
     if (!is_open && options_.api_keys.empty() && request.on_loopback &&
-        !IsOwnHost(request.Header("Host"), options_.http.host, options_.allowed_origins)) {
+        IsRebound(request, options_.http.host, options_.allowed_origins)) {
       return ErrorResponse(403, "the Host is no name of this machine; --allowed-origins or --api-key lets it in");
     }
     const bool is_preflight = request.method == "OPTIONS";

@@ -111,7 +111,7 @@ class TestClient {
   }
 
   TestResponse Get(const std::string& path, const std::string& headers = {}) {
-    Send("GET " + path + " HTTP/1.1\r\nHost: localhost\r\n" + headers + "\r\n");
+    Send("GET " + path + " HTTP/1.1\r\nHost: test\r\n" + headers + "\r\n");
     return Read();
   }
 
@@ -121,7 +121,7 @@ class TestClient {
   }
 
   void SendPost(const std::string& path, const std::string& body, const std::string& headers = {}) {
-    Send("POST " + path + " HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: " +
+    Send("POST " + path + " HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: " +
          std::to_string(body.size()) + "\r\n" + headers + "\r\n" + body);
   }
 
