@@ -279,10 +279,10 @@ def served_model(url):
 def check_schemathesis(flags):
     """Every phase: values at the edges, random ones, sequences of calls. Besides 5xx, answers must be as described. That
     the server refuses all that its description forbids, and nothing else, is not asked: unknown models and ids that are
-    no tokens can't be told by a schema."""
+    no tokens can't be told by a schema. With two workers ast.parse of CPython 3.11 ends with a SystemError now and then."""
     command = ["schemathesis", "run", flags.url + "/openapi.json", "--url", flags.url, "--checks", "all", "--exclude-checks",
                "positive_data_acceptance,negative_data_rejection", "--max-time", str(flags.seconds), "--request-timeout", "120",
-               "--workers", "2", "--continue-on-failure", "--seed", str(flags.seed)]
+               "--workers", "1", "--continue-on-failure", "--seed", str(flags.seed)]
     if flags.examples:
         command += ["--max-examples", str(flags.examples)]
     assert subprocess.run(command).returncode == 0, "schemathesis found a failure"
