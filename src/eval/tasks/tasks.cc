@@ -14,8 +14,7 @@ namespace {
 struct Loader {
   std::string_view name;
   std::string_view documents;  // their file
-  Result<std::unique_ptr<Task>> (*load)(const TaskOptions& options, const std::string& folder,
-                                        const std::string& documents);
+  TaskLoader* load;
 };
 
 constexpr Loader kLoaders[] = {

@@ -1,5 +1,5 @@
-// One loader a task; LoadTask (eval/task.h) finds them by name. `folder` is the root of all sets,
-// `documents` the file of the documents in it.
+// One loader a task; LoadTask (eval/task.h) finds them by name. `folder` is the root of all sets, `documents` the file
+// of the documents in it.
 #ifndef SWIFTKV_EVAL_TASKS_TASKS_H_
 #define SWIFTKV_EVAL_TASKS_TASKS_H_
 
@@ -12,21 +12,15 @@
 
 namespace swiftkv {
 
-Result<std::unique_ptr<Task>> LoadArcChallenge(const TaskOptions& options, const std::string& folder,
-                                               const std::string& documents);
-Result<std::unique_ptr<Task>> LoadWinogrande(const TaskOptions& options, const std::string& folder,
-                                             const std::string& documents);
-Result<std::unique_ptr<Task>> LoadHellaswag(const TaskOptions& options, const std::string& folder,
-                                            const std::string& documents);
-Result<std::unique_ptr<Task>> LoadTruthfulqaMc2(const TaskOptions& options, const std::string& folder,
-                                                const std::string& documents);
-Result<std::unique_ptr<Task>> LoadMmlu(const TaskOptions& options, const std::string& folder,
-                                       const std::string& documents);
-// Error kNotFound for Protocol::kLeaderboard, which has no such task.
-Result<std::unique_ptr<Task>> LoadMmluCot(const TaskOptions& options, const std::string& folder,
-                                          const std::string& documents);
-Result<std::unique_ptr<Task>> LoadGsm8k(const TaskOptions& options, const std::string& folder,
-                                        const std::string& documents);
+using TaskLoader = Result<std::unique_ptr<Task>>(const TaskOptions& options, const std::string& folder,
+                                                 const std::string& documents);
+TaskLoader LoadArcChallenge;
+TaskLoader LoadWinogrande;
+TaskLoader LoadHellaswag;
+TaskLoader LoadTruthfulqaMc2;
+TaskLoader LoadMmlu;
+TaskLoader LoadMmluCot;  // error kNotFound for Protocol::kLeaderboard, which has no such task
+TaskLoader LoadGsm8k;
 
 // Leaves the first `count` of the rows of file `path`. Error kInvalidInput: there are fewer.
 template <class Row>
